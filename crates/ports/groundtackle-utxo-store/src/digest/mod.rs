@@ -1,0 +1,3 @@
+//! Digests.
+pub mod muhash;
+mod num3072;
