@@ -27,7 +27,8 @@ impl HashSerialized3 {
     /// The element does not start with an outpoint, or its outpoint is not above the one before. The element is then
     /// left out and the state is as it was.
     pub fn update(&mut self, element: &[u8]) -> Result<(), HashSerializedError> {
-        let outpoint = ElementOutpoint::parse(element).ok_or(HashSerializedError::TooShort { len: element.len() })?;
+        let outpoint = ElementOutpoint::parse(element)
+            .ok_or(HashSerializedError::TooShort { len: element.len() })?;
         if let Some(previous) = self.last
             && outpoint <= previous
         {
@@ -82,7 +83,9 @@ pub enum HashSerializedError {
         len: usize,
     },
     /// The element's outpoint is not above the one before.
-    #[error("outpoint {outpoint} came after {previous}; feed each outpoint once, by txid bytes and then by vout")]
+    #[error(
+        "outpoint {outpoint} came after {previous}; feed each outpoint once, by txid bytes and then by vout"
+    )]
     OutOfOrder {
         /// The refused outpoint.
         outpoint: ElementOutpoint,

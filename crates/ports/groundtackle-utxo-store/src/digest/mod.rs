@@ -15,9 +15,11 @@
 //!
 //! Digests are returned in internal byte order; Core displays them reversed.
 
+mod element;
 mod hash_serialized;
 mod muhash;
 mod num3072;
 
+pub use element::coin_element;
 pub use hash_serialized::{ElementOutpoint, HashSerialized3, HashSerializedError};
 pub use muhash::MuHash3072;

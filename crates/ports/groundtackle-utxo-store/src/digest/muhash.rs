@@ -11,7 +11,11 @@ use sha2::{Digest, Sha256};
 use super::num3072::{BYTES, Num3072};
 
 /// The vector backends work on four blocks at a time, so eight cost less than the six that are needed.
-const KEYSTREAM_BLOCKS: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) { 8 } else { 6 };
+const KEYSTREAM_BLOCKS: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+    8
+} else {
+    6
+};
 
 /// A digest that does not depend on the order of its elements, and from which elements can be taken away again.
 ///
@@ -44,7 +48,10 @@ impl MuHash3072 {
 
     /// The empty multiset.
     pub const fn new() -> Self {
-        Self { numerator: Num3072::ONE, denominator: Num3072::ONE }
+        Self {
+            numerator: Num3072::ONE,
+            denominator: Num3072::ONE,
+        }
     }
 
     /// Adds an element.
@@ -70,12 +77,20 @@ impl MuHash3072 {
     /// Adds every element, with at most `threads` threads, one of them the caller's. Worth it from some hundred
     /// elements on. For elements that come as a stream, give each worker a state of its own and
     /// [combine](Self::combine) them.
-    pub fn insert_parallel<E: AsRef<[u8]> + Sync>(&mut self, elements: &[E], threads: NonZeroUsize) {
+    pub fn insert_parallel<E: AsRef<[u8]> + Sync>(
+        &mut self,
+        elements: &[E],
+        threads: NonZeroUsize,
+    ) {
         multiply_parallel(&mut self.numerator, elements, threads);
     }
 
     /// Takes every element away, with threads as in [`insert_parallel`](Self::insert_parallel).
-    pub fn remove_parallel<E: AsRef<[u8]> + Sync>(&mut self, elements: &[E], threads: NonZeroUsize) {
+    pub fn remove_parallel<E: AsRef<[u8]> + Sync>(
+        &mut self,
+        elements: &[E],
+        threads: NonZeroUsize,
+    ) {
         multiply_parallel(&mut self.denominator, elements, threads);
     }
 
@@ -112,7 +127,9 @@ impl MuHash3072 {
     /// modulus, except a multiple of the modulus: zero is the product of no elements, swallows every later one and
     /// has no inverse, so it gives `None`. Core would accept it.
     pub fn from_bytes(bytes: &[u8; Self::STATE_BYTES]) -> Option<Self> {
-        let [numerator, denominator] = bytes.as_chunks().0 else { return None };
+        let [numerator, denominator] = bytes.as_chunks().0 else {
+            return None;
+        };
         let state = Self {
             numerator: Num3072::from_bytes(numerator),
             denominator: Num3072::from_bytes(denominator),
@@ -140,7 +157,8 @@ impl Eq for MuHash3072 {}
 /// The number of an element: 384 bytes of ChaCha20 keystream, the element's hash being the key.
 fn residue(element: &[u8]) -> Num3072 {
     let mut keystream = [[0; 64].into(); KEYSTREAM_BLOCKS];
-    ChaChaCore::<U10>::new(&Sha256::digest(element), &[0; 12].into()).write_keystream_blocks(&mut keystream);
+    ChaChaCore::<U10>::new(&Sha256::digest(element), &[0; 12].into())
+        .write_keystream_blocks(&mut keystream);
     let mut bytes = [0; BYTES];
     for (bytes, block) in bytes.as_chunks_mut().0.iter_mut().zip(keystream) {
         *bytes = block.into();
@@ -154,7 +172,11 @@ fn multiply_all<E: AsRef<[u8]>>(number: &mut Num3072, elements: impl IntoIterato
     }
 }
 
-fn multiply_parallel<E: AsRef<[u8]> + Sync>(number: &mut Num3072, elements: &[E], threads: NonZeroUsize) {
+fn multiply_parallel<E: AsRef<[u8]> + Sync>(
+    number: &mut Num3072,
+    elements: &[E],
+    threads: NonZeroUsize,
+) {
     let share = elements.len().div_ceil(threads.get()).max(1);
     let (own, others) = elements.split_at_checked(share).unwrap_or((elements, &[]));
     thread::scope(|scope| {
@@ -165,7 +187,11 @@ fn multiply_parallel<E: AsRef<[u8]> + Sync>(number: &mut Num3072, elements: &[E]
         };
         let workers: Vec<_> = others
             .chunks(share)
-            .map(|share| thread::Builder::new().spawn_scoped(scope, move || work(share)).map_err(|_| share))
+            .map(|share| {
+                thread::Builder::new()
+                    .spawn_scoped(scope, move || work(share))
+                    .map_err(|_| share)
+            })
             .collect();
         multiply_all(number, own);
         for worker in workers {

@@ -36,7 +36,10 @@ trait Limbs: Copy {
 
     /// `|pair[0] − pair[1]|`, and whether the difference is negative.
     #[inline(always)]
-    #[expect(clippy::indexing_slicing, reason = "the index is a bool; a branch would be mispredicted half the time")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is a bool; a branch would be mispredicted half the time"
+    )]
     fn distance(pair: &[Self; 2]) -> (Self, bool) {
         let negative = pair[0].compare(&pair[1]).is_lt();
         let larger = usize::from(negative);
@@ -64,7 +67,8 @@ impl Limbs for Leaf {
     fn add_scaled(&mut self, other: &Self, factor: u64, mut carry: u64) -> u64 {
         for (limb, other) in self.iter_mut().zip(other) {
             // At most (2^64 − 1)^2 + 2 (2^64 − 1) = 2^128 − 1.
-            let wide = u128::from(*other) * u128::from(factor) + u128::from(*limb) + u128::from(carry);
+            let wide =
+                u128::from(*other) * u128::from(factor) + u128::from(*limb) + u128::from(carry);
             (*limb, carry) = (wide as u64, (wide >> 64) as u64);
         }
         carry
@@ -126,7 +130,9 @@ impl<T: Limbs> Limbs for [T; 2] {
 
     #[inline(always)]
     fn compare(&self, other: &Self) -> Ordering {
-        self[1].compare(&other[1]).then_with(|| self[0].compare(&other[0]))
+        self[1]
+            .compare(&other[1])
+            .then_with(|| self[0].compare(&other[0]))
     }
 
     /// Karatsuba: the middle term a0·b1 + a1·b0 is a0·b0 + a1·b1 − (a0 − a1)(b0 − b1).
@@ -165,7 +171,10 @@ impl Num3072 {
     /// Takes any bytes, little-endian, modulo p.
     pub(crate) fn from_bytes(bytes: &[u8; BYTES]) -> Self {
         let mut number = Whole::ZERO;
-        let limbs = number.as_flattened_mut().as_flattened_mut().as_flattened_mut();
+        let limbs = number
+            .as_flattened_mut()
+            .as_flattened_mut()
+            .as_flattened_mut();
         for (limb, bytes) in limbs.iter_mut().zip(bytes.as_chunks().0) {
             *limb = u64::from_le_bytes(*bytes);
         }
@@ -233,7 +242,11 @@ impl Num3072 {
 
     fn reduced(&self) -> Whole {
         let mut reduced = self.0;
-        if reduced.increment(FOLD) { reduced } else { self.0 }
+        if reduced.increment(FOLD) {
+            reduced
+        } else {
+            self.0
+        }
     }
 }
 
