@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+
+pub mod decorators;
+pub mod digest;
+mod error;
+mod ext;
+mod memory;
+mod store;
+mod types;
+mod verdict;
+
+pub use error::{Error, Result};
+pub use ext::{SetStatistics, StatisticsOptions, UtxoStoreExt};
+pub use groundtackle_chain::{BlockHash, ChainBlock, OutPoint, Script, Transaction, TxOut, Txid};
+pub use groundtackle_core::Retryability;
+pub use memory::MemoryUtxoStore;
+pub use store::{
+    AlertStore, BlockStore, ConflictStore, MaintenanceStore, RetentionStore, ScanStore, SetScan,
+    SpendStore, UtxoStore,
+};
+pub use types::{
+    Applied, COINBASE_MATURITY, Capabilities, Coin, Connected, Cursor, Disconnected, Fields,
+    Health, HealthDepth, LongestChain, MinedIn, NewRecord, NewTransaction, OutputView, Page,
+    Pruned, Reassignment, Record, RecordOutput, Recovered, SetDigest, SlotState, SpendOptions,
+    SpentBy, Tip, UnminedTransaction, UnspendableRule,
+};
+pub use verdict::{Outcome, Verdict};
