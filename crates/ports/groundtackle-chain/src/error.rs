@@ -269,7 +269,10 @@ impl Error {
         name: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Source { name: name.into(), source: source.into() }
+        Self::Source {
+            name: name.into(),
+            source: source.into(),
+        }
     }
 
     pub(crate) fn io(file: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

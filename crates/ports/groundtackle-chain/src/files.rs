@@ -52,7 +52,10 @@ impl Default for BlockFilesConfig {
 impl BlockFilesConfig {
     /// The defaults for `network`.
     pub fn new(network: Network) -> Self {
-        Self { network, ..Self::default() }
+        Self {
+            network,
+            ..Self::default()
+        }
     }
 }
 
@@ -115,9 +118,22 @@ impl BlockFiles {
     pub async fn open(paths: Vec<PathBuf>, config: BlockFilesConfig) -> Result<Self, Error> {
         spawn_blocking(move || {
             let files: Arc<[_]> = BlockFile::open_all(&paths, &config)?.into();
-            let Chain { steps, next_height, times, tip } = index::choose_chain(&files, &config)?;
+            let Chain {
+                steps,
+                next_height,
+                times,
+                tip,
+            } = index::choose_chain(&files, &config)?;
             tracing::debug!(files = files.len(), blocks = steps.len(), "chose a chain");
-            Ok(Self { config, files, steps, next_height, times, tip, prefetched: None })
+            Ok(Self {
+                config,
+                files,
+                steps,
+                next_height,
+                times,
+                tip,
+                prefetched: None,
+            })
         })
         .await
         .map_err(|_| Error::Stopped)?
@@ -139,7 +155,9 @@ impl BlockFiles {
         let (files, height) = (Arc::clone(&self.files), self.next_height);
         // Only the last block of the files themselves can be half written.
         let may_be_partial = self.config.tolerate_partial_tail && self.steps.len() == 1;
-        Some(spawn_blocking(move || step.read(&files, height, may_be_partial)))
+        Some(spawn_blocking(move || {
+            step.read(&files, height, may_be_partial)
+        }))
     }
 }
 
@@ -149,12 +167,17 @@ impl BlockSource for BlockFiles {
         if self.prefetched.is_none() {
             self.prefetched = self.read_ahead();
         }
-        let Some(task) = &mut self.prefetched else { return Ok(None) };
+        let Some(task) = &mut self.prefetched else {
+            return Ok(None);
+        };
         // The only await: a dropped future leaves the task where it is, for the next call.
         let read = task.await;
         self.prefetched = None;
         let Some(block) = read.map_err(|_| Error::Stopped)?? else {
-            tracing::warn!(height = self.next_height, "the last block is not complete yet");
+            tracing::warn!(
+                height = self.next_height,
+                "the last block is not complete yet"
+            );
             self.steps.clear();
             return Ok(None);
         };
@@ -180,4 +203,3 @@ impl BlockSource for BlockFiles {
         }))
     }
 }
-

@@ -32,7 +32,10 @@ pub struct OutPoint {
 
 impl OutPoint {
     /// What the single input of a coinbase transaction names.
-    pub const NULL: Self = Self { txid: Txid::ZERO, vout: u32::MAX };
+    pub const NULL: Self = Self {
+        txid: Txid::ZERO,
+        vout: u32::MAX,
+    };
 
     /// The output `vout` of `txid`.
     pub const fn new(txid: Txid, vout: u32) -> Self {
@@ -58,8 +61,15 @@ impl FromStr for OutPoint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.split_once(':')
-            .and_then(|(txid, vout)| Some(Self { txid: txid.parse().ok()?, vout: vout.parse().ok()? }))
-            .ok_or_else(|| ParseOutPointError { text: text.chars().take(80).collect() })
+            .and_then(|(txid, vout)| {
+                Some(Self {
+                    txid: txid.parse().ok()?,
+                    vout: vout.parse().ok()?,
+                })
+            })
+            .ok_or_else(|| ParseOutPointError {
+                text: text.chars().take(80).collect(),
+            })
     }
 }
 
