@@ -3,9 +3,7 @@
 //! A length or count is believed only as far as there are bytes to back it, so no claim makes
 //! the decoder reserve memory, and nothing here panics.
 
-use sha2::{Digest, Sha256};
-
-use crate::hash::{BlockHash, Txid, sha256d};
+use crate::hash::{BlockHash, Txid, sha256d, sha256d_parts};
 use crate::model::{Block, BlockHeader, MAX_MONEY_SAT, OutPoint, Transaction, TxOut};
 
 /// The size of a block's header, in bytes.
@@ -138,6 +136,14 @@ pub enum DecodeError {
     KeyNotOnCurve {
         /// Where the key ends.
         offset: usize,
+    },
+    /// A record does not begin with the network's magic.
+    #[error("the record's magic {magic:02x?} before byte {offset} is not the network's")]
+    UnknownMagic {
+        /// Where the magic ends.
+        offset: usize,
+        /// What stands in its place.
+        magic: [u8; 4],
     },
     /// An undo record's checksum is wrong.
     #[error("the undo record's checksum is wrong for the previous block {previous}")]
@@ -472,13 +478,9 @@ pub fn read_transaction(reader: &mut Reader<'_>) -> Result<Transaction, DecodeEr
             });
         }
     }
-    let lock_time = reader.array()?;
+    let lock_time = reader.array::<4>()?;
 
-    let hash = Sha256::new()
-        .chain_update(version)
-        .chain_update(body)
-        .chain_update(lock_time);
-    let txid = Txid::from_bytes(Sha256::digest(hash.finalize()).into());
+    let txid = Txid::from_bytes(sha256d_parts([&version, body, &lock_time]));
     if let Some((vout, value_sat)) = too_large {
         let vout = u32::try_from(vout).unwrap_or(u32::MAX);
         return Err(DecodeError::AmountTooLarge {
@@ -506,7 +508,8 @@ pub fn read_transaction(reader: &mut Reader<'_>) -> Result<Transaction, DecodeEr
 /// Decodes one block and nothing after it, and checks that its first transaction and no other is
 /// a coinbase, and that the transactions hash to the header's merkle root.
 ///
-/// Proof of work is not checked here, see [`Network::check_proof_of_work`](crate::Network).
+/// Proof of work is not checked here, see
+/// [`Network::check_proof_of_work`](crate::Network::check_proof_of_work).
 ///
 /// # Errors
 /// [`DecodeError`], by what is wrong first.
@@ -557,21 +560,13 @@ pub fn merkle_root(txids: impl IntoIterator<Item = Txid>) -> Result<[u8; 32], De
             .chunks(2)
             .map(|pair| match pair {
                 [left, right] if left == right => Err(DecodeError::RepeatedTransactions),
-                [left, right] => Ok(hash_pair(left, right)),
+                [left, right] => Ok(sha256d_parts([left, right])),
                 // The last of an odd number pairs with itself.
-                odd => Ok(odd.first().map_or([0; 32], |last| hash_pair(last, last))),
+                odd => Ok(odd
+                    .first()
+                    .map_or([0; 32], |last| sha256d_parts([last, last]))),
             })
             .collect::<Result<_, _>>()?;
     }
     Ok(level.first().copied().unwrap_or_default())
-}
-
-fn hash_pair(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    Sha256::digest(
-        Sha256::new()
-            .chain_update(left)
-            .chain_update(right)
-            .finalize(),
-    )
-    .into()
 }

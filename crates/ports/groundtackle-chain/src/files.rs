@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use groundtackle_core::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -30,8 +31,8 @@ pub struct BlockFilesConfig {
     /// End with the block of this height; it is an error if the files end before. Default: end
     /// where the files end.
     pub to: Option<u32>,
-    /// Refuse larger blocks, in bytes. Default: 4 GiB - 1, which is what the framing can say.
-    pub max_block_bytes: u64,
+    /// Refuse larger blocks. Default: 4 GiB - 1 byte, which is what the framing can say.
+    pub max_block_size: ByteSize,
     /// Take a record that its file cuts short, or that is not filled yet, for the end of its
     /// file: for copies of a running node's directory. Default: false, which makes it an error.
     pub tolerate_partial_tail: bool,
@@ -43,7 +44,7 @@ impl Default for BlockFilesConfig {
             network: Network::default(),
             after: None,
             to: None,
-            max_block_bytes: MAX_FRAMED_BLOCK_BYTES,
+            max_block_size: ByteSize::new(MAX_FRAMED_BLOCK_BYTES),
             tolerate_partial_tail: false,
         }
     }
@@ -78,7 +79,7 @@ pub struct StartAfter {
 ///
 /// Opening reads every header and passes over the bodies, because Bitcoin Core writes blocks in
 /// the order of their arrival and keeps those that a reorganisation left. That takes about 200
-/// bytes of memory a block, and 64 for each block of the chain afterwards. Each body is read when
+/// bytes of memory a block, and 56 for each block to come afterwards. Each body is read when
 /// its turn comes, one ahead of the caller: two blocks are in memory at a time.
 pub struct BlockFiles {
     config: BlockFilesConfig,

@@ -123,12 +123,12 @@ impl BlockFile {
         let mut handle = File::open(&self.path).map_err(Error::io(&self.path))?;
         let length = handle.metadata().map_err(Error::io(&self.path))?.len();
         let found = |offset, bytes, header: &[u8; HEADER_BYTES]| {
-            if bytes > config.max_block_bytes {
+            if bytes > config.max_block_size.bytes() {
                 return Err(Error::BlockTooLarge {
                     file: self.path.clone(),
                     offset,
                     bytes,
-                    max_block_bytes: config.max_block_bytes,
+                    max_block_size: config.max_block_size,
                 });
             }
             found(
@@ -294,7 +294,9 @@ impl BlockFile {
             if digits > 0 || !valid {
                 let header = str::from_utf8(&start).ok().and_then(from_hex);
                 match header.as_deref().and_then(|header| header.first_chunk()) {
-                    Some(header) if valid && digits % 2 == 0 => found(offset, digits / 2, header)?,
+                    Some(header) if valid && digits.is_multiple_of(2) => {
+                        found(offset, digits / 2, header)?
+                    }
                     _ => {
                         return Err(Error::NotHex {
                             file: self.path.clone(),
@@ -387,8 +389,9 @@ fn all_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
-// Takes the obfuscation off bytes that stand at `offset` in their file.
-fn unmask(bytes: &mut [u8], offset: u64, mut key: [u8; 8]) {
+/// Puts a node's obfuscation on bytes, or takes it off: `key` is what `xor.dat` holds, and
+/// `offset` says where in their file the bytes stand.
+pub fn unmask(bytes: &mut [u8], offset: u64, mut key: [u8; 8]) {
     if key == [0; 8] {
         return;
     }
