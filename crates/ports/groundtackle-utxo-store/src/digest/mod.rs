@@ -1,6 +1,6 @@
 //! Digests of a UTXO set, equal to Bitcoin Core's `gettxoutsetinfo`.
 //!
-//! They digest the same element per coin, as raw bytes:
+//! Both digest the same element per coin, as raw bytes:
 //!
 //! ```text
 //! txid, 32 bytes in internal order | vout, u32 | height * 2 + coinbase, u32 | value, i64 | script length, CompactSize | script
@@ -11,12 +11,15 @@
 //! | digest | order | remove | combine shards |
 //! |---|---|---|---|
 //! | [`MuHash3072`] (`muhash`) | any | yes | yes |
-//! //!
+//! | [`HashSerialized3`] (`hash_serialized_3`) | by outpoint, enforced | no | no |
+//!
 //! Digests are returned in internal byte order; Core displays them reversed.
 
+mod hash_serialized;
 mod muhash;
 mod num3072;
 
+pub use hash_serialized::{ElementOutpoint, HashSerialized3, HashSerializedError};
 pub use muhash::MuHash3072;
 
 #[cfg(test)]
