@@ -3,12 +3,8 @@
 //! A length or count is believed only as far as there are bytes to back it, so no claim makes
 //! the decoder reserve memory, and nothing here panics.
 
-use sha2::{Digest, Sha256};
-
-use crate::hash::{BlockHash, Txid, sha256d};
-use crate::model::{
-    Block, BlockHeader, MAX_MONEY_SAT, OutPoint, Transaction, TxOut,
-};
+use crate::hash::{BlockHash, Txid, sha256d, sha256d_parts};
+use crate::model::{Block, BlockHeader, MAX_MONEY_SAT, OutPoint, Transaction, TxOut};
 
 /// The size of a block's header, in bytes.
 pub const HEADER_BYTES: usize = 80;
@@ -95,7 +91,9 @@ pub enum DecodeError {
         offset: usize,
     },
     /// An amount, or the sum up to it, is above 21 million coins.
-    #[error("output {txid}:{vout} of {value_sat} satoshis takes its transaction above 21 million coins")]
+    #[error(
+        "output {txid}:{vout} of {value_sat} satoshis takes its transaction above 21 million coins"
+    )]
     AmountTooLarge {
         /// The transaction.
         txid: Txid,
@@ -116,7 +114,9 @@ pub enum DecodeError {
     #[error("the block has no transactions")]
     NoTransactions,
     /// A coinbase stands elsewhere than first, or another transaction stands first.
-    #[error("transaction {index} of the block, {txid}, is a coinbase and not first, or first and none")]
+    #[error(
+        "transaction {index} of the block, {txid}, is a coinbase and not first, or first and none"
+    )]
     MisplacedCoinbase {
         /// The transaction.
         txid: Txid,
@@ -130,10 +130,20 @@ pub enum DecodeError {
     #[error("the block repeats transactions at its end, which leaves its merkle root as it was")]
     RepeatedTransactions,
     /// A compressed script holds a public key that is not on the curve.
-    #[error("the compressed script before byte {offset} holds a public key that is not on the curve")]
+    #[error(
+        "the compressed script before byte {offset} holds a public key that is not on the curve"
+    )]
     KeyNotOnCurve {
         /// Where the key ends.
         offset: usize,
+    },
+    /// A record does not begin with the network's magic.
+    #[error("the record's magic {magic:02x?} before byte {offset} is not the network's")]
+    UnknownMagic {
+        /// Where the magic ends.
+        offset: usize,
+        /// What stands in its place.
+        magic: [u8; 4],
     },
     /// An undo record's checksum is wrong.
     #[error("the undo record's checksum is wrong for the previous block {previous}")]
@@ -154,7 +164,9 @@ pub struct DecodeOptions {
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { max_block_bytes: MAX_FRAMED_BLOCK_BYTES }
+        Self {
+            max_block_bytes: MAX_FRAMED_BLOCK_BYTES,
+        }
     }
 }
 
@@ -168,7 +180,10 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads from the start of `data`.
     pub const fn new(data: &'a [u8]) -> Self {
-        Self { rest: data, length: data.len() }
+        Self {
+            rest: data,
+            length: data.len(),
+        }
     }
 
     /// How many bytes have been read.
@@ -199,8 +214,10 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Truncated`]; then nothing was read.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (bytes, rest) =
-            self.rest.split_first_chunk().ok_or_else(|| self.truncated(N as u64))?;
+        let (bytes, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or_else(|| self.truncated(N as u64))?;
         self.rest = rest;
         Ok(*bytes)
     }
@@ -241,7 +258,9 @@ impl<'a> Reader<'a> {
             small => (small.into(), 0),
         };
         if value < least {
-            return Err(DecodeError::NonMinimalNumber { offset: self.position() });
+            return Err(DecodeError::NonMinimalNumber {
+                offset: self.position(),
+            });
         }
         Ok(value)
     }
@@ -257,7 +276,11 @@ impl<'a> Reader<'a> {
         usize::try_from(claimed)
             .ok()
             .filter(|count| count.saturating_mul(min_item_bytes) <= available)
-            .ok_or(DecodeError::TooManyItems { offset: self.position(), claimed, available })
+            .ok_or(DecodeError::TooManyItems {
+                offset: self.position(),
+                claimed,
+                available,
+            })
     }
 
     /// A CompactSize and so many bytes.
@@ -276,12 +299,19 @@ impl<'a> Reader<'a> {
     pub fn finish(self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
-            extra => Err(DecodeError::TrailingBytes { offset: self.position(), extra }),
+            extra => Err(DecodeError::TrailingBytes {
+                offset: self.position(),
+                extra,
+            }),
         }
     }
 
     fn truncated(&self, needed: u64) -> DecodeError {
-        DecodeError::Truncated { offset: self.position(), needed, available: self.rest.len() }
+        DecodeError::Truncated {
+            offset: self.position(),
+            needed,
+            available: self.rest.len(),
+        }
     }
 
     // What was read since `earlier`, a clone of this reader.
@@ -340,9 +370,16 @@ impl BlockHeader {
             .into_iter()
             .chain(*self.previous.as_bytes())
             .chain(self.merkle_root)
-            .chain([self.time, self.bits, self.nonce].into_iter().flat_map(u32::to_le_bytes));
+            .chain(
+                [self.time, self.bits, self.nonce]
+                    .into_iter()
+                    .flat_map(u32::to_le_bytes),
+            );
         let mut bytes = [0; HEADER_BYTES];
-        bytes.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
+        bytes
+            .iter_mut()
+            .zip(fields)
+            .for_each(|(byte, field)| *byte = field);
         bytes
     }
 
@@ -377,20 +414,34 @@ pub fn read_transaction(reader: &mut Reader<'_>) -> Result<Transaction, DecodeEr
     let with_witness = input_count == 0;
     if with_witness {
         match reader.u8()? {
-            0 => return Err(DecodeError::NoInputs { offset: reader.position() }),
+            0 => {
+                return Err(DecodeError::NoInputs {
+                    offset: reader.position(),
+                });
+            }
             1 => {}
-            flag => return Err(DecodeError::UnknownFlag { offset: reader.position(), flag }),
+            flag => {
+                return Err(DecodeError::UnknownFlag {
+                    offset: reader.position(),
+                    flag,
+                });
+            }
         }
         body = reader.clone();
         input_count = reader.count(MIN_INPUT_BYTES)?;
         if input_count == 0 {
-            return Err(DecodeError::NoInputs { offset: reader.position() });
+            return Err(DecodeError::NoInputs {
+                offset: reader.position(),
+            });
         }
     }
 
     let mut inputs = Vec::with_capacity(input_count);
     for _ in 0..input_count {
-        inputs.push(OutPoint::new(Txid::from_bytes(reader.array()?), reader.u32()?));
+        inputs.push(OutPoint::new(
+            Txid::from_bytes(reader.array()?),
+            reader.u32()?,
+        ));
         reader.prefixed_bytes()?;
         reader.array::<4>()?;
     }
@@ -405,7 +456,10 @@ pub fn read_transaction(reader: &mut Reader<'_>) -> Result<Transaction, DecodeEr
         if total_sat > MAX_MONEY_SAT {
             too_large.get_or_insert((vout, value_sat));
         }
-        outputs.push(TxOut { value_sat, script: reader.prefixed_bytes()?.to_vec().into() });
+        outputs.push(TxOut {
+            value_sat,
+            script: reader.prefixed_bytes()?.to_vec().into(),
+        });
     }
     let body = reader.since(&body);
 
@@ -419,16 +473,21 @@ pub fn read_transaction(reader: &mut Reader<'_>) -> Result<Transaction, DecodeEr
             }
         }
         if !any {
-            return Err(DecodeError::SuperfluousWitness { offset: reader.position() });
+            return Err(DecodeError::SuperfluousWitness {
+                offset: reader.position(),
+            });
         }
     }
-    let lock_time = reader.array()?;
+    let lock_time = reader.array::<4>()?;
 
-    let hash = Sha256::new().chain_update(version).chain_update(body).chain_update(lock_time);
-    let txid = Txid::from_bytes(Sha256::digest(hash.finalize()).into());
+    let txid = Txid::from_bytes(sha256d_parts([&version, body, &lock_time]));
     if let Some((vout, value_sat)) = too_large {
         let vout = u32::try_from(vout).unwrap_or(u32::MAX);
-        return Err(DecodeError::AmountTooLarge { txid, vout, value_sat });
+        return Err(DecodeError::AmountTooLarge {
+            txid,
+            vout,
+            value_sat,
+        });
     }
     let coinbase = inputs == [OutPoint::NULL];
     if coinbase {
@@ -449,7 +508,8 @@ pub fn read_transaction(reader: &mut Reader<'_>) -> Result<Transaction, DecodeEr
 /// Decodes one block and nothing after it, and checks that its first transaction and no other is
 /// a coinbase, and that the transactions hash to the header's merkle root.
 ///
-/// Proof of work is not checked here, see [`Network::check_proof_of_work`](crate::Network).
+/// Proof of work is not checked here, see
+/// [`Network::check_proof_of_work`](crate::Network::check_proof_of_work).
 ///
 /// # Errors
 /// [`DecodeError`], by what is wrong first.
@@ -467,7 +527,10 @@ pub fn decode_block(bytes: &[u8], options: &DecodeOptions) -> Result<Block, Deco
     for index in 0..count {
         let transaction = read_transaction(&mut reader)?;
         if transaction.coinbase != (index == 0) {
-            return Err(DecodeError::MisplacedCoinbase { txid: transaction.txid, index });
+            return Err(DecodeError::MisplacedCoinbase {
+                txid: transaction.txid,
+                index,
+            });
         }
         transactions.push(transaction);
     }
@@ -479,7 +542,11 @@ pub fn decode_block(bytes: &[u8], options: &DecodeOptions) -> Result<Block, Deco
     if root != header.merkle_root {
         return Err(DecodeError::MerkleRootMismatch);
     }
-    Ok(Block { hash: header.hash(), header, transactions })
+    Ok(Block {
+        hash: header.hash(),
+        header,
+        transactions,
+    })
 }
 
 /// The merkle root of these transactions, in internal order; all zero for none.
@@ -493,15 +560,13 @@ pub fn merkle_root(txids: impl IntoIterator<Item = Txid>) -> Result<[u8; 32], De
             .chunks(2)
             .map(|pair| match pair {
                 [left, right] if left == right => Err(DecodeError::RepeatedTransactions),
-                [left, right] => Ok(hash_pair(left, right)),
+                [left, right] => Ok(sha256d_parts([left, right])),
                 // The last of an odd number pairs with itself.
-                odd => Ok(odd.first().map_or([0; 32], |last| hash_pair(last, last))),
+                odd => Ok(odd
+                    .first()
+                    .map_or([0; 32], |last| sha256d_parts([last, last]))),
             })
             .collect::<Result<_, _>>()?;
     }
     Ok(level.first().copied().unwrap_or_default())
-}
-
-fn hash_pair(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    Sha256::digest(Sha256::new().chain_update(left).chain_update(right).finalize()).into()
 }

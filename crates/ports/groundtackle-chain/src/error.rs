@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use groundtackle_core::{ByteSize, Retryability};
+
 use crate::decode::DecodeError;
 use crate::hash::BlockHash;
 use crate::network::Network;
@@ -25,6 +27,8 @@ pub enum Error {
     Source {
         /// The source, and what to do about it.
         name: String,
+        /// How long the failure lives.
+        retryability: Retryability,
         /// What it said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -109,8 +113,8 @@ pub enum Error {
     },
     /// A block is larger than the limit that was set.
     #[error(
-        "the block at offset {offset} of {} has {bytes} bytes, and max_block_bytes is \
-         {max_block_bytes}",
+        "the block at offset {offset} of {} has {bytes} bytes, and max_block_size is \
+         {max_block_size}",
         file.display()
     )]
     BlockTooLarge {
@@ -120,8 +124,8 @@ pub enum Error {
         offset: u64,
         /// Its size, in bytes.
         bytes: u64,
-        /// The limit, in bytes.
-        max_block_bytes: u64,
+        /// The limit.
+        max_block_size: ByteSize,
     },
     /// A line of hexadecimal text is none, or is too short for a block.
     #[error("the line at offset {offset} of {} is not a block in hexadecimal", file.display())]
@@ -267,9 +271,30 @@ impl Error {
     /// to do.
     pub fn from_source(
         name: impl Into<String>,
+        retryability: Retryability,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Source { name: name.into(), source: source.into() }
+        Self::Source {
+            name: name.into(),
+            retryability,
+            source: source.into(),
+        }
+    }
+
+    /// How long the error lives. Reading applies nothing, so files give no indeterminate error.
+    pub fn retryability(&self) -> Retryability {
+        match self {
+            Self::Source { retryability, .. } => *retryability,
+            Self::Io { source, .. }
+                if !matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Retryability::Transient
+            }
+            _ => Retryability::Permanent,
+        }
     }
 
     pub(crate) fn io(file: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use groundtackle_core::ByteSize;
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -30,8 +31,8 @@ pub struct BlockFilesConfig {
     /// End with the block of this height; it is an error if the files end before. Default: end
     /// where the files end.
     pub to: Option<u32>,
-    /// Refuse larger blocks, in bytes. Default: 4 GiB - 1, which is what the framing can say.
-    pub max_block_bytes: u64,
+    /// Refuse larger blocks. Default: 4 GiB - 1 byte, which is what the framing can say.
+    pub max_block_size: ByteSize,
     /// Take a record that its file cuts short, or that is not filled yet, for the end of its
     /// file: for copies of a running node's directory. Default: false, which makes it an error.
     pub tolerate_partial_tail: bool,
@@ -43,7 +44,7 @@ impl Default for BlockFilesConfig {
             network: Network::default(),
             after: None,
             to: None,
-            max_block_bytes: MAX_FRAMED_BLOCK_BYTES,
+            max_block_size: ByteSize::new(MAX_FRAMED_BLOCK_BYTES),
             tolerate_partial_tail: false,
         }
     }
@@ -52,7 +53,10 @@ impl Default for BlockFilesConfig {
 impl BlockFilesConfig {
     /// The defaults for `network`.
     pub fn new(network: Network) -> Self {
-        Self { network, ..Self::default() }
+        Self {
+            network,
+            ..Self::default()
+        }
     }
 }
 
@@ -75,7 +79,7 @@ pub struct StartAfter {
 ///
 /// Opening reads every header and passes over the bodies, because Bitcoin Core writes blocks in
 /// the order of their arrival and keeps those that a reorganisation left. That takes about 200
-/// bytes of memory a block, and 64 for each block of the chain afterwards. Each body is read when
+/// bytes of memory a block, and 56 for each block to come afterwards. Each body is read when
 /// its turn comes, one ahead of the caller: two blocks are in memory at a time.
 pub struct BlockFiles {
     config: BlockFilesConfig,
@@ -115,9 +119,22 @@ impl BlockFiles {
     pub async fn open(paths: Vec<PathBuf>, config: BlockFilesConfig) -> Result<Self, Error> {
         spawn_blocking(move || {
             let files: Arc<[_]> = BlockFile::open_all(&paths, &config)?.into();
-            let Chain { steps, next_height, times, tip } = index::choose_chain(&files, &config)?;
+            let Chain {
+                steps,
+                next_height,
+                times,
+                tip,
+            } = index::choose_chain(&files, &config)?;
             tracing::debug!(files = files.len(), blocks = steps.len(), "chose a chain");
-            Ok(Self { config, files, steps, next_height, times, tip, prefetched: None })
+            Ok(Self {
+                config,
+                files,
+                steps,
+                next_height,
+                times,
+                tip,
+                prefetched: None,
+            })
         })
         .await
         .map_err(|_| Error::Stopped)?
@@ -139,7 +156,9 @@ impl BlockFiles {
         let (files, height) = (Arc::clone(&self.files), self.next_height);
         // Only the last block of the files themselves can be half written.
         let may_be_partial = self.config.tolerate_partial_tail && self.steps.len() == 1;
-        Some(spawn_blocking(move || step.read(&files, height, may_be_partial)))
+        Some(spawn_blocking(move || {
+            step.read(&files, height, may_be_partial)
+        }))
     }
 }
 
@@ -149,12 +168,17 @@ impl BlockSource for BlockFiles {
         if self.prefetched.is_none() {
             self.prefetched = self.read_ahead();
         }
-        let Some(task) = &mut self.prefetched else { return Ok(None) };
+        let Some(task) = &mut self.prefetched else {
+            return Ok(None);
+        };
         // The only await: a dropped future leaves the task where it is, for the next call.
         let read = task.await;
         self.prefetched = None;
         let Some(block) = read.map_err(|_| Error::Stopped)?? else {
-            tracing::warn!(height = self.next_height, "the last block is not complete yet");
+            tracing::warn!(
+                height = self.next_height,
+                "the last block is not complete yet"
+            );
             self.steps.clear();
             return Ok(None);
         };
@@ -180,4 +204,3 @@ impl BlockSource for BlockFiles {
         }))
     }
 }
-

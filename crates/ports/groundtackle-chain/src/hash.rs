@@ -8,7 +8,14 @@ use sha2::{Digest, Sha256};
 
 /// SHA-256 applied twice.
 pub fn sha256d(data: &[u8]) -> [u8; 32] {
-    Sha256::digest(Sha256::digest(data)).into()
+    sha256d_parts([data])
+}
+
+// Of some parts, one after another, without copying them together.
+pub(crate) fn sha256d_parts<const N: usize>(parts: [&[u8]; N]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    Sha256::digest(hash.finalize()).into()
 }
 
 /// Text that is not a 32-byte hash in hexadecimal.
@@ -25,7 +32,7 @@ pub fn to_hex(bytes: &[u8]) -> String {
 
 /// Hexadecimal text as bytes; `None` where the text is none.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     let digit = |c: u8| {

@@ -43,17 +43,31 @@ impl Step {
         height: u32,
         may_be_partial: bool,
     ) -> Result<Option<Block>, Error> {
-        let Self { hash, place: Place { file, offset, .. } } = *self;
-        let Some(file) = files.get(file) else { return Ok(None) };
+        let Self {
+            hash,
+            place: Place { file, offset, .. },
+        } = *self;
+        let Some(file) = files.get(file) else {
+            return Ok(None);
+        };
         let path = || file.path.clone();
         let block = file
             .read(self.place, may_be_partial)
             .map_err(Error::io(&file.path))?
-            .map_err(|source| Error::Body { file: path(), offset, height, hash, source })?;
+            .map_err(|source| Error::Body {
+                file: path(),
+                offset,
+                height,
+                hash,
+                source,
+            })?;
         match block {
-            Some(block) if block.hash != hash => {
-                Err(Error::Changed { file: path(), offset, height, hash })
-            }
+            Some(block) if block.hash != hash => Err(Error::Changed {
+                file: path(),
+                offset,
+                height,
+                hash,
+            }),
             block => Ok(block),
         }
     }
@@ -67,22 +81,20 @@ pub(crate) fn median(times: impl IntoIterator<Item = u32>) -> u32 {
 }
 
 /// Reads all headers and chooses the chain of most work from the start that `config` names.
-pub(crate) fn choose_chain(
-    files: &[BlockFile],
-    config: &BlockFilesConfig,
-) -> Result<Chain, Error> {
+pub(crate) fn choose_chain(files: &[BlockFile], config: &BlockFilesConfig) -> Result<Chain, Error> {
     let mut index = Index::default();
     for (number, file) in files.iter().enumerate() {
         file.scan(number, config, |place, header| {
             let hash = header.hash();
-            config.network.check_proof_of_work(&hash, header.bits).map_err(|source| {
-                Error::ProofOfWork {
+            config
+                .network
+                .check_proof_of_work(&hash, header.bits)
+                .map_err(|source| Error::ProofOfWork {
                     file: file.path.clone(),
                     offset: place.offset,
                     hash,
                     source,
-                }
-            })?;
+                })?;
             index.add(hash, &header, place);
             Ok(())
         })?;
@@ -128,8 +140,19 @@ impl Index {
         // The same block may lie in the files twice.
         if let Entry::Vacant(entry) = self.by_hash.entry(hash) {
             entry.insert(self.records.len());
-            let BlockHeader { previous, time, bits, .. } = *header;
-            self.records.push(Record { hash, previous, time, bits, place });
+            let BlockHeader {
+                previous,
+                time,
+                bits,
+                ..
+            } = *header;
+            self.records.push(Record {
+                hash,
+                previous,
+                time,
+                bits,
+                place,
+            });
         }
     }
 
@@ -145,13 +168,19 @@ impl Index {
 
     fn choose(mut self, files: &[BlockFile], config: &BlockFilesConfig) -> Result<Chain, Error> {
         let genesis = config.network.genesis_hash();
-        let (height, start) =
-            config.after.as_ref().map_or((0, genesis), |after| (after.height, after.hash));
+        let (height, start) = config
+            .after
+            .as_ref()
+            .map_or((0, genesis), |after| (after.height, after.hash));
         let blocks = self.records.len();
         let known = self.by_hash.contains_key(&start);
         if !known {
             if config.after.is_none() || !self.records.iter().any(|r| r.previous == start) {
-                return Err(Error::StartNotFound { blocks, height, hash: start });
+                return Err(Error::StartNotFound {
+                    blocks,
+                    height,
+                    hash: start,
+                });
             }
             // Stands for the block that the files lack, so that its children have a parent.
             let header = BlockHeader {
@@ -162,14 +191,28 @@ impl Index {
                 bits: 0,
                 nonce: 0,
             };
-            self.add(start, &header, Place { file: usize::MAX, offset: 0, bytes: 0 });
+            self.add(
+                start,
+                &header,
+                Place {
+                    file: usize::MAX,
+                    offset: 0,
+                    bytes: 0,
+                },
+            );
         }
-        if let Some((distance, _)) =
-            self.ancestry(start).enumerate().find(|(_, (_, record))| record.hash == genesis)
+        if let Some((distance, _)) = self
+            .ancestry(start)
+            .enumerate()
+            .find(|(_, (_, record))| record.hash == genesis)
             && distance as u64 != u64::from(height)
         {
             let actual = u32::try_from(distance).unwrap_or(u32::MAX);
-            return Err(Error::StartHeight { hash: start, given: height, actual });
+            return Err(Error::StartHeight {
+                hash: start,
+                given: height,
+                actual,
+            });
         }
 
         let links = self.links(start);
@@ -177,44 +220,77 @@ impl Index {
         let mut steps: Vec<Step> = self
             .ancestry(tip)
             .take_while(|(_, record)| record.hash != start)
-            .map(|(_, Record { hash, place, .. })| Step { hash: *hash, place: *place })
+            .map(|(_, Record { hash, place, .. })| Step {
+                hash: *hash,
+                place: *place,
+            })
             .collect();
         let mut next_height = height.saturating_add(1);
         if config.after.is_none() {
-            steps.extend(self.get(&genesis).map(|(_, r)| Step { hash: genesis, place: r.place }));
+            steps.extend(self.get(&genesis).map(|(_, r)| Step {
+                hash: genesis,
+                place: r.place,
+            }));
             next_height = 0;
         }
-        let tip_height =
-            u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(next_height).saturating_sub(1);
+        let tip_height = u32::try_from(steps.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(next_height)
+            .saturating_sub(1);
 
         let end = config.to.unwrap_or(tip_height);
         if config.to.is_none_or(|to| to > tip_height) {
             self.check_gap(files, &links, tip, tip_height)?;
         }
         if end > tip_height {
-            return Err(Error::EndsEarly { height: tip_height, hash: tip, to: end });
+            return Err(Error::EndsEarly {
+                height: tip_height,
+                hash: tip,
+                to: end,
+            });
         }
-        let excess = usize::try_from(tip_height - end).unwrap_or(usize::MAX).min(steps.len());
+        let excess = usize::try_from(tip_height - end)
+            .unwrap_or(usize::MAX)
+            .min(steps.len());
         steps.drain(..excess);
 
         let mut times = VecDeque::new();
         if let Some(after) = &config.after
             && !steps.is_empty()
         {
-            let so_far = usize::try_from(height).unwrap_or(usize::MAX).saturating_add(1);
+            let so_far = usize::try_from(height)
+                .unwrap_or(usize::MAX)
+                .saturating_add(1);
             let needed = so_far.min(MEDIAN_TIME_BLOCKS - 1);
             let in_files = self.ancestry(start).filter(|_| known).take(needed);
             times = in_files.map(|(_, record)| record.time).collect();
             if times.len() < needed {
-                times = after.previous_times.iter().rev().take(needed).copied().collect();
+                times = after
+                    .previous_times
+                    .iter()
+                    .rev()
+                    .take(needed)
+                    .copied()
+                    .collect();
             }
             if times.len() < needed {
-                return Err(Error::UnknownTimes { height, needed, found: times.len() });
+                return Err(Error::UnknownTimes {
+                    height,
+                    needed,
+                    found: times.len(),
+                });
             }
             times.make_contiguous().reverse();
         }
-        let tip = steps.first().map_or((height, start), |step| (end, step.hash));
-        Ok(Chain { steps, next_height, times, tip })
+        let tip = steps
+            .first()
+            .map_or((height, start), |step| (end, step.hash));
+        Ok(Chain {
+            steps,
+            next_height,
+            times,
+            tip,
+        })
     }
 
     // Sums the work of every block and its ancestors, in the order of `records`.
@@ -243,7 +319,10 @@ impl Index {
                     None => Relation::Elsewhere,
                 };
                 let work = below.map_or(U256::ZERO, |link| link.work);
-                below = Some(Link { work: work.saturating_add(&last_work.1), relation });
+                below = Some(Link {
+                    work: work.saturating_add(&last_work.1),
+                    relation,
+                });
                 if let Some(link) = links.get_mut(index) {
                     *link = below;
                 }
@@ -267,14 +346,23 @@ impl Index {
         let (most, tip) = best(Relation::Descends).unwrap_or((U256::ZERO, start));
         match best(Relation::Connected) {
             Some((work, tip)) if work > most => {
-                let ours: HashMap<_, _> =
-                    self.ancestry(start).zip(0_u32..).map(|((index, _), up)| (index, up)).collect();
+                let ours: HashMap<_, _> = self
+                    .ancestry(start)
+                    .zip(0_u32..)
+                    .map(|((index, _), up)| (index, up))
+                    .collect();
                 let (up, fork_hash) = self
                     .ancestry(tip)
                     .find_map(|(index, record)| Some((*ours.get(&index)?, record.hash)))
                     .unwrap_or_default();
                 let fork_height = height.saturating_sub(up);
-                Err(Error::StaleStart { height, hash: start, tip, fork_height, fork_hash })
+                Err(Error::StaleStart {
+                    height,
+                    hash: start,
+                    tip,
+                    fork_height,
+                    fork_hash,
+                })
             }
             _ => Ok(tip),
         }
@@ -290,7 +378,11 @@ impl Index {
         height: u32,
     ) -> Result<(), Error> {
         let times = self.ancestry(tip).take(MEDIAN_TIME_BLOCKS);
-        let median_time = median(times.map(|(_, record)| record.time).filter(|time| *time > 0));
+        let median_time = median(
+            times
+                .map(|(_, record)| record.time)
+                .filter(|time| *time > 0),
+        );
         let above = self
             .records
             .iter()
@@ -300,12 +392,23 @@ impl Index {
             })
             .min_by_key(|(record, _)| record.time)
             .and_then(|(record, _)| self.ancestry(record.hash).last());
-        let Some((_, Record { previous, place, .. })) = above else { return Ok(()) };
+        let Some((
+            _,
+            Record {
+                previous, place, ..
+            },
+        )) = above
+        else {
+            return Ok(());
+        };
         Err(Error::Gap {
             height,
             hash: tip,
             missing: *previous,
-            file: files.get(place.file).map(|file| file.path.clone()).unwrap_or_default(),
+            file: files
+                .get(place.file)
+                .map(|file| file.path.clone())
+                .unwrap_or_default(),
             offset: place.offset,
         })
     }

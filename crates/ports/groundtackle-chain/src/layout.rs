@@ -57,7 +57,9 @@ impl BlockFile {
             }
         }
         if files.is_empty() {
-            return Err(Error::NoBlockFiles { directory: PathBuf::new() });
+            return Err(Error::NoBlockFiles {
+                directory: PathBuf::new(),
+            });
         }
         Ok(files)
     }
@@ -81,20 +83,32 @@ impl BlockFile {
                         found,
                     });
                 }
-                return Ok(Self { path, key, layout: Layout::Framed });
+                return Ok(Self {
+                    path,
+                    key,
+                    layout: Layout::Framed,
+                });
             }
         }
         let layout = if raw.iter().take(FRAME_BYTES).all(|byte| *byte == 0) {
             Layout::Framed
-        } else if raw.iter().all(|byte| byte.is_ascii_hexdigit() || b"\r\n".contains(byte)) {
+        } else if raw
+            .iter()
+            .all(|byte| byte.is_ascii_hexdigit() || b"\r\n".contains(byte))
+        {
             Layout::Hex
         } else if raw.first_chunk().is_some_and(|header| {
             let header = BlockHeader::from_bytes(header);
-            network.check_proof_of_work(&header.hash(), header.bits).is_ok()
+            network
+                .check_proof_of_work(&header.hash(), header.bits)
+                .is_ok()
         }) {
             Layout::Raw
         } else {
-            return Err(Error::UnknownFormat { file: path, network });
+            return Err(Error::UnknownFormat {
+                file: path,
+                network,
+            });
         };
         Ok(Self { path, key, layout })
     }
@@ -109,15 +123,22 @@ impl BlockFile {
         let mut handle = File::open(&self.path).map_err(Error::io(&self.path))?;
         let length = handle.metadata().map_err(Error::io(&self.path))?.len();
         let found = |offset, bytes, header: &[u8; HEADER_BYTES]| {
-            if bytes > config.max_block_bytes {
+            if bytes > config.max_block_size.bytes() {
                 return Err(Error::BlockTooLarge {
                     file: self.path.clone(),
                     offset,
                     bytes,
-                    max_block_bytes: config.max_block_bytes,
+                    max_block_size: config.max_block_size,
                 });
             }
-            found(Place { file, offset, bytes }, BlockHeader::from_bytes(header))
+            found(
+                Place {
+                    file,
+                    offset,
+                    bytes,
+                },
+                BlockHeader::from_bytes(header),
+            )
         };
         match self.layout {
             Layout::Framed => self.scan_frames(&mut handle, length, config, found),
@@ -142,30 +163,49 @@ impl BlockFile {
                 Some(network) if network == config.network => {}
                 Some(found) => {
                     let expected = config.network;
-                    return Err(Error::WrongNetwork { file: file(), offset, expected, found });
+                    return Err(Error::WrongNetwork {
+                        file: file(),
+                        offset,
+                        expected,
+                        found,
+                    });
                 }
                 // The node reserves space ahead of its writing, and writes zeros without the key.
                 None if all_zero(frame.get(..FRAME_BYTES).unwrap_or(&frame)) => {
-                    match self.after_zeros(handle, offset).map_err(Error::io(&self.path))? {
+                    match self
+                        .after_zeros(handle, offset)
+                        .map_err(Error::io(&self.path))?
+                    {
                         None => return Ok(()),
                         Some(next) => offset = next,
                     }
                     continue;
                 }
                 None if config.tolerate_partial_tail && frame.len() < FRAME_BYTES => return Ok(()),
-                None => return Err(Error::NotARecord { file: file(), offset }),
+                None => {
+                    return Err(Error::NotARecord {
+                        file: file(),
+                        offset,
+                    });
+                }
             }
 
             let unwritten = all_zero(frame.get(FRAME_BYTES..).unwrap_or_default());
             unmask(&mut frame, offset, self.key);
             let mut reader = Reader::new(&frame);
-            let claimed = reader.array::<4>().and_then(|_magic| reader.u32()).map_or(0, u64::from);
+            let claimed = reader
+                .array::<4>()
+                .and_then(|_magic| reader.u32())
+                .map_or(0, u64::from);
             let start = offset.saturating_add(FRAME_BYTES as u64);
             let available = length.saturating_sub(start);
             match reader.array() {
                 Ok(header) if claimed <= available && !unwritten => {
                     if claimed < HEADER_BYTES as u64 {
-                        return Err(Error::NotARecord { file: file(), offset });
+                        return Err(Error::NotARecord {
+                            file: file(),
+                            offset,
+                        });
                     }
                     found(start, claimed, &header)?;
                     offset = start.saturating_add(claimed);
@@ -173,7 +213,12 @@ impl BlockFile {
                 _ if config.tolerate_partial_tail => return Ok(()),
                 _ => {
                     let file = file();
-                    return Err(Error::PartialRecord { file, offset, claimed, available });
+                    return Err(Error::PartialRecord {
+                        file,
+                        offset,
+                        claimed,
+                        available,
+                    });
                 }
             }
         }
@@ -208,7 +253,9 @@ impl BlockFile {
         mut found: impl FnMut(u64, u64, &[u8; HEADER_BYTES]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut header = [0; HEADER_BYTES];
-        handle.read_exact(&mut header).map_err(Error::io(&self.path))?;
+        handle
+            .read_exact(&mut header)
+            .map_err(Error::io(&self.path))?;
         found(0, length, &header)
     }
 
@@ -230,10 +277,14 @@ impl BlockFile {
                 if chunk.is_empty() {
                     break;
                 }
-                let line = chunk.split_inclusive(|byte| *byte == b'\n').next().unwrap_or(chunk);
+                let line = chunk
+                    .split_inclusive(|byte| *byte == b'\n')
+                    .next()
+                    .unwrap_or(chunk);
                 ended = line.ends_with(b"\n");
                 let hex = line.trim_ascii_end();
-                valid &= hex.iter().all(u8::is_ascii_hexdigit) && (digits == length || hex.is_empty());
+                valid &=
+                    hex.iter().all(u8::is_ascii_hexdigit) && (digits == length || hex.is_empty());
                 start.extend(hex.iter().take(2 * HEADER_BYTES - start.len()));
                 digits = digits.saturating_add(hex.len() as u64);
                 length = length.saturating_add(line.len() as u64);
@@ -243,8 +294,15 @@ impl BlockFile {
             if digits > 0 || !valid {
                 let header = str::from_utf8(&start).ok().and_then(from_hex);
                 match header.as_deref().and_then(|header| header.first_chunk()) {
-                    Some(header) if valid && digits % 2 == 0 => found(offset, digits / 2, header)?,
-                    _ => return Err(Error::NotHex { file: self.path.clone(), offset }),
+                    Some(header) if valid && digits.is_multiple_of(2) => {
+                        found(offset, digits / 2, header)?
+                    }
+                    _ => {
+                        return Err(Error::NotHex {
+                            file: self.path.clone(),
+                            offset,
+                        });
+                    }
                 }
             }
             if !ended {
@@ -263,12 +321,19 @@ impl BlockFile {
     ) -> io::Result<Result<Option<Block>, DecodeError>> {
         let mut handle = File::open(&self.path)?;
         let digits = if self.layout == Layout::Hex { 2 } else { 1 };
-        let mut bytes = read_at(&mut handle, place.offset, place.bytes.saturating_mul(digits))?;
+        let mut bytes = read_at(
+            &mut handle,
+            place.offset,
+            place.bytes.saturating_mul(digits),
+        )?;
         match self.layout {
             Layout::Framed => unmask(&mut bytes, place.offset, self.key),
             Layout::Raw => {}
             Layout::Hex => {
-                bytes = str::from_utf8(&bytes).ok().and_then(from_hex).unwrap_or_default();
+                bytes = str::from_utf8(&bytes)
+                    .ok()
+                    .and_then(from_hex)
+                    .unwrap_or_default();
             }
         }
         // The size was checked when the block was found.
@@ -293,7 +358,9 @@ fn block_files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         }
     }
     if files.is_empty() {
-        return Err(Error::NoBlockFiles { directory: directory.to_owned() });
+        return Err(Error::NoBlockFiles {
+            directory: directory.to_owned(),
+        });
     }
     files.sort();
     Ok(files)
@@ -322,14 +389,18 @@ fn all_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
-// Takes the obfuscation off bytes that stand at `offset` in their file.
-fn unmask(bytes: &mut [u8], offset: u64, mut key: [u8; 8]) {
+/// Puts a node's obfuscation on bytes, or takes it off: `key` is what `xor.dat` holds, and
+/// `offset` says where in their file the bytes stand.
+pub fn unmask(bytes: &mut [u8], offset: u64, mut key: [u8; 8]) {
     if key == [0; 8] {
         return;
     }
     key.rotate_left((offset % 8) as usize);
     for chunk in bytes.chunks_mut(8) {
-        chunk.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+        chunk
+            .iter_mut()
+            .zip(key)
+            .for_each(|(byte, key)| *byte ^= key);
     }
 }
 

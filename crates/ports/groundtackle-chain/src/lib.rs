@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod codec;
 pub mod decode;
 pub mod error;
 pub mod files;
@@ -10,12 +11,16 @@ pub mod model;
 pub mod network;
 pub mod pow;
 pub mod source;
+pub mod undo;
 
+pub use codec::StoredCoin;
 pub use decode::{DecodeError, DecodeOptions, decode_block, decode_transaction};
 pub use error::Error;
 pub use files::{BlockFiles, BlockFilesConfig, StartAfter};
 pub use hash::{BlockHash, Txid};
+pub use layout::unmask;
 pub use model::{Block, BlockHeader, ChainBlock, OutPoint, Script, Transaction, TxOut};
 pub use network::Network;
 pub use pow::ProofOfWorkError;
 pub use source::BlockSource;
+pub use undo::{BlockUndo, UndoRecord};

@@ -35,8 +35,13 @@ pub struct ParseNetworkError {
 
 impl Network {
     /// Every network.
-    pub const ALL: [Self; 5] =
-        [Self::Main, Self::Testnet3, Self::Testnet4, Self::Signet, Self::Regtest];
+    pub const ALL: [Self; 5] = [
+        Self::Main,
+        Self::Testnet3,
+        Self::Testnet4,
+        Self::Signet,
+        Self::Regtest,
+    ];
 
     /// The network's name.
     pub const fn name(self) -> &'static str {
@@ -62,7 +67,9 @@ impl Network {
 
     /// The network with this magic.
     pub fn from_magic(magic: [u8; 4]) -> Option<Self> {
-        Self::ALL.into_iter().find(|network| network.magic() == magic)
+        Self::ALL
+            .into_iter()
+            .find(|network| network.magic() == magic)
     }
 
     /// The hash of block 0.
@@ -138,7 +145,9 @@ impl FromStr for Network {
         Self::ALL
             .into_iter()
             .find(|network| network.name() == text)
-            .ok_or_else(|| ParseNetworkError { text: text.chars().take(80).collect() })
+            .ok_or_else(|| ParseNetworkError {
+                text: text.chars().take(80).collect(),
+            })
     }
 }
 
@@ -150,6 +159,8 @@ impl Serialize for Network {
 
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }

@@ -49,7 +49,11 @@ impl Network {
         let target = target(bits).ok_or(ProofOfWorkError::InvalidTarget { bits })?;
         let limit_bits = self.pow_limit_bits();
         if Some(target) > self::target(limit_bits) {
-            return Err(ProofOfWorkError::TargetAboveLimit { network: self, bits, limit_bits });
+            return Err(ProofOfWorkError::TargetAboveLimit {
+                network: self,
+                bits,
+                limit_bits,
+            });
         }
         if U256::from_le_slice(hash.as_bytes()) > target {
             return Err(ProofOfWorkError::HashAboveTarget { bits });
@@ -83,7 +87,8 @@ fn target(bits: u32) -> Option<U256> {
 pub(crate) fn work(bits: u32) -> U256 {
     target(bits)
         .and_then(|target| {
-            let divisor = Option::<NonZero<_>>::from(NonZero::new(target.wrapping_add(&U256::ONE)))?;
+            let divisor =
+                Option::<NonZero<_>>::from(NonZero::new(target.wrapping_add(&U256::ONE)))?;
             // 2^256 does not fit; this is the same number.
             Some((!target).wrapping_div(&divisor).wrapping_add(&U256::ONE))
         })
@@ -100,9 +105,23 @@ mod tests {
         let zeros = |count| "0".repeat(count);
         // Bitcoin Core's unit tests of arith_uint256::SetCompact.
         for none in [
-            0, 0x0012_3456, 0x0100_3456, 0x0200_0056, 0x0300_0000, 0x0400_0000, 0x0092_3456,
-            0x0180_3456, 0x0280_0056, 0x0380_0000, 0x0480_0000, 0x01fe_dcba, 0x0492_3456,
-            0xff12_3456, 0x2101_0000, 0x2200_0100, 0x2300_0001,
+            0,
+            0x0012_3456,
+            0x0100_3456,
+            0x0200_0056,
+            0x0300_0000,
+            0x0400_0000,
+            0x0092_3456,
+            0x0180_3456,
+            0x0280_0056,
+            0x0380_0000,
+            0x0480_0000,
+            0x01fe_dcba,
+            0x0492_3456,
+            0xff12_3456,
+            0x2101_0000,
+            0x2200_0100,
+            0x2300_0001,
         ] {
             assert_eq!(shown(none), None, "{none:#010x}");
         }
@@ -135,7 +154,8 @@ mod tests {
             assert_eq!(network.check_proof_of_work(&BlockHash::ZERO, bits), Ok(()));
             assert!(matches!(
                 network.check_proof_of_work(&BlockHash::ZERO, bits + 1),
-                Err(ProofOfWorkError::TargetAboveLimit { .. } | ProofOfWorkError::InvalidTarget { .. })
+                Err(ProofOfWorkError::TargetAboveLimit { .. }
+                    | ProofOfWorkError::InvalidTarget { .. })
             ));
             let highest = BlockHash::from_bytes([0xff; 32]);
             assert_eq!(
