@@ -670,7 +670,9 @@ fn set_longest_chain(
         LongestChain::On if on => return Ok(Applied::Before),
         LongestChain::Off { .. } if !on => return Ok(Applied::Before),
         LongestChain::On => {
-            drop(draft.mine(txid, |head| rules::put_on_longest_chain(head, number))?)
+            {
+            draft.mine(txid, |head| rules::put_on_longest_chain(head, number))?;
+        }
         }
         LongestChain::Off { unmined_since } => {
             draft.mine(txid, |head| {
