@@ -1,7 +1,7 @@
 //! The engines under one small interface, with the settings that each was measured with.
 
 use crate::BoxError;
-use crate::workload::{Batch, Key};
+use crate::workload::{Batch, Key, PieceKey};
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, KeyspaceCreateOptions, PersistMode, Readable};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
@@ -73,6 +73,22 @@ pub trait View: Send {
     fn scan(&self, table: Table, visit: Visit<'_>) -> Result<(), BoxError>;
 }
 
+/// How much memory an engine may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// All of it, in MiB.
+    pub total_mib: u64,
+    /// Of that one memtable, for the engine that has them.
+    pub memtable_mib: u64,
+}
+
+impl Budget {
+    /// Two memtables are alive most of the time: one fills while the other is flushed.
+    fn fjall_cache_mib(self) -> u64 {
+        self.total_mib.saturating_sub(2 * self.memtable_mib).max(16)
+    }
+}
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -118,9 +134,9 @@ impl Kind {
 
     /// The settings in words.
     #[must_use]
-    pub fn settings(self, budget_mib: u64) -> String {
-        let memtable = memtable_bytes(budget_mib) / MIB;
-        let cache = fjall_cache_bytes(budget_mib) / MIB;
+    pub fn settings(self, budget: Budget) -> String {
+        let memtable = budget.memtable_mib;
+        let cache = budget.fjall_cache_mib();
         match self {
             Self::Raw => "append, sync_all per block; records in a hash map".to_owned(),
             Self::Fjall => format!(
@@ -137,10 +153,16 @@ impl Kind {
                 }
             ),
             Self::Redb => {
-                format!("cache {budget_mib} MiB, Durability::Immediate, one-phase commit")
+                format!(
+                    "cache {} MiB, Durability::Immediate, one-phase commit",
+                    budget.total_mib
+                )
             }
             Self::RedbQuick => {
-                format!("cache {budget_mib} MiB, Durability::Immediate, quick repair on")
+                format!(
+                    "cache {} MiB, Durability::Immediate, quick repair on",
+                    budget.total_mib
+                )
             }
         }
     }
@@ -150,35 +172,24 @@ impl Kind {
     /// # Errors
     ///
     /// Whatever the engine reports.
-    pub fn open(self, dir: &Path, budget_mib: u64) -> Result<Box<dyn Engine>, BoxError> {
+    pub fn open(self, dir: &Path, budget: Budget) -> Result<Box<dyn Engine>, BoxError> {
         std::fs::create_dir_all(dir)?;
         Ok(match self {
             Self::Raw => Box::new(MemoryEngine::logging_to(&dir.join("raw.log"))?),
-            Self::Fjall => Box::new(FjallEngine::tuned(dir, budget_mib)?),
+            Self::Fjall => Box::new(FjallEngine::tuned(dir, budget)?),
             Self::FjallDefault => Box::new(FjallEngine::as_it_comes(dir)?),
-            Self::Redb | Self::RedbQuick => Box::new(RedbEngine::open(
-                dir,
-                budget_mib,
-                self == Self::RedbQuick,
-            )?),
+            Self::Redb | Self::RedbQuick => {
+                Box::new(RedbEngine::open(dir, budget, self == Self::RedbQuick)?)
+            }
         })
     }
-}
-
-fn memtable_bytes(budget_mib: u64) -> u64 {
-    // One active and up to four sealed memtables can be alive: together about a third of the budget.
-    (budget_mib * MIB / 16).max(MIB)
-}
-
-fn fjall_cache_bytes(budget_mib: u64) -> u64 {
-    (budget_mib * MIB).saturating_sub(5 * memtable_bytes(budget_mib))
 }
 
 /// The store in memory: the model that the others are checked against, and the raw limit when it keeps a log.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     records: HashMap<Key, Vec<u8>>,
-    undo: BTreeMap<u32, Vec<u8>>,
+    undo: BTreeMap<PieceKey, Vec<u8>>,
     tip: Option<Vec<u8>>,
     log: Option<File>,
 }
@@ -218,7 +229,7 @@ impl MemoryEngine {
         let expected: BTreeMap<Vec<u8>, Vec<u8>> = self
             .undo
             .iter()
-            .map(|(height, txids)| (height.to_be_bytes().to_vec(), txids.clone()))
+            .map(|(key, txids)| (key.to_vec(), txids.clone()))
             .collect();
         let records = self.records.len();
         Ok(
@@ -248,7 +259,10 @@ impl Engine for MemoryEngine {
                 bytes.extend_from_slice(key);
             }
             bytes.extend_from_slice(&batch.tip);
-            bytes.extend_from_slice(&batch.undo);
+            for (key, txids) in &batch.undo {
+                bytes.extend_from_slice(key);
+                bytes.extend_from_slice(txids);
+            }
             log.write_all(&bytes)?;
             log.sync_all()?;
         }
@@ -259,9 +273,9 @@ impl Engine for MemoryEngine {
             self.records.remove(key);
         }
         self.tip = Some(batch.tip.clone());
-        self.undo.insert(batch.height, batch.undo.clone());
-        if let Some(height) = batch.undo_delete {
-            self.undo.remove(&height);
+        self.undo.extend(batch.undo.iter().cloned());
+        for key in &batch.undo_deletes {
+            self.undo.remove(key);
         }
         Ok(())
     }
@@ -289,9 +303,9 @@ impl Debug for FjallEngine {
 }
 
 impl FjallEngine {
-    fn tuned(dir: &Path, budget_mib: u64) -> Result<Self, BoxError> {
+    fn tuned(dir: &Path, budget: Budget) -> Result<Self, BoxError> {
         let db = fjall::Database::builder(dir.join("fjall"))
-            .cache_size(fjall_cache_bytes(budget_mib))
+            .cache_size(budget.fjall_cache_mib() * MIB)
             .max_journaling_size(128 * MIB)
             .journal_compression(CompressionType::None)
             .worker_threads(2)
@@ -300,7 +314,7 @@ impl FjallEngine {
             .open()?;
         let options = || {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(memtable_bytes(budget_mib))
+                .max_memtable_size(budget.memtable_mib * MIB)
                 .data_block_compression_policy(CompressionPolicy::disabled())
         };
         Self::with(db, options)
@@ -326,11 +340,7 @@ impl FjallEngine {
 
 impl Engine for FjallEngine {
     fn read(&self, key: &Key, found: &mut dyn FnMut(&[u8])) -> Result<bool, BoxError> {
-        Ok(self
-            .records
-            .get(key)?
-            .map(|value| found(&value))
-            .is_some())
+        Ok(self.records.get(key)?.map(|value| found(&value)).is_some())
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), BoxError> {
@@ -342,9 +352,11 @@ impl Engine for FjallEngine {
             write.remove(&self.records, key.as_slice());
         }
         write.insert(&self.meta, "tip", batch.tip.as_slice());
-        write.insert(&self.undo, batch.height.to_be_bytes(), batch.undo.as_slice());
-        if let Some(height) = batch.undo_delete {
-            write.remove(&self.undo, height.to_be_bytes());
+        for (key, txids) in &batch.undo {
+            write.insert(&self.undo, key.as_slice(), txids.as_slice());
+        }
+        for key in &batch.undo_deletes {
+            write.remove(&self.undo, key.as_slice());
         }
         Ok(write.commit()?)
     }
@@ -391,7 +403,7 @@ impl View for FjallView {
 }
 
 const RECORDS: TableDefinition<'_, &[u8; 36], &[u8]> = TableDefinition::new("records");
-const UNDO: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("undo");
+const UNDO: TableDefinition<'_, &[u8; 8], &[u8]> = TableDefinition::new("undo");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 struct RedbEngine {
@@ -410,9 +422,9 @@ impl Debug for RedbEngine {
 }
 
 impl RedbEngine {
-    fn open(dir: &Path, budget_mib: u64, quick_repair: bool) -> Result<Self, BoxError> {
+    fn open(dir: &Path, budget: Budget, quick_repair: bool) -> Result<Self, BoxError> {
         let db = redb::Builder::new()
-            .set_cache_size((budget_mib * MIB) as usize)
+            .set_cache_size((budget.total_mib * MIB) as usize)
             .create(dir.join("store.redb"))?;
         let mut write = db.begin_write()?;
         write.set_quick_repair(quick_repair);
@@ -443,9 +455,11 @@ impl RedbEngine {
                 .open_table(META)?
                 .insert("tip", batch.tip.as_slice())?;
             let mut undo = write.open_table(UNDO)?;
-            undo.insert(batch.height, batch.undo.as_slice())?;
-            if let Some(height) = batch.undo_delete {
-                undo.remove(height)?;
+            for (key, txids) in &batch.undo {
+                undo.insert(key, txids.as_slice())?;
+            }
+            for key in &batch.undo_deletes {
+                undo.remove(key)?;
             }
         }
         Ok(write.commit()?)
@@ -497,7 +511,7 @@ impl View for RedbView {
             Table::Undo => {
                 for item in self.0.open_table(UNDO)?.iter()? {
                     let (key, value) = item?;
-                    visit(&key.value().to_be_bytes(), value.value());
+                    visit(key.value(), value.value());
                 }
             }
         }

@@ -64,12 +64,7 @@ const AGES: [(u32, u32); 6] = [
     (u32::MAX, 8),
 ];
 
-const fn shape(
-    source_height: u32,
-    inputs: [u32; 5],
-    outputs: [u32; 5],
-    same_block: u32,
-) -> Shape {
+const fn shape(source_height: u32, inputs: [u32; 5], outputs: [u32; 5], same_block: u32) -> Shape {
     Shape {
         source_height,
         inputs: buckets(inputs, 60),
@@ -258,6 +253,7 @@ impl ChainGenerator {
             if let Some(bucket) = self.pool.get_mut(index)
                 && let Some(coin) = self.rng.take(bucket)
             {
+                give_back(bucket);
                 self.pooled -= 1;
                 return Some(coin);
             }
@@ -271,6 +267,7 @@ impl ChainGenerator {
             if let Some(bucket) = self.pool.get_mut(index)
                 && self.rng.take(bucket).is_some()
             {
+                give_back(bucket);
                 self.pooled -= 1;
             }
         }
@@ -319,6 +316,13 @@ impl Iterator for ChainGenerator {
 
     fn next(&mut self) -> Option<GenBlock> {
         Some(self.next_block())
+    }
+}
+
+/// Old blocks hold few coins: without this the pool would take the memory of all coins that ever were.
+fn give_back(bucket: &mut Vec<Coin>) {
+    if bucket.capacity() > 16 && bucket.capacity() > 2 * bucket.len() {
+        bucket.shrink_to(bucket.len() + bucket.len() / 4);
     }
 }
 

@@ -14,6 +14,9 @@ pub type Key = [u8; 36];
 /// Bytes of the value that is rewritten by every block: tip, counters, digest of the set.
 pub const TIP_BYTES: usize = 1_024;
 
+/// Key of a piece of a block's txids: height, then the number of the piece, both big-endian.
+pub type PieceKey = [u8; 8];
+
 const HEADER: usize = 20;
 const SLOT: usize = 11;
 const SPENT: usize = 36;
@@ -29,10 +32,10 @@ pub struct Batch {
     pub deletes: Vec<Key>,
     /// The tip: height, number of records, filler in the size of a digest's state.
     pub tip: Vec<u8>,
-    /// The block's txids, kept until the block is buried.
-    pub undo: Vec<u8>,
-    /// Height whose undo entry goes.
-    pub undo_delete: Option<u32>,
+    /// The block's txids in pieces, kept until the block is buried.
+    pub undo: Vec<(PieceKey, Vec<u8>)>,
+    /// Pieces of a buried block.
+    pub undo_deletes: Vec<PieceKey>,
     /// Coins made.
     pub creates: u64,
     /// Coins spent.
@@ -43,16 +46,21 @@ pub struct Batch {
 #[derive(Debug, Clone)]
 pub struct Workload {
     window: u32,
+    undo_piece: usize,
+    undo_pieces: VecDeque<Vec<PieceKey>>,
     fully_spent: VecDeque<Vec<[u8; 32]>>,
     records: u64,
 }
 
 impl Workload {
-    /// Records are deleted `window` blocks after their last coin was spent.
+    /// Records are deleted `window` blocks after their last coin was spent. A block's txids are stored in values of
+    /// at most `undo_piece` bytes.
     #[must_use]
-    pub fn new(window: u32) -> Self {
+    pub fn new(window: u32, undo_piece: usize) -> Self {
         Self {
             window,
+            undo_piece: undo_piece.max(32),
+            undo_pieces: VecDeque::new(),
             fully_spent: VecDeque::new(),
             records: 0,
         }
@@ -76,6 +84,7 @@ impl Workload {
             ..Batch::default()
         };
         let mut fully_spent = Vec::new();
+        let mut txids = Vec::with_capacity(block.txs.len() * 32);
         for tx in &block.txs {
             for (vin, (parent, vout)) in (0_u32..).zip(&tx.inputs) {
                 let record = match overlay.entry(*parent) {
@@ -101,18 +110,24 @@ impl Workload {
             }
             let (record, coins) = encode(tx, block.height);
             batch.creates += u64::from(coins);
-            batch.undo.extend_from_slice(&tx.txid);
+            txids.extend_from_slice(&tx.txid);
             overlay.insert(tx.txid, record);
         }
         self.records += block.txs.len() as u64;
 
+        batch.undo = (0_u32..)
+            .zip(txids.chunks(self.undo_piece))
+            .map(|(piece, txids)| (piece_key(block.height, piece), txids.to_vec()))
+            .collect();
+        self.undo_pieces
+            .push_back(batch.undo.iter().map(|(key, _)| *key).collect());
         self.fully_spent.push_back(fully_spent);
         if self.fully_spent.len() > self.window as usize {
             let old = self.fully_spent.pop_front().unwrap_or_default();
             batch.deletes = old.iter().map(key).collect();
             batch.deletes.sort_unstable();
             self.records -= batch.deletes.len() as u64;
-            batch.undo_delete = block.height.checked_sub(self.window);
+            batch.undo_deletes = self.undo_pieces.pop_front().unwrap_or_default();
         }
         batch.puts = overlay
             .into_iter()
@@ -133,6 +148,10 @@ pub fn key(txid: &[u8; 32]) -> Key {
         *to = *from;
     }
     key
+}
+
+fn piece_key(height: u32, piece: u32) -> PieceKey {
+    ((u64::from(height) << 32) | u64::from(piece)).to_be_bytes()
 }
 
 /// Height and number of records out of a tip value.
@@ -164,9 +183,8 @@ fn encode(tx: &GenTx, height: u32) -> (Vec<u8>, u32) {
         .filter(|(_, script)| !is_unspendable(script))
         .count() as u32;
     let scripts: usize = tx.outputs.iter().map(|(_, script)| script.len()).sum();
-    let mut record = Vec::with_capacity(
-        HEADER + tx.inputs.len() * 36 + tx.outputs.len() * SLOT + scripts,
-    );
+    let mut record =
+        Vec::with_capacity(HEADER + tx.inputs.len() * 36 + tx.outputs.len() * SLOT + scripts);
     record.extend_from_slice(&coins.to_le_bytes());
     record.extend_from_slice(&(tx.inputs.len() as u32).to_le_bytes());
     record.extend_from_slice(&(tx.outputs.len() as u32).to_le_bytes());
