@@ -1,8 +1,9 @@
 //! Connecting blocks and taking them back.
 
+use fjall::Snapshot;
 use groundtackle_utxo_store::{
-    Applied, BlockHash, COINBASE_MATURITY, ChainBlock, Coin, Connected, Disconnected, OutPoint,
-    SpendOptions, Tip, Transaction, Txid, UnspendableRule, Verdict,
+    Applied, BlockHash, COINBASE_MATURITY, ChainBlock, Coin, Connected, Disconnected, Error,
+    OutPoint, SpendOptions, Tip, Transaction, Txid, UnspendableRule, Verdict,
 };
 
 use crate::draft::{Draft, Entry, Standing};
@@ -230,6 +231,20 @@ fn read_undo(
     let number = draft.known_block_number(&tip.hash)?;
     let undo = decode_undo(&key, number, value.bytes())?;
     Ok(Some((key, undo, value.parts)))
+}
+
+/// The block before the tip, if the tip can be taken back.
+pub(crate) fn previous(
+    engine: &Engine,
+    snapshot: &Snapshot,
+    tip: &Tip,
+) -> Result<Option<Tip>, Error> {
+    let key = undo_key(tip.height, &tip.hash);
+    let Some(value) = engine.get(snapshot, Space::Chain, &key)? else {
+        return Ok(None);
+    };
+    // Only the transactions' old entries name blocks by number.
+    Ok(decode_undo(&key, None, value.bytes())?.previous)
 }
 
 /// What connecting the tip answered, as far as its undo data tells.

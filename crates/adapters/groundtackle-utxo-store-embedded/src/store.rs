@@ -670,9 +670,7 @@ fn set_longest_chain(
         LongestChain::On if on => return Ok(Applied::Before),
         LongestChain::Off { .. } if !on => return Ok(Applied::Before),
         LongestChain::On => {
-            {
             draft.mine(txid, |head| rules::put_on_longest_chain(head, number))?;
-        }
         }
         LongestChain::Off { unmined_since } => {
             draft.mine(txid, |head| {
@@ -1078,6 +1076,15 @@ impl BlockStore for EmbeddedUtxoStore {
     async fn tip(&self) -> Result<Option<Tip>> {
         self.inner
             .read(|snapshot| Ok(self.inner.tip_state(snapshot)?.and_then(|state| state.tip)))
+    }
+
+    async fn previous_tip(&self) -> Result<Option<Tip>> {
+        self.inner.read(|snapshot| {
+            let Some(tip) = self.inner.tip_state(snapshot)?.and_then(|state| state.tip) else {
+                return Ok(None);
+            };
+            chain::previous(&self.inner.engine, snapshot, &tip)
+        })
     }
 
     async fn set_tip(&self, tip: &Tip) -> Result<()> {

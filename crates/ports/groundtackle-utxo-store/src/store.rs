@@ -125,12 +125,17 @@ pub trait SpendStore: Debug + Send + Sync + 'static {
 pub trait BlockStore: Debug + Send + Sync + 'static {
     /// The block up to which the store is connected; `None` when empty.
     ///
+    /// **Atomicity**: one value. **Idempotency**, **cancel safety**: a read.
+    ///
     /// # Errors
     /// When the store could not answer.
     async fn tip(&self) -> Result<Option<Tip>>;
 
     /// The block before the tip: what [`disconnect_block`](Self::disconnect_block) asks for and leads
     /// to. `None` for a genesis block, and where the tip can't be disconnected.
+    ///
+    /// **Atomicity**: one value, of the tip at that moment. **Idempotency**, **cancel safety**: a
+    /// read.
     ///
     /// # Errors
     /// When the store could not answer.
