@@ -175,7 +175,10 @@ impl Index {
         let blocks = self.records.len();
         let known = self.by_hash.contains_key(&start);
         if !known {
-            if config.after.is_none() || !self.records.iter().any(|r| r.previous == start) {
+            // The genesis block follows all zeros, which are no block.
+            let followed = start != BlockHash::ZERO
+                && self.records.iter().any(|record| record.previous == start);
+            if config.after.is_none() || !followed {
                 return Err(Error::StartNotFound {
                     blocks,
                     height,
