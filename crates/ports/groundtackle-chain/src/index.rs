@@ -186,23 +186,12 @@ impl Index {
                 });
             }
             // Stands for the block that the files lack, so that its children have a parent.
-            let header = BlockHeader {
-                version: 0,
-                previous: BlockHash::ZERO,
-                merkle_root: [0; 32],
-                time: 0,
-                bits: 0,
-                nonce: 0,
+            let place = Place {
+                file: usize::MAX,
+                offset: 0,
+                bytes: 0,
             };
-            self.add(
-                start,
-                &header,
-                Place {
-                    file: usize::MAX,
-                    offset: 0,
-                    bytes: 0,
-                },
-            );
+            self.add(start, &BlockHeader::default(), place);
         }
         if let Some((distance, _)) = self
             .ancestry(start)

@@ -1,5 +1,7 @@
 //! The `bitcoin` crate sees the same in the same bytes.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 mod common;
 
 use groundtackle_chain::{

@@ -1,5 +1,7 @@
 //! `BlockFiles` over good and bad files.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 mod common;
 
 use std::fs;

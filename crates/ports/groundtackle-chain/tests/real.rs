@@ -1,5 +1,7 @@
 //! Real blocks and undo records decode, and only as they are.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 mod common;
 
 use groundtackle_chain::decode::{DecodeOptions, merkle_root, write_compact_size};
