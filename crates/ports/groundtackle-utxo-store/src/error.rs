@@ -60,6 +60,12 @@ pub enum Error {
         /// What came back.
         got: String,
     },
+    /// There is no store at that place.
+    #[error("there is no store at {store}; name an existing one, or let it be created")]
+    NotFound {
+        /// The store's place.
+        store: String,
+    },
     /// Another process has the store open.
     #[error("{store} is in use by another process; stop that one first")]
     InUse {
@@ -167,6 +173,7 @@ impl Error {
             Self::Full { .. } | Self::Poisoned { .. } => Retryability::Indeterminate,
             Self::Corrupt { .. }
             | Self::WrongRecord { .. }
+            | Self::NotFound { .. }
             | Self::InUse { .. }
             | Self::NewerFormat { .. }
             | Self::InvalidRequest { .. } => Retryability::Permanent,

@@ -1269,6 +1269,12 @@ impl BlockStore for MemoryUtxoStore {
         Ok(self.state().tip)
     }
 
+    async fn previous_tip(&self) -> Result<Option<Tip>> {
+        let state = self.state();
+        let undo = state.tip.and_then(|tip| state.undo.get(&tip.hash));
+        Ok(undo.and_then(|undo| undo.previous))
+    }
+
     async fn set_tip(&self, tip: &Tip) -> Result<()> {
         self.state().tip = Some(*tip);
         Ok(())

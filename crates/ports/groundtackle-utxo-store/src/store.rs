@@ -125,9 +125,21 @@ pub trait SpendStore: Debug + Send + Sync + 'static {
 pub trait BlockStore: Debug + Send + Sync + 'static {
     /// The block up to which the store is connected; `None` when empty.
     ///
+    /// **Atomicity**: one value. **Idempotency**, **cancel safety**: a read.
+    ///
     /// # Errors
     /// When the store could not answer.
     async fn tip(&self) -> Result<Option<Tip>>;
+
+    /// The block before the tip: what [`disconnect_block`](Self::disconnect_block) asks for and leads
+    /// to. `None` for a genesis block, and where the tip can't be disconnected.
+    ///
+    /// **Atomicity**: one value, of the tip at that moment. **Idempotency**, **cancel safety**: a
+    /// read.
+    ///
+    /// # Errors
+    /// When the store could not answer.
+    async fn previous_tip(&self) -> Result<Option<Tip>>;
 
     /// Sets the tip as one value: after seeding, or for those who place transactions with
     /// [`set_mined`](Self::set_mined) themselves.
@@ -528,6 +540,9 @@ macro_rules! forward_store {
         impl<$($generics)*> $crate::BlockStore for $wrapper {
             async fn tip(&self) -> $crate::Result<Option<$crate::Tip>> {
                 $body!(self, whole, tip, 1, || self.$inner().tip())
+            }
+            async fn previous_tip(&self) -> $crate::Result<Option<$crate::Tip>> {
+                $body!(self, whole, previous_tip, 1, || self.$inner().previous_tip())
             }
             async fn set_tip(&self, tip: &$crate::Tip) -> $crate::Result<()> {
                 $body!(self, whole, set_tip, 1, || self.$inner().set_tip(tip))

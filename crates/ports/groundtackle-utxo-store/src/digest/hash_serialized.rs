@@ -93,3 +93,76 @@ pub enum HashSerializedError {
         previous: ElementOutpoint,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{display, first_coin};
+    use super::*;
+
+    fn element(txid: u8, vout: u32) -> Vec<u8> {
+        [&[txid; 32][..], &vout.to_le_bytes(), b"coin"].concat()
+    }
+
+    #[test]
+    fn digests_nothing_as_core_does() {
+        let expected = "56944c5d3f98413ef45cf54545538103cc9f298e0575820ad3591376e2e0f65d";
+        assert_eq!(display(HashSerialized3::new().finish()), expected);
+    }
+
+    #[test]
+    fn digests_the_first_coin_of_mainnet() {
+        let mut digest = HashSerialized3::new();
+        digest.update(&first_coin()).unwrap();
+        let expected = "b911fd5864945251985ebc2820ff542df1cebe84255ee476684fa9d026a1b578";
+        assert_eq!(display(digest.finish()), expected);
+    }
+
+    #[test]
+    fn orders_vouts_as_numbers() {
+        let mut digest = HashSerialized3::new();
+        let elements = [
+            element(1, 0),
+            element(1, 1),
+            element(1, 256),
+            element(1, 16512),
+            element(2, 0),
+        ];
+        for element in &elements {
+            digest.update(element).unwrap();
+        }
+        let expected: [u8; 32] = Sha256::digest(Sha256::digest(elements.concat())).into();
+        assert_eq!(digest.finish(), expected);
+    }
+
+    #[test]
+    fn refuses_what_is_not_above_the_last_and_stays_as_it_was() {
+        let mut digest = HashSerialized3::new();
+        digest.update(&element(2, 7)).unwrap();
+        let before = digest.clone();
+        for (txid, vout) in [(2, 7), (2, 6), (1, 8)] {
+            let error = digest.update(&element(txid, vout)).unwrap_err();
+            let outpoint = ElementOutpoint {
+                txid: [txid; 32],
+                vout,
+            };
+            let previous = ElementOutpoint {
+                txid: [2; 32],
+                vout: 7,
+            };
+            assert_eq!(
+                error,
+                HashSerializedError::OutOfOrder { outpoint, previous }
+            );
+        }
+        let error = digest.update(&element(3, 0)[..35]).unwrap_err();
+        assert_eq!(error, HashSerializedError::TooShort { len: 35 });
+        assert_eq!(digest.finish(), before.finish());
+    }
+
+    #[test]
+    fn names_outpoints_as_the_rpc_interface_does() {
+        let outpoint = ElementOutpoint::parse(&first_coin()).unwrap();
+        let expected = "0e3e2357e806b6cdb1f70b54c3a3a17b6714ee1f0e68bebb44a74b1efd512098:0";
+        assert_eq!(outpoint.to_string(), expected);
+    }
+}

@@ -6,7 +6,7 @@
 //!
 //! The timing depends on the values, which are public.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, mem};
 
 /// Length of a number's little-endian bytes.
 pub(crate) const BYTES: usize = 384;
@@ -16,6 +16,12 @@ const FOLD: u64 = 1_103_717;
 
 type Leaf = [u64; 6];
 type Whole = [[[Leaf; 2]; 2]; 2];
+
+const P: Whole = {
+    let mut p = [[[[u64::MAX; 6]; 2]; 2]; 2];
+    p[0][0][0][0] = FOLD.wrapping_neg();
+    p
+};
 
 trait Limbs: Copy {
     const ZERO: Self;
@@ -66,10 +72,12 @@ impl Limbs for Leaf {
     #[inline(always)]
     fn add_scaled(&mut self, other: &Self, factor: u64, mut carry: u64) -> u64 {
         for (limb, other) in self.iter_mut().zip(other) {
-            // At most (2^64 − 1)^2 + 2 (2^64 − 1) = 2^128 − 1.
-            let wide =
-                u128::from(*other) * u128::from(factor) + u128::from(*limb) + u128::from(carry);
-            (*limb, carry) = (wide as u64, (wide >> 64) as u64);
+            // At most (2^64 − 1)^2 + 2 (2^64 − 1) = 2^128 − 1. The carry joins apart from the limb: as one sum of
+            // three, the compiler would add the two first and keep that carry in a register.
+            let wide = u128::from(*other) * u128::from(factor) + u128::from(*limb);
+            let (low, over) = (wide as u64).overflowing_add(carry);
+            *limb = low;
+            carry = (wide >> 64) as u64 + u64::from(over);
         }
         carry
     }
@@ -200,43 +208,68 @@ impl Num3072 {
         let [low, high] = self.0.product(&other.0);
         self.0 = low;
         let carry = self.0.add_scaled(&high, FOLD, 0);
-        // `carry` is at most FOLD. Should folding it carry once more, what stays is too small to carry again.
+        self.fold(carry);
+    }
+
+    /// The inverse. Zero, which has none, gives zero.
+    pub(crate) fn inverse(&self) -> Self {
+        // Binary Euclid. Each number · 2^halvings = ± its cofactor · self modulo p, the two signs being opposite, so
+        // that cofactors are only added and are halved all at once in the end.
+        let mut odd = &mut (P, Self(Whole::ZERO));
+        let mut other = &mut (self.reduced(), Self::ONE);
+        let mut negative = true;
+        let mut halvings = 0;
+        while other.0 != Whole::ZERO {
+            if other.0[0][0][0][0] & 1 == 1 {
+                if other.0.compare(&odd.0).is_lt() {
+                    mem::swap(&mut odd, &mut other);
+                    negative = !negative;
+                }
+                other.0.add(&odd.0, true, true);
+                let carry = other.1.0.add(&odd.1.0, false, false);
+                other.1.fold(u64::from(carry));
+            }
+            // Few enough that the carry of the doublings can be folded.
+            let zeros = other.0[0][0][0][0].trailing_zeros().min(32);
+            shift_right(&mut other.0, zeros);
+            odd.1.double(zeros);
+            halvings += zeros;
+        }
+
+        // One half is (p + 1) / 2.
+        let mut half = Self(P);
+        shift_right(&mut half.0, 1);
+        half.0.increment(1);
+        let mut power = Self::ONE;
+        for bit in (0..u32::BITS - halvings.leading_zeros()).rev() {
+            power.multiply(&power.clone());
+            if halvings >> bit & 1 == 1 {
+                power.multiply(&half);
+            }
+        }
+        power.multiply(&odd.1);
+        if negative { power.negated() } else { power }
+    }
+
+    fn negated(&self) -> Self {
+        let mut negated = P;
+        negated.add(&self.reduced(), true, true);
+        Self(negated)
+    }
+
+    /// `self *= 2^times`, at most 32 of them.
+    fn double(&mut self, times: u32) {
+        let mut doubled = Whole::ZERO;
+        let carry = doubled.add_scaled(&self.0, 1 << times, 0);
+        self.0 = doubled;
+        self.fold(carry);
+    }
+
+    /// Brings in a carry out of the top limb of at most 2^32.
+    fn fold(&mut self, carry: u64) {
+        // Should this carry once more, what stays is too small to carry again.
         if self.0.increment(carry * FOLD) {
             self.0.increment(FOLD);
-        }
-    }
-
-    /// The inverse, by Fermat: self^(p − 2). Zero, which has none, gives zero.
-    pub(crate) fn inverse(&self) -> Self {
-        // p − 2 is 3051 ones, then the 21 low bits of −1103719. The ones come by doubling a run of them.
-        const TAIL_BITS: u32 = 21;
-        const ONES: u32 = 3072 - TAIL_BITS;
-        const TAIL: u64 = (1 << TAIL_BITS) - FOLD - 2;
-        let mut power = self.clone();
-        let mut run = 1;
-        for bit in (0..ONES.ilog2()).rev() {
-            let shorter = power.clone();
-            power.square(run);
-            power.multiply(&shorter);
-            run *= 2;
-            if ONES >> bit & 1 == 1 {
-                power.square(1);
-                power.multiply(self);
-                run += 1;
-            }
-        }
-        for bit in (0..TAIL_BITS).rev() {
-            power.square(1);
-            if TAIL >> bit & 1 == 1 {
-                power.multiply(self);
-            }
-        }
-        power
-    }
-
-    fn square(&mut self, times: u32) {
-        for _ in 0..times {
-            self.multiply(&self.clone());
         }
     }
 
@@ -250,6 +283,21 @@ impl Num3072 {
     }
 }
 
+fn shift_right(number: &mut Whole, bits: u32) {
+    let mut carry = 0;
+    for limb in number
+        .as_flattened_mut()
+        .as_flattened_mut()
+        .as_flattened_mut()
+        .iter_mut()
+        .rev()
+    {
+        let wide = u128::from(*limb) << (64 - bits);
+        *limb = carry | (wide >> 64) as u64;
+        carry = wide as u64;
+    }
+}
+
 impl PartialEq for Num3072 {
     fn eq(&self, other: &Self) -> bool {
         self.reduced() == other.reduced()
@@ -257,3 +305,109 @@ impl PartialEq for Num3072 {
 }
 
 impl Eq for Num3072 {}
+
+#[cfg(test)]
+mod tests {
+    use num_bigint::BigUint;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    use super::*;
+
+    fn modulus() -> BigUint {
+        (BigUint::from(1u8) << 3072u32) - FOLD
+    }
+
+    fn bytes(number: &BigUint) -> [u8; BYTES] {
+        let mut bytes = [0; BYTES];
+        let digits = number.to_bytes_le();
+        bytes[..digits.len()].copy_from_slice(&digits);
+        bytes
+    }
+
+    fn edges() -> [BigUint; 8] {
+        let p = modulus();
+        let one = BigUint::from(1u8);
+        let largest = (&one << 3072u32) - 1u8;
+        [
+            BigUint::ZERO,
+            one,
+            FOLD.into(),
+            &p - 1u8,
+            p.clone(),
+            p + 1u8,
+            &largest - 1u8,
+            largest,
+        ]
+    }
+
+    /// Any number below 2^3072, often one at an edge or made of whole limbs of ones and zeros, where carries run far.
+    fn numbers() -> impl Strategy<Value = BigUint> {
+        let limb = prop_oneof![
+            Just(0),
+            Just(1),
+            Just(u64::MAX),
+            Just(1 << 63),
+            any::<u64>()
+        ];
+        let limbs = prop::collection::vec(limb, BYTES / 8).prop_map(|limbs| {
+            BigUint::from_bytes_le(
+                &limbs
+                    .into_iter()
+                    .flat_map(u64::to_le_bytes)
+                    .collect::<Vec<_>>(),
+            )
+        });
+        let random = prop::collection::vec(any::<u8>(), BYTES)
+            .prop_map(|bytes| BigUint::from_bytes_le(&bytes));
+        prop_oneof![prop::sample::select(edges().to_vec()), limbs, random]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(3072), ..ProptestConfig::default() })]
+
+        #[test]
+        fn multiplies_like_the_model(a in numbers(), b in numbers(), c in numbers()) {
+            let mut product = Num3072::from_bytes(&bytes(&a));
+            product.multiply(&Num3072::from_bytes(&bytes(&b)));
+            // A second time, for the first product stayed unreduced.
+            product.multiply(&Num3072::from_bytes(&bytes(&c)));
+            prop_assert_eq!(BigUint::from_bytes_le(&product.to_bytes()), a * b * c % modulus());
+        }
+
+        #[test]
+        fn reduces_like_the_model(a in numbers()) {
+            let number = Num3072::from_bytes(&bytes(&a));
+            let canonical = a % modulus();
+            prop_assert_eq!(number.is_zero(), canonical == BigUint::ZERO);
+            prop_assert_eq!(BigUint::from_bytes_le(&number.to_bytes()), canonical);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, rng_seed: RngSeed::Fixed(3072), ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_inverse_times_its_number_is_one(a in numbers()) {
+            let number = Num3072::from_bytes(&bytes(&a));
+            let mut product = number.inverse();
+            product.multiply(&number);
+            prop_assert_eq!(product, if number.is_zero() { Num3072(Whole::ZERO) } else { Num3072::ONE });
+        }
+    }
+
+    #[test]
+    fn multiplies_all_pairs_of_edges() {
+        for a in &edges() {
+            for b in &edges() {
+                let mut product = Num3072::from_bytes(&bytes(a));
+                product.multiply(&Num3072::from_bytes(&bytes(b)));
+                assert_eq!(
+                    BigUint::from_bytes_le(&product.to_bytes()),
+                    a * b % modulus(),
+                    "{a:x} * {b:x}"
+                );
+            }
+        }
+    }
+}

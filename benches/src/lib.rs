@@ -1,0 +1,14 @@
+//! Measurements behind the decision records.
+//!
+//! [`generator`] makes a chain with the shape of real blocks, the same one for the same seed. [`workload`] turns its
+//! blocks into what a UTXO store with one record per transaction reads and writes. [`engine`] carries that to an
+//! embedded engine. The binary `engines` measures all of it and prints one table.
+//!
+//! Nothing here is published, and nothing here is fit for keeping data.
+
+pub mod engine;
+pub mod generator;
+pub mod workload;
+
+/// What can go wrong in a measurement: it is printed and the run ends.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

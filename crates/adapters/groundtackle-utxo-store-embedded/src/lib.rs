@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+mod chain;
+mod config;
+mod draft;
+mod engine;
+mod error;
+mod record;
+mod rules;
+mod scan;
+mod store;
+
+pub use config::{Durability, EmbeddedUtxoStoreConfig};
+pub use store::EmbeddedUtxoStore;

@@ -1,0 +1,730 @@
+//! What lies on disk. Numbers are VARINTs, amounts and scripts have Bitcoin Core's compact form.
+//!
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | `records` | txid, chunk 0 as `u32` BE | head, then the slots of outputs 0 to 31 |
+//! | `records` | txid, chunk n as `u32` BE | the slots of outputs 32 n to 32 n + 31 |
+//! | `records` | txid, `ffffffff` | inputs, where there are more than eight |
+//! | `chain` | `u`, txid | unmined since as `u32` BE, 1 if conflicting |
+//! | `chain` | `e`, height as `u32` BE, txid | nothing: look at the record when pruning to that height |
+//! | `chain` | `x`, height as `u32` BE, block hash | what taking the block back needs |
+//! | `chain` | `b`, block hash | the block's number as `u32` BE: records name blocks by number |
+//! | `chain` | `n`, number as `u32` BE | the block's hash |
+//! | `chain` | `t` | tip and the running digest |
+//! | `chain` | `p`, keyspace, key, part as `u32` BE | a part of a long value |
+//!
+//! Records, undo data and the tip end in a checksum, the CRC-32 of key and value, so that a value
+//! under a wrong key shows. They begin with a byte that says whether the value is here (0) or in so
+//! many parts (1, count): see [`MAX_VALUE_BYTES`](crate::engine::MAX_VALUE_BYTES).
+
+use groundtackle_chain::codec::{
+    LongScripts, compress_amount, decompress_amount, read_script, read_varint, write_script,
+    write_varint,
+};
+use groundtackle_chain::decode::{DecodeError, Reader};
+use groundtackle_utxo_store::digest::MuHash3072;
+use groundtackle_utxo_store::{
+    BlockHash, Error, OutPoint, RecordOutput, Result, SpentBy, Tip, TxOut, Txid,
+};
+
+use crate::error::corrupt;
+
+/// Outputs of one chunk: a spend rewrites its chunk only.
+pub(crate) const CHUNK_OUTPUTS: u32 = 32;
+
+/// Inputs kept in the head, which is rewritten with its slots.
+const INLINE_INPUTS: usize = 8;
+
+const INPUTS_CHUNK: u32 = u32::MAX;
+
+pub(crate) const TIP_KEY: &[u8] = b"t";
+
+/// Kinds of keys in the keyspace `chain`.
+pub(crate) const UNMINED_KIND: u8 = b'u';
+pub(crate) const EXPIRING_KIND: u8 = b'e';
+pub(crate) const UNDO_KIND: u8 = b'x';
+const BLOCK_KIND: u8 = b'b';
+const NUMBER_KIND: u8 = b'n';
+pub(crate) const PART_KIND: u8 = b'p';
+
+pub(crate) const fn chunk_of(vout: u32) -> u32 {
+    vout / CHUNK_OUTPUTS
+}
+
+pub(crate) fn record_key(txid: &Txid, chunk: u32) -> Vec<u8> {
+    [txid.as_bytes().as_slice(), &chunk.to_be_bytes()].concat()
+}
+
+pub(crate) fn inputs_key(txid: &Txid) -> Vec<u8> {
+    record_key(txid, INPUTS_CHUNK)
+}
+
+pub(crate) fn unmined_key(txid: &Txid) -> Vec<u8> {
+    [&[UNMINED_KIND], txid.as_bytes().as_slice()].concat()
+}
+
+pub(crate) fn expiring_key(height: u32, txid: &Txid) -> Vec<u8> {
+    [
+        &[EXPIRING_KIND],
+        height.to_be_bytes().as_slice(),
+        txid.as_bytes(),
+    ]
+    .concat()
+}
+
+pub(crate) fn undo_key(height: u32, block: &BlockHash) -> Vec<u8> {
+    [
+        &[UNDO_KIND],
+        height.to_be_bytes().as_slice(),
+        block.as_bytes(),
+    ]
+    .concat()
+}
+
+/// The end of the keys of a kind that have a height up to this one.
+pub(crate) fn end_of_height(kind: u8, height: u32) -> Vec<u8> {
+    match height.checked_add(1) {
+        Some(next) => [&[kind], next.to_be_bytes().as_slice()].concat(),
+        None => vec![kind + 1],
+    }
+}
+
+pub(crate) fn block_key(hash: &BlockHash) -> Vec<u8> {
+    [&[BLOCK_KIND], hash.as_bytes().as_slice()].concat()
+}
+
+pub(crate) fn number_key(number: u32) -> Vec<u8> {
+    [&[NUMBER_KIND], number.to_be_bytes().as_slice()].concat()
+}
+
+/// The transaction and chunk of a key of `records`; `None` for a chunk of inputs.
+pub(crate) fn split_record_key(key: &[u8]) -> Result<(Txid, Option<u32>)> {
+    let (txid, chunk) = key.split_first_chunk::<32>().ok_or_else(|| bad_key(key))?;
+    let chunk = u32::from_be_bytes(chunk.try_into().map_err(|_| bad_key(key))?);
+    Ok((
+        Txid::from_bytes(*txid),
+        (chunk != INPUTS_CHUNK).then_some(chunk),
+    ))
+}
+
+/// The height and hash of a key of undo data or of an expiring record.
+pub(crate) fn split_height_key(key: &[u8]) -> Result<(u32, [u8; 32])> {
+    match key {
+        [_, a, b, c, d, hash @ ..] => Ok((
+            u32::from_be_bytes([*a, *b, *c, *d]),
+            hash.try_into().map_err(|_| bad_key(key))?,
+        )),
+        _ => Err(bad_key(key)),
+    }
+}
+
+fn bad_key(key: &[u8]) -> Error {
+    corrupt("a key", format!("it has {} bytes", key.len()))
+}
+
+pub(crate) fn read_number(what: &str, value: &[u8]) -> Result<u32> {
+    value
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| corrupt(what, "it has another length"))
+}
+
+pub(crate) fn read_hash(what: &str, value: &[u8]) -> Result<[u8; 32]> {
+    value
+        .try_into()
+        .map_err(|_| corrupt(what, "it has another length"))
+}
+
+/// A block that a transaction is mined in, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mined {
+    /// `None` for coins of a snapshot.
+    pub(crate) block: Option<u32>,
+    pub(crate) height: u32,
+    pub(crate) subtree_index: u32,
+    pub(crate) on_longest_chain: bool,
+}
+
+/// All of a record but its slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) coinbase: bool,
+    pub(crate) locked: bool,
+    pub(crate) conflicting: bool,
+    pub(crate) fee_sat: Option<u64>,
+    pub(crate) size_bytes: u64,
+    pub(crate) lock_time: u32,
+    pub(crate) inputs: Inputs,
+    pub(crate) mined_in: Vec<Mined>,
+    pub(crate) unmined_since: Option<u32>,
+    pub(crate) conflicting_children: Vec<Txid>,
+    pub(crate) preserve_until: Option<u32>,
+    /// The last chunk of slots.
+    pub(crate) last_chunk: u32,
+}
+
+/// The outpoints that a transaction names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Inputs {
+    Here(Vec<OutPoint>),
+    /// Under a key of their own, since they never change.
+    Apart,
+}
+
+impl Head {
+    pub(crate) fn confirmed_height(&self) -> Option<u32> {
+        self.mined_in
+            .iter()
+            .find(|mined| mined.on_longest_chain)
+            .map(|mined| mined.height)
+    }
+}
+
+/// Whether so many inputs are kept apart from the head.
+pub(crate) const fn inputs_apart(count: usize) -> bool {
+    count > INLINE_INPUTS
+}
+
+const COINBASE: u64 = 1;
+const LOCKED: u64 = 1 << 1;
+const CONFLICTING: u64 = 1 << 2;
+const HAS_FEE: u64 = 1 << 3;
+const UNMINED: u64 = 1 << 4;
+const PRESERVED: u64 = 1 << 5;
+const APART: u64 = 1 << 6;
+const FLAGS_END: u64 = 1 << 7;
+
+const SPENT: u64 = 1;
+const FROZEN: u64 = 1 << 1;
+const REASSIGNED: u64 = 1 << 2;
+
+fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+    let checksum = checksum(key, &value);
+    value.extend_from_slice(&checksum);
+    value
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> [u8; 4] {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(key);
+    crc.update(value);
+    crc.finalize().to_le_bytes()
+}
+
+/// The value without its checksum, if that holds.
+fn open<'a>(key: &[u8], value: &'a [u8], what: impl Fn() -> String) -> Result<Reader<'a>> {
+    match value.split_last_chunk::<4>() {
+        Some((value, sum)) if *sum == checksum(key, value) => Ok(Reader::new(value)),
+        _ => Err(corrupt(what(), "its checksum does not fit key and value")),
+    }
+}
+
+fn parse<T>(
+    key: &[u8],
+    value: &[u8],
+    what: impl Fn() -> String,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<T> {
+    let mut reader = open(key, value, &what)?;
+    let parsed = read(&mut reader).and_then(|parsed| reader.finish().map(|()| parsed));
+    parsed.map_err(|error| corrupt(what(), error.to_string()))
+}
+
+fn parse_record<T>(
+    txid: &Txid,
+    key: &[u8],
+    value: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<T> {
+    parse(key, value, || format!("the record of {txid}"), read)
+}
+
+fn number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    let value = read_varint(reader)?;
+    u32::try_from(value).map_err(|_| DecodeError::NumberOutOfRange {
+        offset: reader.position(),
+    })
+}
+
+fn count(reader: &mut Reader<'_>, min_item_bytes: usize) -> Result<usize, DecodeError> {
+    let claimed = read_varint(reader)?;
+    let available = reader.rest().len();
+    match usize::try_from(claimed)
+        .ok()
+        .filter(|count| count.saturating_mul(min_item_bytes) <= available)
+    {
+        Some(count) => Ok(count),
+        None => Err(DecodeError::TooManyItems {
+            offset: reader.position(),
+            claimed,
+            available,
+        }),
+    }
+}
+
+fn hash(reader: &mut Reader<'_>) -> Result<[u8; 32], DecodeError> {
+    reader.array::<32>()
+}
+
+fn write_outpoints(out: &mut Vec<u8>, outpoints: &[OutPoint]) {
+    write_varint(out, outpoints.len() as u64);
+    for outpoint in outpoints {
+        out.extend_from_slice(outpoint.txid.as_bytes());
+        write_varint(out, u64::from(outpoint.vout));
+    }
+}
+
+fn read_outpoints(reader: &mut Reader<'_>) -> Result<Vec<OutPoint>, DecodeError> {
+    let count = count(reader, 33)?;
+    (0..count)
+        .map(|_| {
+            Ok(OutPoint::new(
+                Txid::from_bytes(hash(reader)?),
+                number(reader)?,
+            ))
+        })
+        .collect()
+}
+
+fn write_optional(out: &mut Vec<u8>, value: Option<u32>) {
+    if let Some(value) = value {
+        write_varint(out, u64::from(value));
+    }
+}
+
+fn write_head(out: &mut Vec<u8>, head: &Head) {
+    let flag = |set: bool, flag: u64| if set { flag } else { 0 };
+    write_varint(
+        out,
+        flag(head.coinbase, COINBASE)
+            | flag(head.locked, LOCKED)
+            | flag(head.conflicting, CONFLICTING)
+            | flag(head.fee_sat.is_some(), HAS_FEE)
+            | flag(head.unmined_since.is_some(), UNMINED)
+            | flag(head.preserve_until.is_some(), PRESERVED)
+            | flag(head.inputs == Inputs::Apart, APART),
+    );
+    write_varint(out, head.size_bytes);
+    write_varint(out, u64::from(head.lock_time));
+    write_varint(out, u64::from(head.last_chunk));
+    if let Some(fee_sat) = head.fee_sat {
+        write_varint(out, fee_sat);
+    }
+    write_optional(out, head.unmined_since);
+    write_optional(out, head.preserve_until);
+    write_varint(out, head.mined_in.len() as u64);
+    for mined in &head.mined_in {
+        write_varint(out, mined.block.map_or(0, |block| u64::from(block) + 1));
+        write_varint(
+            out,
+            u64::from(mined.height) << 1 | u64::from(mined.on_longest_chain),
+        );
+        write_varint(out, u64::from(mined.subtree_index));
+    }
+    write_varint(out, head.conflicting_children.len() as u64);
+    for child in &head.conflicting_children {
+        out.extend_from_slice(child.as_bytes());
+    }
+    if let Inputs::Here(inputs) = &head.inputs {
+        write_outpoints(out, inputs);
+    }
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
+    let flags = read_varint(reader)?;
+    if flags >= FLAGS_END {
+        return Err(DecodeError::NumberOutOfRange {
+            offset: reader.position(),
+        });
+    }
+    let optional = |reader: &mut Reader<'_>, flag: u64| {
+        if flags & flag == 0 {
+            Ok(None)
+        } else {
+            number(reader).map(Some)
+        }
+    };
+    let size_bytes = read_varint(reader)?;
+    let lock_time = number(reader)?;
+    let last_chunk = number(reader)?;
+    let fee_sat = if flags & HAS_FEE == 0 {
+        None
+    } else {
+        Some(read_varint(reader)?)
+    };
+    let unmined_since = optional(reader, UNMINED)?;
+    let preserve_until = optional(reader, PRESERVED)?;
+    let mined_in = (0..count(reader, 3)?)
+        .map(|_| {
+            let block = read_varint(reader)?;
+            let place = read_varint(reader)?;
+            let range = |_| DecodeError::NumberOutOfRange { offset: 0 };
+            Ok(Mined {
+                block: block
+                    .checked_sub(1)
+                    .map(u32::try_from)
+                    .transpose()
+                    .map_err(range)?,
+                height: u32::try_from(place >> 1).map_err(range)?,
+                subtree_index: number(reader)?,
+                on_longest_chain: place & 1 == 1,
+            })
+        })
+        .collect::<Result<_, DecodeError>>()?;
+    let children = count(reader, 32)?;
+    let conflicting_children = (0..children)
+        .map(|_| hash(reader).map(Txid::from_bytes))
+        .collect::<Result<_, _>>()?;
+    let inputs = if flags & APART == 0 {
+        Inputs::Here(read_outpoints(reader)?)
+    } else {
+        Inputs::Apart
+    };
+    Ok(Head {
+        coinbase: flags & COINBASE != 0,
+        locked: flags & LOCKED != 0,
+        conflicting: flags & CONFLICTING != 0,
+        fee_sat,
+        size_bytes,
+        lock_time,
+        inputs,
+        mined_in,
+        unmined_since,
+        conflicting_children,
+        preserve_until,
+        last_chunk,
+    })
+}
+
+fn write_slots(out: &mut Vec<u8>, chunk: u32, slots: &[RecordOutput]) {
+    write_varint(out, slots.len() as u64);
+    for slot in slots {
+        let flag = |set: bool, flag: u64| if set { flag } else { 0 };
+        let state = flag(slot.spent_by.is_some(), SPENT)
+            | flag(slot.frozen, FROZEN)
+            | flag(slot.spendable_from.is_some(), REASSIGNED);
+        write_varint(
+            out,
+            u64::from(
+                slot.vout
+                    .saturating_sub(chunk.saturating_mul(CHUNK_OUTPUTS)),
+            ) << 3
+                | state,
+        );
+        // Amounts were checked when the output came in.
+        write_varint(
+            out,
+            compress_amount(slot.output.value_sat).unwrap_or(u64::MAX),
+        );
+        write_script(out, slot.output.script.as_bytes());
+        if let Some(by) = slot.spent_by {
+            out.extend_from_slice(by.txid.as_bytes());
+            write_varint(out, u64::from(by.vin));
+        }
+        write_optional(out, slot.spendable_from);
+    }
+}
+
+fn read_slots(reader: &mut Reader<'_>, chunk: u32) -> Result<Vec<RecordOutput>, DecodeError> {
+    let count = count(reader, 3)?;
+    let mut slots: Vec<RecordOutput> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let range = |reader: &Reader<'_>| DecodeError::NumberOutOfRange {
+            offset: reader.position(),
+        };
+        let place = read_varint(reader)?;
+        let vout = u32::try_from(place >> 3)
+            .ok()
+            .filter(|offset| *offset < CHUNK_OUTPUTS)
+            .and_then(|offset| chunk.checked_mul(CHUNK_OUTPUTS)?.checked_add(offset))
+            .filter(|vout| slots.last().is_none_or(|last| last.vout < *vout))
+            .ok_or_else(|| range(reader))?;
+        let value_sat = decompress_amount(read_varint(reader)?).ok_or_else(|| range(reader))?;
+        let script = read_script(reader, LongScripts::Keep)?;
+        let spent_by = if place & SPENT == 0 {
+            None
+        } else {
+            Some(SpentBy {
+                txid: Txid::from_bytes(hash(reader)?),
+                vin: number(reader)?,
+            })
+        };
+        let spendable_from = if place & REASSIGNED == 0 {
+            None
+        } else {
+            Some(number(reader)?)
+        };
+        let frozen = place & FROZEN != 0;
+        slots.push(RecordOutput {
+            vout,
+            output: TxOut { value_sat, script },
+            spent_by,
+            frozen,
+            spendable_from,
+        });
+    }
+    Ok(slots)
+}
+
+pub(crate) fn encode_head(txid: &Txid, head: &Head, slots: &[RecordOutput]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + slots.len() * 32);
+    write_head(&mut out, head);
+    write_slots(&mut out, 0, slots);
+    seal(&record_key(txid, 0), out)
+}
+
+pub(crate) fn decode_head(txid: &Txid, value: &[u8]) -> Result<(Head, Vec<RecordOutput>)> {
+    parse_record(txid, &record_key(txid, 0), value, |reader| {
+        Ok((read_head(reader)?, read_slots(reader, 0)?))
+    })
+}
+
+pub(crate) fn encode_chunk(txid: &Txid, chunk: u32, slots: &[RecordOutput]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(slots.len() * 32);
+    write_slots(&mut out, chunk, slots);
+    seal(&record_key(txid, chunk), out)
+}
+
+pub(crate) fn decode_chunk(txid: &Txid, chunk: u32, value: &[u8]) -> Result<Vec<RecordOutput>> {
+    parse_record(txid, &record_key(txid, chunk), value, |reader| {
+        read_slots(reader, chunk)
+    })
+}
+
+pub(crate) fn encode_inputs(txid: &Txid, inputs: &[OutPoint]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(inputs.len() * 34);
+    write_outpoints(&mut out, inputs);
+    seal(&inputs_key(txid), out)
+}
+
+pub(crate) fn decode_inputs(txid: &Txid, value: &[u8]) -> Result<Vec<OutPoint>> {
+    parse_record(txid, &inputs_key(txid), value, read_outpoints)
+}
+
+pub(crate) fn encode_unmined(since: u32, conflicting: bool) -> [u8; 5] {
+    let [a, b, c, d] = since.to_be_bytes();
+    [a, b, c, d, u8::from(conflicting)]
+}
+
+pub(crate) fn decode_unmined(key: &[u8], value: &[u8]) -> Result<(Txid, u32, bool)> {
+    let txid = match key {
+        [_, txid @ ..] => Txid::from_bytes(txid.try_into().map_err(|_| bad_key(key))?),
+        [] => return Err(bad_key(key)),
+    };
+    match value {
+        [a, b, c, d, conflicting] => Ok((
+            txid,
+            u32::from_be_bytes([*a, *b, *c, *d]),
+            *conflicting != 0,
+        )),
+        _ => Err(corrupt(
+            format!("the unmined entry of {txid}"),
+            "it has another length",
+        )),
+    }
+}
+
+/// What taking a block back needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BlockUndo {
+    pub(crate) previous: Option<Tip>,
+    pub(crate) transactions: Vec<(Txid, Undo)>,
+    /// A replaced coinbase: its head and its slots.
+    pub(crate) replaced: Option<(Head, Vec<RecordOutput>)>,
+}
+
+/// What a block's transaction was before the block.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Undo {
+    Created,
+    /// Unmined, with this in its head.
+    Existed {
+        unmined_since: Option<u32>,
+        entry: Option<Mined>,
+        fee_sat: Option<u64>,
+    },
+}
+
+fn write_tip(out: &mut Vec<u8>, tip: Option<&Tip>) {
+    match tip {
+        None => out.push(0),
+        Some(tip) => {
+            out.push(1);
+            out.extend_from_slice(tip.hash.as_bytes());
+            write_varint(out, u64::from(tip.height));
+            write_varint(out, u64::from(tip.median_time_past));
+        }
+    }
+}
+
+fn read_tip(reader: &mut Reader<'_>) -> Result<Option<Tip>, DecodeError> {
+    match reader.u8()? {
+        0 => Ok(None),
+        1 => Ok(Some(Tip {
+            hash: BlockHash::from_bytes(hash(reader)?),
+            height: number(reader)?,
+            median_time_past: number(reader)?,
+        })),
+        _ => Err(DecodeError::NumberOutOfRange {
+            offset: reader.position(),
+        }),
+    }
+}
+
+pub(crate) fn encode_undo(key: &[u8], undo: &BlockUndo) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + undo.transactions.len() * 33);
+    write_tip(&mut out, undo.previous.as_ref());
+    write_varint(&mut out, undo.transactions.len() as u64);
+    for (txid, how) in &undo.transactions {
+        out.extend_from_slice(txid.as_bytes());
+        match how {
+            Undo::Created => out.push(0),
+            Undo::Existed {
+                unmined_since,
+                entry,
+                fee_sat,
+            } => {
+                out.push(
+                    1 | u8::from(unmined_since.is_some()) << 1
+                        | u8::from(entry.is_some()) << 2
+                        | u8::from(fee_sat.is_some()) << 3,
+                );
+                write_optional(&mut out, *unmined_since);
+                if let Some(entry) = entry {
+                    write_varint(&mut out, u64::from(entry.height));
+                    write_varint(&mut out, u64::from(entry.subtree_index));
+                }
+                if let Some(fee_sat) = fee_sat {
+                    write_varint(&mut out, *fee_sat);
+                }
+            }
+        }
+    }
+    match &undo.replaced {
+        None => out.push(0),
+        Some((head, slots)) => {
+            out.push(1);
+            write_head(&mut out, head);
+            write_varint(&mut out, u64::from(head.last_chunk));
+            for chunk in 0..=head.last_chunk {
+                let slots: Vec<_> = slots
+                    .iter()
+                    .filter(|slot| chunk_of(slot.vout) == chunk)
+                    .cloned()
+                    .collect();
+                write_slots(&mut out, chunk, &slots);
+            }
+        }
+    }
+    seal(key, out)
+}
+
+/// `block` is the number of the block that the undo data belongs to.
+pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Result<BlockUndo> {
+    parse(
+        key,
+        value,
+        || "the undo data of a block".into(),
+        |reader| {
+            let previous = read_tip(reader)?;
+            let count = count(reader, 33)?;
+            let transactions = (0..count)
+                .map(|_| {
+                    let txid = Txid::from_bytes(hash(reader)?);
+                    let flags = reader.u8()?;
+                    if flags == 0 {
+                        return Ok((txid, Undo::Created));
+                    }
+                    let unmined_since = if flags & 2 == 0 {
+                        None
+                    } else {
+                        Some(number(reader)?)
+                    };
+                    let entry = if flags & 4 == 0 {
+                        None
+                    } else {
+                        let (height, subtree_index) = (number(reader)?, number(reader)?);
+                        // Had it been on the longest chain the transaction would not have been unmined.
+                        Some(Mined {
+                            block,
+                            height,
+                            subtree_index,
+                            on_longest_chain: false,
+                        })
+                    };
+                    let fee_sat = if flags & 8 == 0 {
+                        None
+                    } else {
+                        Some(read_varint(reader)?)
+                    };
+                    Ok((
+                        txid,
+                        Undo::Existed {
+                            unmined_since,
+                            entry,
+                            fee_sat,
+                        },
+                    ))
+                })
+                .collect::<Result<_, DecodeError>>()?;
+            let replaced = match reader.u8()? {
+                0 => None,
+                _ => {
+                    let head = read_head(reader)?;
+                    let last_chunk = number(reader)?;
+                    let mut slots = Vec::new();
+                    for chunk in 0..=last_chunk {
+                        slots.extend(read_slots(reader, chunk)?);
+                    }
+                    Some((head, slots))
+                }
+            };
+            Ok(BlockUndo {
+                previous,
+                transactions,
+                replaced,
+            })
+        },
+    )
+}
+
+/// The tip, and the running digest if the store keeps one.
+#[derive(Clone, Debug)]
+pub(crate) struct TipState {
+    pub(crate) tip: Option<Tip>,
+    pub(crate) muhash: Option<MuHash3072>,
+    /// The number that the next block gets.
+    pub(crate) next_block: u32,
+}
+
+pub(crate) fn encode_tip(state: &TipState) -> Vec<u8> {
+    let mut out = Vec::with_capacity(832);
+    write_tip(&mut out, state.tip.as_ref());
+    write_varint(&mut out, u64::from(state.next_block));
+    if let Some(muhash) = &state.muhash {
+        out.extend_from_slice(&muhash.to_bytes());
+    }
+    seal(TIP_KEY, out)
+}
+
+pub(crate) fn decode_tip(value: &[u8]) -> Result<TipState> {
+    parse(
+        TIP_KEY,
+        value,
+        || "the tip".into(),
+        |reader| {
+            let tip = read_tip(reader)?;
+            let next_block = number(reader)?;
+            let muhash = if reader.rest().is_empty() {
+                None
+            } else {
+                MuHash3072::from_bytes(&reader.array()?)
+            };
+            Ok(TipState {
+                tip,
+                muhash,
+                next_block,
+            })
+        },
+    )
+}

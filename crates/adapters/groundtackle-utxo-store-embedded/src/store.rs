@@ -1,0 +1,1335 @@
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use fjall::Snapshot;
+use groundtackle_utxo_store::digest::{MuHash3072, coin_element};
+use groundtackle_utxo_store::{
+    AlertStore, Applied, BlockHash, BlockStore, Capabilities, ChainBlock, ConflictStore, Connected,
+    Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain, MaintenanceStore,
+    MinedIn, NewRecord, NewTransaction, OutPoint, Outcome, OutputView, Page, Pruned, Reassignment,
+    Record, RecordOutput, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan,
+    SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, Verdict,
+};
+
+use crate::chain;
+use crate::config::{Durability, EmbeddedUtxoStoreConfig};
+use crate::draft::{Draft, Entry, Standing, read_inputs};
+use crate::engine::{Engine, Fixed, Space};
+use crate::error::{BACKEND, Stop, corrupt, outcome};
+use crate::record::{
+    self, EXPIRING_KIND, Head, Inputs, Mined, TIP_KEY, TipState, UNDO_KIND, UNMINED_KIND, chunk_of,
+    decode_chunk, decode_head, decode_tip, decode_unmined, end_of_height, read_hash, record_key,
+    split_height_key, unmined_key,
+};
+use crate::rules::{self, Judge, applied, invalid};
+use crate::scan::EmbeddedScan;
+
+/// Records that one step of a pruning looks at: other writers get their turn between steps.
+const PRUNE_STEP: usize = 1024;
+
+/// A UTXO store in a folder, for one process.
+///
+/// Calls do their work on the calling thread: on a multi-thread runtime of tokio by
+/// `block_in_place`, elsewhere by blocking it. So a call is never dropped half-way. Clones share the
+/// store; drop the last one outside of a latency-critical task, since closing waits for the
+/// engine's background work.
+#[derive(Clone, Debug)]
+pub struct EmbeddedUtxoStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Arc<Engine>,
+    fixed: Fixed,
+    config: EmbeddedUtxoStoreConfig,
+    writer: Mutex<Writer>,
+}
+
+/// What the one writer at a time has.
+#[derive(Debug)]
+struct Writer {
+    state: TipState,
+    /// A commit failed, so `state` and the disk may differ.
+    in_doubt: bool,
+}
+
+impl EmbeddedUtxoStore {
+    /// Opens the store in the folder `path`, or creates it there.
+    ///
+    /// Blocks while the engine replays its journal: up to a second.
+    ///
+    /// # Errors
+    /// `InUse` by another process; `NewerFormat`; `NotFound` unless it may be created; `Corrupt`;
+    /// `Full`; `InvalidRequest` for a folder with something else in it, or a configuration that
+    /// differs from what was fixed at creation.
+    pub fn open(path: impl Into<PathBuf>, config: EmbeddedUtxoStoreConfig) -> Result<Self> {
+        let path = path.into();
+        let (engine, fixed) = Engine::open(&path, &config)?;
+        let snapshot = engine.snapshot();
+        let state = match engine.get(&snapshot, Space::Chain, TIP_KEY)? {
+            Some(value) => decode_tip(value.bytes())?,
+            None => TipState {
+                tip: None,
+                muhash: fixed.incremental_digest.then(MuHash3072::new),
+                next_block: 0,
+            },
+        };
+        if state.muhash.is_some() != fixed.incremental_digest {
+            return Err(corrupt(
+                path.display().to_string(),
+                "its header and its tip differ on whether a digest is kept",
+            ));
+        }
+        let writer = Mutex::new(Writer {
+            state,
+            in_doubt: false,
+        });
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine: Arc::new(engine),
+                fixed,
+                config,
+                writer,
+            }),
+        })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.inner.engine.path
+    }
+}
+
+/// Runs blocking work where it hurts least: on a multi-thread runtime other tasks move on.
+pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}
+
+impl Inner {
+    fn store(&self) -> String {
+        self.engine.path.display().to_string()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // A panic leaves no half-made change: a draft is committed whole.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws up a change and commits it, unless drawing it up fails.
+    fn write<T, E: From<Error>>(
+        &self,
+        durable: bool,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        blocking(|| {
+            let mut writer = self.writer();
+            if writer.in_doubt {
+                return Err(Error::Poisoned {
+                    store: self.store(),
+                }
+                .into());
+            }
+            let mut draft = Draft::new(&self.engine, writer.state.clone());
+            let answer = change(&mut draft)?;
+            self.check_room()?;
+            match draft.commit(durable) {
+                Ok(state) => writer.state = state,
+                Err(error) => {
+                    writer.in_doubt = true;
+                    return Err(error.into());
+                }
+            }
+            Ok(answer)
+        })
+    }
+
+    fn check_room(&self) -> Result<()> {
+        let (free, wanted) = (self.engine.free_bytes()?, self.config.min_free.bytes());
+        if free < wanted {
+            let source = format!("{free} bytes are free, and min_free asks for {wanted}");
+            return Err(Error::Full {
+                store: self.store(),
+                source: source.into(),
+            });
+        }
+        Ok(())
+    }
+
+    const fn every_batch(&self) -> bool {
+        matches!(self.config.durability, Durability::Batch)
+    }
+
+    /// One change for each item, in order, committed together.
+    fn each<I, T>(
+        &self,
+        items: &[I],
+        mut change: impl FnMut(&mut Draft<'_>, &I) -> Result<T, Stop>,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.write(self.every_batch(), |draft| {
+            items
+                .iter()
+                .map(|item| outcome(change(draft, item)))
+                .collect()
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T>) -> Result<T> {
+        blocking(|| read(&self.engine.snapshot()))
+    }
+
+    /// Reads without changing, with the means of a change.
+    fn look<I, T>(
+        &self,
+        items: &[I],
+        mut look: impl FnMut(&mut Draft<'_>, &I) -> Result<T, Stop>,
+    ) -> Result<Vec<Outcome<T>>> {
+        blocking(|| {
+            let state = TipState {
+                tip: None,
+                muhash: None,
+                next_block: 0,
+            };
+            let mut draft = Draft::new(&self.engine, state);
+            items
+                .iter()
+                .map(|item| outcome(look(&mut draft, item)))
+                .collect()
+        })
+    }
+
+    fn block_hash(
+        &self,
+        snapshot: &Snapshot,
+        number: u32,
+        known: &mut HashMap<u32, BlockHash>,
+    ) -> Result<BlockHash> {
+        if let Some(hash) = known.get(&number) {
+            return Ok(*hash);
+        }
+        let value = self
+            .engine
+            .get_raw(snapshot, &record::number_key(number))?
+            .ok_or_else(|| {
+                corrupt(
+                    "the list of blocks",
+                    format!("block number {number} is missing"),
+                )
+            })?;
+        let hash = BlockHash::from_bytes(read_hash("a block's hash", &value)?);
+        known.insert(number, hash);
+        Ok(hash)
+    }
+
+    fn record(
+        &self,
+        snapshot: &Snapshot,
+        txid: &Txid,
+        fields: Fields,
+        blocks: &mut HashMap<u32, BlockHash>,
+    ) -> Result<Option<Record>> {
+        let Some(value) = self
+            .engine
+            .get(snapshot, Space::Records, &record_key(txid, 0))?
+        else {
+            return Ok(None);
+        };
+        let (head, mut outputs) = decode_head(txid, value.bytes())?;
+        if fields.outputs {
+            for chunk in 1..=head.last_chunk {
+                outputs.extend(self.chunk(snapshot, txid, chunk)?);
+            }
+        } else {
+            outputs.clear();
+        }
+        let inputs = match (fields.inputs, head.inputs) {
+            (false, _) => Vec::new(),
+            (true, Inputs::Here(inputs)) => inputs,
+            (true, Inputs::Apart) => read_inputs(&self.engine, snapshot, txid)?,
+        };
+        let mut mined_in = Vec::with_capacity(head.mined_in.len());
+        for mined in &head.mined_in {
+            let block = mined
+                .block
+                .map(|number| self.block_hash(snapshot, number, blocks))
+                .transpose()?;
+            let Mined {
+                height,
+                subtree_index,
+                on_longest_chain,
+                ..
+            } = *mined;
+            mined_in.push(MinedIn {
+                block,
+                height,
+                subtree_index,
+                on_longest_chain,
+            });
+        }
+        Ok(Some(Record {
+            txid: *txid,
+            coinbase: head.coinbase,
+            fee_sat: head.fee_sat,
+            size_bytes: head.size_bytes,
+            lock_time: head.lock_time,
+            inputs,
+            outputs,
+            mined_in,
+            unmined_since: head.unmined_since,
+            locked: head.locked,
+            conflicting: head.conflicting,
+            conflicting_children: head.conflicting_children,
+            preserve_until: head.preserve_until,
+        }))
+    }
+
+    fn chunk(&self, snapshot: &Snapshot, txid: &Txid, chunk: u32) -> Result<Vec<RecordOutput>> {
+        let value = self
+            .engine
+            .get(snapshot, Space::Records, &record_key(txid, chunk))?
+            .ok_or_else(|| {
+                corrupt(
+                    format!("the record of {txid}"),
+                    format!("its chunk {chunk} is missing"),
+                )
+            })?;
+        decode_chunk(txid, chunk, value.bytes())
+    }
+
+    fn output(
+        &self,
+        snapshot: &Snapshot,
+        heads: &mut Heads,
+        outpoint: OutPoint,
+    ) -> Result<Outcome<OutputView>> {
+        let OutPoint { txid, vout } = outpoint;
+        if !heads.contains_key(&txid) {
+            let value = self
+                .engine
+                .get(snapshot, Space::Records, &record_key(&txid, 0))?;
+            heads.insert(
+                txid,
+                value
+                    .map(|value| decode_head(&txid, value.bytes()))
+                    .transpose()?,
+            );
+        }
+        let Some(Some((head, first))) = heads.get(&txid) else {
+            return Ok(Err(Verdict::MissingTransaction { outpoint }));
+        };
+        let later;
+        let slots = match chunk_of(vout) {
+            0 => first,
+            chunk if chunk <= head.last_chunk => {
+                later = self.chunk(snapshot, &txid, chunk)?;
+                &later
+            }
+            _ => return Ok(Err(Verdict::MissingOutput { outpoint })),
+        };
+        let slot = slots
+            .binary_search_by_key(&vout, |slot| slot.vout)
+            .ok()
+            .and_then(|at| slots.get(at));
+        Ok(slot
+            .ok_or(Verdict::MissingOutput { outpoint })
+            .map(|slot| OutputView {
+                outpoint,
+                output: slot.output.clone(),
+                height: head.confirmed_height(),
+                coinbase: head.coinbase,
+                state: slot.state(),
+                locked: head.locked,
+                conflicting: head.conflicting,
+            }))
+    }
+}
+
+type Heads = HashMap<Txid, Option<(Head, Vec<RecordOutput>)>>;
+
+fn spend_and_create(
+    draft: &mut Draft<'_>,
+    fixed: Fixed,
+    new: &NewTransaction,
+    options: &SpendOptions,
+) -> Result<Applied, Stop> {
+    let NewTransaction {
+        tx,
+        fee_sat,
+        expected,
+    } = new;
+    let txid = tx.txid;
+    if tx.coinbase || tx.inputs.is_empty() {
+        return invalid(
+            txid,
+            "it spends nothing; a coinbase comes with its block, or by create",
+        );
+    }
+    if !expected.is_empty() && expected.len() != tx.inputs.len() {
+        return invalid(txid, "the expected outputs are not one per input");
+    }
+    rules::check_amounts(txid, &tx.outputs)?;
+    if let Some(entry) = draft.entry(txid)? {
+        // What is not conflicting holds its inputs.
+        return if entry.head.conflicting {
+            Err(Verdict::Conflicting { txid }.into())
+        } else {
+            Ok(Applied::Before)
+        };
+    }
+    rules::judge_all(
+        draft,
+        txid,
+        &tx.inputs,
+        expected,
+        false,
+        Judge {
+            options: *options,
+            in_block: false,
+        },
+    )?;
+    rules::hold(draft, txid, &tx.inputs)?;
+    let head = Head {
+        fee_sat: *fee_sat,
+        unmined_since: Some(options.height),
+        locked: options.lock,
+        ..rules::new_head(tx)
+    };
+    draft.insert(
+        txid,
+        Entry::new(
+            head,
+            tx.inputs.clone(),
+            rules::new_slots(fixed.unspendable, tx),
+        ),
+    )?;
+    Ok(Applied::Now)
+}
+
+fn mined(draft: &mut Draft<'_>, mined: &MinedIn) -> Result<Mined> {
+    let MinedIn {
+        block,
+        height,
+        subtree_index,
+        on_longest_chain,
+    } = *mined;
+    let block = block.map(|block| draft.block_number(&block)).transpose()?;
+    Ok(Mined {
+        block,
+        height,
+        subtree_index,
+        on_longest_chain,
+    })
+}
+
+fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applied, Stop> {
+    let rule = fixed.unspendable;
+    let txid = new.txid();
+    let (head, inputs, slots) = match new {
+        NewRecord::Coinbase { tx, mined: place } => {
+            if !tx.coinbase || !tx.inputs.is_empty() {
+                return invalid(txid, "it is not a coinbase");
+            }
+            let unmined_since = (!place.on_longest_chain).then_some(place.height);
+            // A block that some record names has its number for good, so check before giving one.
+            rules::check_amounts(txid, &tx.outputs)?;
+            let mined_in = vec![mined(draft, place)?];
+            (
+                Head {
+                    mined_in,
+                    unmined_since,
+                    ..rules::new_head(tx)
+                },
+                Vec::new(),
+                rules::new_slots(rule, tx),
+            )
+        }
+        NewRecord::Seed {
+            coinbase,
+            height,
+            outputs,
+            ..
+        } => {
+            if !outputs.is_sorted_by(|(a, _), (b, _)| a < b) {
+                return invalid(txid, "the output indexes don't ascend");
+            }
+            if outputs
+                .iter()
+                .any(|(_, output)| rule.is_unspendable(&output.script))
+            {
+                return invalid(txid, "an output can't be spent, so it is in no set");
+            }
+            let mined_in = vec![Mined {
+                block: None,
+                height: *height,
+                subtree_index: 0,
+                on_longest_chain: true,
+            }];
+            let slots = outputs
+                .iter()
+                .map(|(vout, output)| RecordOutput::unspent(*vout, output.clone()));
+            (
+                Head {
+                    coinbase: *coinbase,
+                    mined_in,
+                    ..rules::empty_head()
+                },
+                Vec::new(),
+                slots.collect(),
+            )
+        }
+        NewRecord::Conflicting {
+            tx,
+            fee_sat,
+            unmined_since,
+        } => {
+            if tx.coinbase || tx.inputs.is_empty() {
+                return invalid(txid, "only what spends can conflict");
+            }
+            let head = Head {
+                fee_sat: *fee_sat,
+                unmined_since: Some(*unmined_since),
+                conflicting: true,
+                ..rules::new_head(tx)
+            };
+            (head, tx.inputs.clone(), rules::new_slots(rule, tx))
+        }
+    };
+    rules::check_amounts(txid, slots.iter().map(|slot| &slot.output))?;
+    if let Some(there) = draft.entry(txid)?.map(|entry| entry.head.clone()) {
+        let same = there.coinbase == head.coinbase
+            && there.conflicting == head.conflicting
+            && head
+                .mined_in
+                .iter()
+                .all(|mined| there.mined_in.contains(mined))
+            && draft
+                .inputs(txid)?
+                .iter()
+                .map(|(_, outpoint)| outpoint)
+                .eq(&inputs)
+            && draft
+                .all_slots(txid)?
+                .iter()
+                .map(|slot| (slot.vout, slot.output.value_sat))
+                .eq(slots.iter().map(|slot| (slot.vout, slot.output.value_sat)));
+        return if same {
+            Ok(Applied::Before)
+        } else {
+            Err(Verdict::AlreadyExists { txid }.into())
+        };
+    }
+    if head.conflicting {
+        rules::tell_parents(draft, txid, &inputs, true)?;
+    }
+    draft.insert(txid, Entry::new(head, inputs, slots))?;
+    Ok(Applied::Now)
+}
+
+fn outpoints(draft: &mut Draft<'_>, txid: Txid) -> Result<Vec<OutPoint>> {
+    Ok(draft
+        .inputs(txid)?
+        .into_iter()
+        .map(|(_, outpoint)| outpoint)
+        .collect())
+}
+
+fn spend(draft: &mut Draft<'_>, txid: Txid, options: &SpendOptions) -> Result<Applied, Stop> {
+    if !draft.known(txid)?.head.conflicting {
+        return Ok(Applied::Before);
+    }
+    let inputs = outpoints(draft, txid)?;
+    let answer = rules::judge_all(
+        draft,
+        txid,
+        &inputs,
+        &[],
+        true,
+        Judge {
+            options: *options,
+            in_block: false,
+        },
+    )?;
+    rules::hold(draft, txid, &inputs)?;
+    Ok(answer)
+}
+
+fn unspend(draft: &mut Draft<'_>, txid: Txid) -> Result<Applied, Stop> {
+    if !draft.known(txid)?.head.conflicting {
+        return Err(Verdict::NotConflicting { txid }.into());
+    }
+    Ok(applied(rules::release(draft, txid)?))
+}
+
+fn remove(draft: &mut Draft<'_>, txid: Txid) -> Result<Applied, Stop> {
+    match draft.standing(txid)? {
+        Standing::Gone => return Ok(Applied::Before),
+        Standing::Confirmed(_) => return Err(Verdict::MinedOnLongestChain { txid }.into()),
+        Standing::Unmined => {}
+    }
+    let slots = draft.all_slots(txid)?;
+    if let Some((vout, by)) = slots
+        .iter()
+        .find_map(|slot| Some((slot.vout, slot.spent_by?)))
+    {
+        return Err(Verdict::StillSpent {
+            outpoint: OutPoint::new(txid, vout),
+            by,
+        }
+        .into());
+    }
+    rules::release(draft, txid)?;
+    let parents = outpoints(draft, txid)?;
+    rules::tell_parents(draft, txid, &parents, false)?;
+    draft.forget(txid)?;
+    Ok(Applied::Now)
+}
+
+fn set_mined(draft: &mut Draft<'_>, txid: Txid, place: &MinedIn) -> Result<Applied, Stop> {
+    if draft.known(txid)?.head.conflicting && place.on_longest_chain {
+        return Err(Verdict::Conflicting { txid }.into());
+    }
+    let mined = mined(draft, place)?;
+    let changed = draft.mine(txid, |head| {
+        let before = (head.mined_in.clone(), head.unmined_since);
+        let mut replaced = None;
+        match head
+            .mined_in
+            .iter_mut()
+            .find(|entry| entry.block == mined.block)
+        {
+            Some(entry) => replaced = Some(std::mem::replace(entry, mined)),
+            None => head.mined_in.push(mined),
+        }
+        if mined.on_longest_chain {
+            rules::put_on_longest_chain(head, mined.block);
+        } else if replaced.is_some_and(|entry| entry.on_longest_chain) {
+            head.unmined_since = Some(mined.height);
+        }
+        before != (head.mined_in.clone(), head.unmined_since)
+    })?;
+    Ok(applied(changed == Some(true)))
+}
+
+fn unset_mined(
+    draft: &mut Draft<'_>,
+    txid: Txid,
+    block: &BlockHash,
+    unmined_since: u32,
+) -> Result<Applied, Stop> {
+    draft.known(txid)?;
+    let Some(number) = draft.known_block_number(block)? else {
+        return Ok(Applied::Before);
+    };
+    let changed = draft.mine(txid, |head| {
+        let Some(at) = head
+            .mined_in
+            .iter()
+            .position(|entry| entry.block == Some(number))
+        else {
+            return false;
+        };
+        if head.mined_in.remove(at).on_longest_chain {
+            head.unmined_since = Some(unmined_since);
+        }
+        true
+    })?;
+    Ok(applied(changed == Some(true)))
+}
+
+fn set_longest_chain(
+    draft: &mut Draft<'_>,
+    txid: Txid,
+    block: &BlockHash,
+    mark: LongestChain,
+) -> Result<Applied, Stop> {
+    let conflicting = draft.known(txid)?.head.conflicting;
+    let number = draft.known_block_number(block)?;
+    let entry = draft
+        .known(txid)?
+        .head
+        .mined_in
+        .iter()
+        .find(|entry| entry.block.is_some() && entry.block == number);
+    let Some(on) = entry.map(|entry| entry.on_longest_chain) else {
+        return Err(Verdict::NotMinedIn {
+            txid,
+            block: *block,
+        }
+        .into());
+    };
+    match mark {
+        LongestChain::On if conflicting => return Err(Verdict::Conflicting { txid }.into()),
+        LongestChain::On if on => return Ok(Applied::Before),
+        LongestChain::Off { .. } if !on => return Ok(Applied::Before),
+        LongestChain::On => {
+            draft.mine(txid, |head| rules::put_on_longest_chain(head, number))?;
+        }
+        LongestChain::Off { unmined_since } => {
+            draft.mine(txid, |head| {
+                head.mined_in
+                    .iter_mut()
+                    .filter(|entry| entry.block == number)
+                    .for_each(|entry| entry.on_longest_chain = false);
+                head.unmined_since = Some(unmined_since);
+            })?;
+        }
+    }
+    Ok(Applied::Now)
+}
+
+/// `roots`, then what spends their outputs, by generation.
+fn with_descendants(
+    draft: &mut Draft<'_>,
+    roots: Vec<Txid>,
+    but: Option<Txid>,
+) -> Result<Vec<Txid>> {
+    let mut seen: HashSet<Txid> = roots.iter().copied().chain(but).collect();
+    let mut found = roots;
+    let mut next = 0;
+    while let Some(txid) = found.get(next).copied() {
+        next += 1;
+        for by in draft
+            .all_slots(txid)?
+            .iter()
+            .filter_map(|slot| slot.spent_by)
+        {
+            if seen.insert(by.txid) {
+                found.push(by.txid);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn mark_conflicting(draft: &mut Draft<'_>, txid: Txid) -> Result<Vec<Txid>, Stop> {
+    draft.known(txid)?;
+    let cascade = with_descendants(draft, vec![txid], None)?;
+    for txid in &cascade {
+        if draft.standing(*txid)? != Standing::Unmined {
+            return Err(Verdict::MinedOnLongestChain { txid: *txid }.into());
+        }
+    }
+    for txid in &cascade {
+        if let Some(head) = draft.head_mut(*txid)? {
+            head.conflicting = true;
+        }
+        let parents = outpoints(draft, *txid)?;
+        rules::tell_parents(draft, *txid, &parents, true)?;
+    }
+    Ok(cascade)
+}
+
+fn unmark_conflicting(draft: &mut Draft<'_>, txid: Txid) -> Result<Applied, Stop> {
+    if !draft.known(txid)?.head.conflicting {
+        return Ok(Applied::Before);
+    }
+    let inputs = draft.inputs(txid)?;
+    for (me, outpoint) in &inputs {
+        let outpoint = *outpoint;
+        let (parent, slot) = draft.slot(outpoint)?;
+        match slot.spent_by {
+            Some(by) if by == *me => {}
+            Some(by) => return Err(Verdict::AlreadySpent { outpoint, by }.into()),
+            None => return Err(Verdict::NotSpending { outpoint }.into()),
+        }
+        if parent.head.conflicting {
+            return Err(Verdict::ConflictingParent { outpoint }.into());
+        }
+    }
+    let parents = outpoints(draft, txid)?;
+    rules::tell_parents(draft, txid, &parents, false)?;
+    if let Some(head) = draft.head_mut(txid)? {
+        head.conflicting = false;
+    }
+    Ok(Applied::Now)
+}
+
+fn counter_conflicting(draft: &mut Draft<'_>, txid: Txid) -> Result<Vec<Txid>, Stop> {
+    draft.known(txid)?;
+    let mut holders = Vec::new();
+    for (_, outpoint) in draft.inputs(txid)? {
+        let holder = rules::found(draft.slot(outpoint))?
+            .and_then(|(_, slot)| slot.spent_by)
+            .map(|by| by.txid);
+        holders.extend(holder.filter(|holder| *holder != txid && !holders.contains(holder)));
+    }
+    Ok(with_descendants(draft, holders, Some(txid))?)
+}
+
+fn freeze(draft: &mut Draft<'_>, outpoint: OutPoint) -> Result<Applied, Stop> {
+    let (_, slot) = draft.slot(outpoint)?;
+    if let Some(by) = slot.spent_by {
+        return Err(Verdict::AlreadySpent { outpoint, by }.into());
+    }
+    set_frozen(draft, outpoint, true)
+}
+
+fn set_frozen(draft: &mut Draft<'_>, outpoint: OutPoint, frozen: bool) -> Result<Applied, Stop> {
+    if draft.slot(outpoint)?.1.frozen == frozen {
+        return Ok(Applied::Before);
+    }
+    if let Some(slot) = draft.slot_mut(outpoint)? {
+        slot.frozen = frozen;
+    }
+    Ok(Applied::Now)
+}
+
+fn reassign(
+    draft: &mut Draft<'_>,
+    fixed: Fixed,
+    reassignment: &Reassignment,
+) -> Result<Applied, Stop> {
+    let Reassignment {
+        outpoint,
+        script,
+        spendable_from,
+    } = reassignment;
+    let outpoint = *outpoint;
+    let (_, slot) = draft.slot(outpoint)?;
+    if let Some(by) = slot.spent_by {
+        return Err(Verdict::AlreadySpent { outpoint, by }.into());
+    }
+    if fixed.unspendable.is_unspendable(script) {
+        return invalid(outpoint.txid, "the new script can't be spent");
+    }
+    if !slot.frozen {
+        let same = slot.output.script == *script && slot.spendable_from == Some(*spendable_from);
+        return if same {
+            Ok(Applied::Before)
+        } else {
+            Err(Verdict::NotFrozen { outpoint }.into())
+        };
+    }
+    let coin = draft.coin(outpoint)?;
+    if let Some(slot) = draft.slot_mut(outpoint)? {
+        slot.output.script = script.clone();
+        slot.spendable_from = Some(*spendable_from);
+        slot.frozen = false;
+    }
+    if let Some((mut coin, _)) = coin {
+        draft.remove_coin(coin.clone());
+        coin.output.script = script.clone();
+        draft.add_coin(coin);
+    }
+    Ok(Applied::Now)
+}
+
+/// Whether nothing at or above `horizon` needs a confirmed record any more.
+fn is_done(draft: &mut Draft<'_>, txid: Txid, horizon: u32) -> Result<bool> {
+    let Some(entry) = draft.entry(txid)? else {
+        return Ok(false);
+    };
+    if entry
+        .head
+        .confirmed_height()
+        .is_none_or(|height| height > horizon)
+    {
+        return Ok(false);
+    }
+    for slot in draft.all_slots(txid)? {
+        let Some(by) = slot.spent_by else {
+            return Ok(false);
+        };
+        match draft.standing(by.txid)? {
+            // A spender without a record was pruned, so it was confirmed below.
+            Standing::Gone => {}
+            Standing::Confirmed(height) if height <= horizon => {}
+            Standing::Confirmed(_) | Standing::Unmined => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn kept_until(draft: &mut Draft<'_>, txid: Txid, horizon: u32) -> Result<Option<u32>> {
+    Ok(draft
+        .entry(txid)?
+        .and_then(|entry| entry.head.preserve_until)
+        .filter(|until| horizon < *until))
+}
+
+impl Inner {
+    fn prune(&self, horizon: u32) -> Result<Pruned> {
+        let Some(tip) = self.writer().state.tip else {
+            return Ok(Pruned::default());
+        };
+        if horizon > tip.height {
+            let what = format!(
+                "the horizon {horizon} is above the tip at {}: prune at or below it",
+                tip.height
+            );
+            return Err(Error::invalid_request(what));
+        }
+        // Undo data goes first, so that no block can be taken back whose records are half gone.
+        let mut pruned = Pruned {
+            blocks: self.prune_undo(horizon)?,
+            records: 0,
+        };
+        loop {
+            let (records, more) = self.prune_expired(horizon)?;
+            pruned.records += records;
+            if !more {
+                break;
+            }
+        }
+        loop {
+            let records = self.prune_conflicting(horizon)?;
+            pruned.records += records;
+            if records == 0 {
+                break;
+            }
+        }
+        if self.every_batch() {
+            blocking(|| self.engine.sync())?;
+        }
+        Ok(pruned)
+    }
+
+    fn prune_undo(&self, horizon: u32) -> Result<u64> {
+        self.write(true, |draft| {
+            let snapshot = draft.snapshot().clone();
+            let end = end_of_height(UNDO_KIND, horizon);
+            let mut blocks = 0;
+            for entry in self
+                .engine
+                .range(&snapshot, Space::Chain, &[UNDO_KIND], Some(&end))
+            {
+                let (key, value) = entry?;
+                let parts = self
+                    .engine
+                    .whole(&snapshot, Space::Chain, &key, value)?
+                    .parts;
+                draft.remove_undo(key.to_vec(), parts);
+                blocks += 1;
+            }
+            Ok(blocks)
+        })
+    }
+
+    /// One step; says how many records went and whether there is more to look at.
+    fn prune_expired(&self, horizon: u32) -> Result<(u64, bool)> {
+        self.write(false, |draft| {
+            let snapshot = draft.snapshot().clone();
+            let end = end_of_height(EXPIRING_KIND, horizon);
+            let keys: Vec<_> = self
+                .engine
+                .range(&snapshot, Space::Chain, &[EXPIRING_KIND], Some(&end))
+                .take(PRUNE_STEP)
+                .map(|entry| entry.map(|(key, _)| key.to_vec()))
+                .collect::<Result<_>>()?;
+            let more = keys.len() == PRUNE_STEP;
+            let mut records = 0;
+            for key in keys {
+                let txid = Txid::from_bytes(split_height_key(&key)?.1);
+                draft.looked_at(key);
+                if let Some(until) = kept_until(draft, txid, horizon)? {
+                    draft.look_at(until, txid);
+                } else if is_done(draft, txid, horizon)? {
+                    draft.forget(txid)?;
+                    records += 1;
+                }
+            }
+            Ok((records, more))
+        })
+    }
+
+    fn prune_conflicting(&self, horizon: u32) -> Result<u64> {
+        self.write(false, |draft| {
+            let snapshot = draft.snapshot().clone();
+            let mut lost = Vec::new();
+            for entry in self.unmined_entries(&snapshot, &[UNMINED_KIND]) {
+                let (txid, since, conflicting) = entry?;
+                if conflicting && since <= horizon && kept_until(draft, txid, horizon)?.is_none() {
+                    lost.push(txid);
+                }
+            }
+            let mut records = 0;
+            for txid in lost {
+                if draft
+                    .all_slots(txid)?
+                    .iter()
+                    .any(|slot| slot.spent_by.is_some())
+                {
+                    continue;
+                }
+                let inputs = draft.inputs(txid)?;
+                let mut holding = false;
+                for (me, outpoint) in &inputs {
+                    holding |= rules::holds(draft, *me, *outpoint)?;
+                }
+                if !holding {
+                    let parents = outpoints(draft, txid)?;
+                    rules::tell_parents(draft, txid, &parents, false)?;
+                    draft.forget(txid)?;
+                    records += 1;
+                }
+            }
+            Ok(records)
+        })
+    }
+
+    fn unmined_entries(
+        &self,
+        snapshot: &Snapshot,
+        start: &[u8],
+    ) -> impl Iterator<Item = Result<(Txid, u32, bool)>> {
+        self.engine
+            .range(snapshot, Space::Chain, start, Some(&[UNMINED_KIND + 1]))
+            .map(|entry| entry.and_then(|(key, value)| decode_unmined(&key, &value)))
+    }
+
+    fn tip_state(&self, snapshot: &Snapshot) -> Result<Option<TipState>> {
+        self.engine
+            .get(snapshot, Space::Chain, TIP_KEY)?
+            .map(|value| decode_tip(value.bytes()))
+            .transpose()
+    }
+
+    fn scan(&self) -> Result<EmbeddedScan> {
+        let snapshot = self.engine.snapshot();
+        let tip = self.tip_state(&snapshot)?.and_then(|state| state.tip);
+        let unmined = self
+            .unmined_entries(&snapshot, &[UNMINED_KIND])
+            .map(|entry| entry.map(|(txid, ..)| txid))
+            .collect::<Result<HashSet<_>>>()?;
+        Ok(EmbeddedScan::new(
+            self.engine.clone(),
+            snapshot,
+            tip,
+            unmined,
+        ))
+    }
+}
+
+#[async_trait]
+impl SpendStore for EmbeddedUtxoStore {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new(BACKEND);
+        capabilities.persistent = true;
+        capabilities.snapshot_scan = true;
+        capabilities.ordered_scan = true;
+        capabilities.incremental_digest = self.inner.fixed.incremental_digest;
+        capabilities.atomic_blocks = true;
+        capabilities
+    }
+
+    async fn spend_and_create(
+        &self,
+        transactions: &[NewTransaction],
+        options: &SpendOptions,
+    ) -> Result<Vec<Outcome<Applied>>> {
+        let fixed = self.inner.fixed;
+        self.inner.each(transactions, |draft, new| {
+            spend_and_create(draft, fixed, new, options)
+        })
+    }
+
+    async fn create(&self, records: &[NewRecord]) -> Result<Vec<Outcome<Applied>>> {
+        let fixed = self.inner.fixed;
+        self.inner
+            .each(records, |draft, new| create(draft, fixed, new))
+    }
+
+    async fn spend(&self, txids: &[Txid], options: &SpendOptions) -> Result<Vec<Outcome<Applied>>> {
+        self.inner
+            .each(txids, |draft, txid| spend(draft, *txid, options))
+    }
+
+    async fn unspend(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
+        self.inner.each(txids, |draft, txid| unspend(draft, *txid))
+    }
+
+    async fn remove(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
+        self.inner.each(txids, |draft, txid| remove(draft, *txid))
+    }
+
+    async fn records(&self, txids: &[Txid], fields: Fields) -> Result<Vec<Option<Record>>> {
+        self.inner.read(|snapshot| {
+            let mut blocks = HashMap::new();
+            txids
+                .iter()
+                .map(|txid| self.inner.record(snapshot, txid, fields, &mut blocks))
+                .collect()
+        })
+    }
+
+    async fn outputs(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<OutputView>>> {
+        self.inner.read(|snapshot| {
+            let mut heads = Heads::new();
+            outpoints
+                .iter()
+                .map(|outpoint| self.inner.output(snapshot, &mut heads, *outpoint))
+                .collect()
+        })
+    }
+}
+
+#[async_trait]
+impl BlockStore for EmbeddedUtxoStore {
+    async fn tip(&self) -> Result<Option<Tip>> {
+        self.inner
+            .read(|snapshot| Ok(self.inner.tip_state(snapshot)?.and_then(|state| state.tip)))
+    }
+
+    async fn previous_tip(&self) -> Result<Option<Tip>> {
+        self.inner.read(|snapshot| {
+            let Some(tip) = self.inner.tip_state(snapshot)?.and_then(|state| state.tip) else {
+                return Ok(None);
+            };
+            chain::previous(&self.inner.engine, snapshot, &tip)
+        })
+    }
+
+    async fn set_tip(&self, tip: &Tip) -> Result<()> {
+        self.inner.write(true, |draft| {
+            draft.set_tip(Some(*tip));
+            Ok(())
+        })
+    }
+
+    async fn set_mined(&self, txids: &[Txid], mined: &MinedIn) -> Result<Vec<Outcome<Applied>>> {
+        self.inner
+            .each(txids, |draft, txid| set_mined(draft, *txid, mined))
+    }
+
+    async fn unset_mined(
+        &self,
+        txids: &[Txid],
+        block: &BlockHash,
+        unmined_since: u32,
+    ) -> Result<Vec<Outcome<Applied>>> {
+        self.inner.each(txids, |draft, txid| {
+            unset_mined(draft, *txid, block, unmined_since)
+        })
+    }
+
+    async fn set_longest_chain(
+        &self,
+        txids: &[Txid],
+        block: &BlockHash,
+        mark: LongestChain,
+    ) -> Result<Vec<Outcome<Applied>>> {
+        self.inner.each(txids, |draft, txid| {
+            set_longest_chain(draft, *txid, block, mark)
+        })
+    }
+
+    async fn connect_block(&self, block: &ChainBlock) -> Result<Outcome<Connected>> {
+        self.inner.whole(|draft| {
+            chain::connect(
+                draft,
+                &self.inner.engine,
+                self.inner.fixed.unspendable,
+                block,
+            )
+        })
+    }
+
+    async fn disconnect_block(
+        &self,
+        block: &BlockHash,
+        previous: &BlockHash,
+    ) -> Result<Outcome<Disconnected>> {
+        self.inner
+            .whole(|draft| chain::disconnect(draft, &self.inner.engine, block, previous))
+    }
+}
+
+impl Inner {
+    /// A block: durable, and nothing at all if it is refused.
+    fn whole<T>(
+        &self,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<T, Stop>,
+    ) -> Result<Outcome<T>> {
+        outcome(self.write(true, change))
+    }
+}
+
+#[async_trait]
+impl AlertStore for EmbeddedUtxoStore {
+    async fn freeze(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<Applied>>> {
+        self.inner
+            .each(outpoints, |draft, outpoint| freeze(draft, *outpoint))
+    }
+
+    async fn unfreeze(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<Applied>>> {
+        self.inner.each(outpoints, |draft, outpoint| {
+            set_frozen(draft, *outpoint, false)
+        })
+    }
+
+    async fn reassign(&self, reassignments: &[Reassignment]) -> Result<Vec<Outcome<Applied>>> {
+        let fixed = self.inner.fixed;
+        self.inner.each(reassignments, |draft, reassignment| {
+            reassign(draft, fixed, reassignment)
+        })
+    }
+}
+
+#[async_trait]
+impl ConflictStore for EmbeddedUtxoStore {
+    async fn set_locked(&self, txids: &[Txid], locked: bool) -> Result<Vec<Outcome<Applied>>> {
+        self.inner.each(txids, |draft, txid| {
+            if draft.known(*txid)?.head.locked == locked {
+                return Ok(Applied::Before);
+            }
+            if let Some(head) = draft.head_mut(*txid)? {
+                head.locked = locked;
+            }
+            Ok(Applied::Now)
+        })
+    }
+
+    async fn mark_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
+        self.inner
+            .each(txids, |draft, txid| mark_conflicting(draft, *txid))
+    }
+
+    async fn unmark_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
+        self.inner
+            .each(txids, |draft, txid| unmark_conflicting(draft, *txid))
+    }
+
+    async fn counter_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
+        self.inner
+            .look(txids, |draft, txid| counter_conflicting(draft, *txid))
+    }
+
+    async fn conflicting_children(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
+        self.inner.look(txids, |draft, txid| {
+            Ok(draft.known(*txid)?.head.conflicting_children.clone())
+        })
+    }
+}
+
+#[async_trait]
+impl RetentionStore for EmbeddedUtxoStore {
+    async fn unmined(
+        &self,
+        older_than: Option<u32>,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<UnminedTransaction>> {
+        let start = match after {
+            None => vec![UNMINED_KIND],
+            // The least key above the one named.
+            Some(cursor) => [unmined_key(&cursor.txid()?).as_slice(), &[0]].concat(),
+        };
+        self.inner.read(|snapshot| {
+            let mut items: Vec<UnminedTransaction> = Vec::new();
+            for entry in self.inner.unmined_entries(snapshot, &start) {
+                let (txid, unmined_since, _) = entry?;
+                if older_than.is_some_and(|height| unmined_since >= height) {
+                    continue;
+                }
+                if items.len() >= limit.max(1) {
+                    let next = items.last().map(|last| Cursor::from(last.txid));
+                    return Ok(Page { items, next });
+                }
+                items.push(UnminedTransaction {
+                    txid,
+                    unmined_since,
+                });
+            }
+            Ok(Page { items, next: None })
+        })
+    }
+
+    async fn preserve(&self, txids: &[Txid], until_height: u32) -> Result<Vec<Outcome<Applied>>> {
+        self.inner.each(txids, |draft, txid| {
+            if draft.known(*txid)?.head.preserve_until == Some(until_height) {
+                return Ok(Applied::Before);
+            }
+            if let Some(head) = draft.head_mut(*txid)? {
+                head.preserve_until = Some(until_height);
+            }
+            draft.look_at(until_height, *txid);
+            Ok(Applied::Now)
+        })
+    }
+
+    async fn prune(&self, horizon: u32) -> Result<Pruned> {
+        self.inner.prune(horizon)
+    }
+}
+
+#[async_trait]
+impl ScanStore for EmbeddedUtxoStore {
+    async fn scan(&self) -> Result<Box<dyn SetScan>> {
+        blocking(|| Ok(Box::new(self.inner.scan()?) as Box<dyn SetScan>))
+    }
+
+    async fn digest(&self) -> Result<SetDigest> {
+        blocking(|| {
+            let snapshot = self.inner.engine.snapshot();
+            let state = self.inner.tip_state(&snapshot)?;
+            let tip = state.as_ref().and_then(|state| state.tip);
+            if self.inner.fixed.incremental_digest {
+                let muhash = state.and_then(|state| state.muhash).unwrap_or_default();
+                return Ok(SetDigest {
+                    tip,
+                    muhash: muhash.digest(),
+                });
+            }
+            let scan = self.inner.scan()?;
+            let mut muhash = MuHash3072::new();
+            scan.each_coin(|coin| muhash.insert(&coin_element(&coin)))?;
+            Ok(SetDigest {
+                tip: scan.tip(),
+                muhash: muhash.digest(),
+            })
+        })
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for EmbeddedUtxoStore {
+    async fn recover(&self) -> Result<Recovered> {
+        // A change is one batch of the engine, which replayed its journal when it was opened.
+        blocking(|| self.inner.engine.check())?;
+        Ok(Recovered::default())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        blocking(|| self.inner.engine.sync())
+    }
+
+    async fn health(&self, depth: HealthDepth) -> Result<Health> {
+        let mut reasons = Vec::new();
+        let mut ready = true;
+        let mut not_ready = |reason: String| {
+            ready = false;
+            reasons.push(reason);
+        };
+        match self.inner.writer.try_lock() {
+            Ok(writer) if writer.in_doubt => not_ready(
+                Error::Poisoned {
+                    store: self.inner.store(),
+                }
+                .to_string(),
+            ),
+            _ => {}
+        }
+        if depth == HealthDepth::Readiness {
+            blocking(|| {
+                if let Err(error) = self.inner.engine.check() {
+                    not_ready(error.to_string());
+                }
+                if let Err(error) = self.inner.read(|snapshot| self.inner.tip_state(snapshot)) {
+                    not_ready(error.to_string());
+                }
+                if let Err(error) = self.inner.check_room() {
+                    not_ready(error.to_string());
+                }
+            });
+        }
+        Ok(Health { ready, reasons })
+    }
+}

@@ -1,0 +1,178 @@
+//! What went wrong, with which exit code, and the way out.
+
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+use groundtackle_chain::{BlockHash, Error as ChainError};
+use groundtackle_utxo_store::{Error as StoreError, Tip, Verdict};
+use thiserror::Error;
+
+use crate::stores::StoreUrl;
+
+/// The codes of `sysexits.h` where there is one; the table in [`crate::EXIT_CODES`] explains them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    No = 1,
+    Usage = 2,
+    BadData = 65,
+    NotFound = 66,
+    Unusable = 69,
+    CannotCreate = 73,
+    Io = 74,
+    TryLater = 75,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The answer is no; it has been printed.
+    #[error("{0}")]
+    No(String),
+    #[error("interrupted")]
+    Interrupted,
+    #[error("there is no store at {0}")]
+    NoStore(StoreUrl),
+    #[error("{0} lives as long as one command, so there is nothing in it yet")]
+    Fleeting(StoreUrl),
+    #[error("{url} could not be opened")]
+    Open {
+        url: StoreUrl,
+        creating: bool,
+        source: StoreError,
+    },
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("the next block could not be read")]
+    Blocks(#[from] ChainError),
+    #[error("block {height} ({hash}) was refused")]
+    Refused {
+        height: u32,
+        hash: BlockHash,
+        source: Verdict,
+    },
+    #[error("block {} ({}) could not be taken back", tip.height, tip.hash)]
+    NotTakenBack { tip: Tip, source: Verdict },
+    #[error("the store {}, so it can't be rewound to {to}", match tip {
+        Some(tip) => format!("ends at height {tip}"),
+        None => "is empty".into(),
+    })]
+    AboveTip { tip: Option<u32>, to: u32 },
+    #[error("{what} could not be made")]
+    Create {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("{what}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::No(_) => Exit::No,
+            Self::Interrupted => Exit::Interrupted,
+            Self::AboveTip { .. } => Exit::Usage,
+            Self::NoStore(_) | Self::Fleeting(_) => Exit::NotFound,
+            Self::Refused { .. } | Self::NotTakenBack { .. } => Exit::BadData,
+            Self::Create { .. } => Exit::CannotCreate,
+            Self::System { .. } => Exit::Io,
+            Self::Blocks(error) => match error {
+                ChainError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                    Exit::NotFound
+                }
+                ChainError::NoBlockFiles { .. } => Exit::NotFound,
+                ChainError::Io { .. } | ChainError::Source { .. } | ChainError::Stopped => Exit::Io,
+                _ => Exit::BadData,
+            },
+            Self::Store(error) => of_store(error),
+            Self::Open {
+                creating, source, ..
+            } => match of_store(source) {
+                Exit::Io if *creating && !is_full(source) => Exit::CannotCreate,
+                exit => exit,
+            },
+        }
+    }
+
+    /// What to do next, where the message and its causes don't say it already.
+    fn way_out(&self) -> Option<String> {
+        Some(match self {
+            Self::NoStore(url) => {
+                format!("check the path, or fill a new store: ops utxo sync --store {url} --blocks PATH")
+            }
+            Self::Fleeting(_) => {
+                "fill a store first: ops utxo sync --store embedded:PATH --blocks PATH".into()
+            }
+            Self::Open { source: StoreError::Backend { .. }, .. } => {
+                "check the path, its permissions and the disk, then run the same command again".into()
+            }
+            Self::Store(StoreError::Backend { .. }) => {
+                "all that was acknowledged is kept: check the disk, then run the same command again".into()
+            }
+            Self::Blocks(ChainError::WrongNetwork { found, .. }) => {
+                format!("if these are the blocks you want, add --network {found}")
+            }
+            Self::Blocks(ChainError::BlockTooLarge { .. }) => {
+                "copy the file again, or raise --max-block-size if blocks of that size are right".into()
+            }
+            Self::Blocks(ChainError::PartialRecord { .. }) => {
+                "the option is --partial-tail; blocks before the record are kept, and sync goes on after them".into()
+            }
+            Self::Refused { height, .. } => {
+                let good = height.saturating_sub(1);
+                format!(
+                    "nothing of the block is kept, all before it is; check where the blocks come from, and \
+                     compare `ops utxo stats` with a node's gettxoutsetinfo at height {good}"
+                )
+            }
+            Self::NotTakenBack { .. } => {
+                "sync a new store to that height, or restore one from a backup".into()
+            }
+            Self::AboveTip { .. } => "name a height at or below the store's".into(),
+            _ => return None,
+        })
+    }
+
+    /// One line for the error, one for each cause, one for the way out; all to stderr.
+    pub fn print(&self) {
+        match self {
+            Self::No(_) | Self::Interrupted => eprintln!("{self}"),
+            _ => eprintln!("error: {self}"),
+        }
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            eprintln!("  because: {error}");
+            cause = error.source();
+        }
+        if let Some(way_out) = self.way_out() {
+            eprintln!("  what to do: {way_out}");
+        }
+    }
+}
+
+fn of_store(error: &StoreError) -> Exit {
+    match error {
+        StoreError::InUse { .. } | StoreError::Overloaded { .. } => Exit::TryLater,
+        StoreError::NewerFormat { .. } | StoreError::InvalidRequest { .. } => Exit::Unusable,
+        StoreError::Corrupt { .. } | StoreError::WrongRecord { .. } => Exit::BadData,
+        StoreError::GaveUp { source, .. } => of_store(source),
+        _ => Exit::Io,
+    }
+}
+
+fn is_full(error: &StoreError) -> bool {
+    matches!(error, StoreError::Full { .. })
+}

@@ -1,0 +1,196 @@
+//! Fills, inspects and rewinds a UTXO store that a URL names. README.md says how to copy it.
+
+mod demo;
+mod failure;
+mod get;
+mod interrupt;
+mod report;
+mod rewind;
+mod stats;
+mod stores;
+mod sync;
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use groundtackle_chain::Network;
+use groundtackle_core::ByteSize;
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::{Exit, Result};
+use crate::get::Target;
+use crate::interrupt::Interrupt;
+use crate::report::Report;
+use crate::stores::{Missing, StoreUrl};
+
+/// Shown by --help and in README.md.
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done
+    1  the answer is no: the demo's digest differs, or the store has no such transaction or output
+    2  the command line is wrong, or asks for a height that the store does not have
+   65  bad data: block files, a block that the store refuses, a damaged store
+   66  not found: block files, or a store to read from
+   69  this version can't use the store: a newer one wrote it
+   73  the store could not be created
+   74  reading or writing failed, a full disk included
+   75  the store is in use or overloaded: try again later
+  130  interrupted (SIGINT or SIGTERM); what was connected is kept";
+
+/// Fill, inspect and rewind a UTXO store.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, propagate_version = true)]
+struct Cli {
+    /// Print JSON, one object a line, on standard output, and all else on standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Connect main net blocks 0 to 599, and compare the set's digests with the known answer.
+    Demo {
+        /// The store to fill. Default: an embedded store in a temporary folder.
+        #[arg(long, value_name = "URL")]
+        store: Option<StoreUrl>,
+    },
+    /// Work on a UTXO store.
+    #[command(subcommand)]
+    Utxo(Utxo),
+}
+
+#[derive(Debug, Subcommand)]
+enum Utxo {
+    /// Connect blocks from files, going on after the store's tip; makes the store if there is none.
+    #[command(after_help = EXIT_CODES)]
+    Sync {
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        options: SyncOptions,
+    },
+    /// Count the set and compute its digests, as Bitcoin Core's gettxoutsetinfo.
+    #[command(after_help = EXIT_CODES)]
+    Stats {
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Take blocks back, down to a height.
+    #[command(after_help = EXIT_CODES)]
+    Rewind {
+        #[command(flatten)]
+        store: Store,
+        /// The height to end at.
+        #[arg(long, value_name = "HEIGHT")]
+        to: u32,
+    },
+    /// Show a transaction's record, or one of its outputs.
+    #[command(after_help = EXIT_CODES)]
+    Get {
+        #[command(flatten)]
+        store: Store,
+        /// What to show.
+        #[arg(value_name = "TXID[:VOUT]")]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Store {
+    /// The store: embedded:PATH, or memory: for one that is gone when the command ends.
+    #[arg(long = "store", value_name = "URL")]
+    url: StoreUrl,
+}
+
+#[derive(Debug, Args)]
+pub struct SyncOptions {
+    /// Bitcoin Core's blocks directory, or block files in any order; raw blocks and hexadecimal
+    /// text, too. Headers of the ten blocks before the store's tip must be among them.
+    #[arg(long, value_name = "PATH", required = true, value_delimiter = ',')]
+    blocks: Vec<PathBuf>,
+    /// The network: main, testnet3, testnet4, signet or regtest.
+    #[arg(long, default_value_t)]
+    network: Network,
+    /// The height to end at. Default: the end of the chain of most work.
+    #[arg(long, value_name = "HEIGHT")]
+    to: Option<u32>,
+    /// Make the store durable after so many blocks; a crash of the machine costs no more.
+    #[arg(long, value_name = "BLOCKS", default_value = "500")]
+    flush_every: NonZeroU32,
+    /// Refuse larger blocks, so that a file which claims one takes no memory.
+    #[arg(long, value_name = "SIZE", default_value = "32MiB")]
+    max_block_size: ByteSize,
+    /// Take a record that its file cuts short for the end: for copies of a running node's files.
+    #[arg(long)]
+    partial_tail: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads to work with\n  because: {error}");
+            return Exit::Io.into();
+        }
+    };
+    let result = runtime.block_on(run(cli));
+    // A read that nobody waits for must not delay the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            failure.exit().into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let report = Report { json: cli.json };
+    match cli.command {
+        Command::Demo { store } => demo::run(store, report, &mut Interrupt::listen()?).await,
+        Command::Utxo(Utxo::Sync { store, options }) => {
+            let mut interrupt = Interrupt::listen()?;
+            let store = stores::open(&store.url, Missing::Create).await?;
+            sync::run(&*store, &options, report, &mut interrupt).await
+        }
+        Command::Utxo(Utxo::Stats { store }) => {
+            let store = stores::open(&store.url, Missing::Refuse).await?;
+            stats::run(&*store, report).await
+        }
+        Command::Utxo(Utxo::Rewind {
+            store: Store { url },
+            to,
+        }) => {
+            let mut interrupt = Interrupt::listen()?;
+            let store = stores::open(&url, Missing::Refuse).await?;
+            rewind::run(&*store, to, report, &mut interrupt).await
+        }
+        Command::Utxo(Utxo::Get { store, target }) => {
+            let store = stores::open(&store.url, Missing::Refuse).await?;
+            get::run(&*store, target, report).await
+        }
+    }
+}
+
+/// Logs to stderr as `GROUNDTACKLE_LOG` asks, or else `RUST_LOG`; without either not at all.
+fn log() {
+    let wanted = ["GROUNDTACKLE_LOG", "RUST_LOG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    if let Some(wanted) = wanted {
+        tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(wanted))
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}

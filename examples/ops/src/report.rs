@@ -1,0 +1,107 @@
+//! What goes to standard output, and how far the work is.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+
+/// Where there is no terminal, a line so often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    pub json: bool,
+}
+
+impl Report {
+    /// One JSON object on a line of standard output; nothing without `--json`.
+    pub fn json(self, value: &impl Serialize) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        serde_json::to_writer(&mut out, value)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
+            .map_err(output)
+    }
+
+    /// What was asked for, in the one form or the other.
+    pub fn answer(self, json: &impl Serialize, text: &str) -> Result<()> {
+        if self.json {
+            self.json(json)
+        } else {
+            self.text(text)
+        }
+    }
+
+    /// For people: on standard output, or on standard error if that is for JSON.
+    pub fn text(self, text: &str) -> Result<()> {
+        if self.json {
+            writeln!(io::stderr(), "{text}")
+        } else {
+            writeln!(io::stdout(), "{text}")
+        }
+        .map_err(output)
+    }
+}
+
+pub fn output(source: io::Error) -> Failure {
+    Failure::System {
+        what: "standard output could not be written",
+        source,
+    }
+}
+
+/// How many blocks of how many are done: a bar on a terminal, lines otherwise.
+#[derive(Debug)]
+pub struct Progress {
+    verb: &'static str,
+    bar: ProgressBar,
+    began: Instant,
+    last_line: Instant,
+}
+
+impl Progress {
+    pub fn new(verb: &'static str, blocks: u64) -> Self {
+        let bar = ProgressBar::new(blocks);
+        let style = ProgressStyle::with_template(
+            "{wide_bar} {pos}/{len} blocks, {per_sec}, {eta} left, height {msg}",
+        );
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        let now = Instant::now();
+        Self {
+            verb,
+            bar,
+            began: now,
+            last_line: now,
+        }
+    }
+
+    pub fn block(&mut self, height: u32) {
+        self.bar.inc(1);
+        if !self.bar.is_hidden() {
+            self.bar.set_message(height.to_string());
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!(
+                "{} {} of {} blocks, height {height}, {:.0} blocks/s",
+                self.verb,
+                self.bar.position(),
+                self.bar.length().unwrap_or_default(),
+                self.bar.position() as f64 / self.began.elapsed().as_secs_f64(),
+            );
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,204 @@
+//! Connecting blocks from files.
+
+use std::time::Instant;
+
+use groundtackle_chain::{
+    BlockFiles, BlockFilesConfig, BlockHash, BlockSource, Error as ChainError, StartAfter,
+};
+use groundtackle_utxo_store::{Tip, UtxoStore};
+use serde::Serialize;
+
+use crate::SyncOptions;
+use crate::failure::{Failure, Result};
+use crate::interrupt::Interrupt;
+use crate::report::{Progress, Report};
+use crate::rewind;
+
+/// What `--json` prints while a sync goes on.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event {
+    /// Blocks from `first_height` on will be connected.
+    Started {
+        first_height: u32,
+        blocks: usize,
+    },
+    /// The store's blocks left the chain of most work, and were taken back.
+    Reorganised {
+        from: Tip,
+        to: Option<Tip>,
+        blocks: u64,
+    },
+    /// Everything up to here outlives a crash.
+    Durable {
+        height: u32,
+        bestblock: BlockHash,
+    },
+    Synced(Summary),
+    Interrupted(Summary),
+    Failed(Summary),
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Summary {
+    height: Option<u32>,
+    bestblock: Option<BlockHash>,
+    blocks: u64,
+    transactions: u64,
+    spent: u64,
+    created: u64,
+    seconds: f64,
+    blocks_per_second: f64,
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    blocks: u64,
+    transactions: u64,
+    spent: u64,
+    created: u64,
+}
+
+pub async fn run(
+    store: &dyn UtxoStore,
+    options: &SyncOptions,
+    report: Report,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    let mut done = Done::default();
+    let source = open(store, options, report, interrupt).await?;
+    let began = Instant::now();
+    let result = connect(store, source, options, report, interrupt, &mut done).await;
+    // What is connected is kept, however the work ended.
+    let flushed = checkpoint(store, report).await;
+    let tip = match flushed {
+        Ok(tip) => tip,
+        Err(error) => return Err(result.err().unwrap_or(error)),
+    };
+
+    let Done {
+        blocks,
+        transactions,
+        spent,
+        created,
+    } = done;
+    let seconds = began.elapsed().as_secs_f64();
+    let summary = Summary {
+        height: tip.map(|tip| tip.height),
+        bestblock: tip.map(|tip| tip.hash),
+        blocks,
+        transactions,
+        spent,
+        created,
+        seconds,
+        blocks_per_second: blocks as f64 / seconds,
+    };
+    report.json(&match &result {
+        Ok(()) => Event::Synced(summary),
+        Err(Failure::Interrupted) => Event::Interrupted(summary),
+        Err(_) => Event::Failed(summary),
+    })?;
+    report.text(&format!(
+        "{blocks} blocks with {transactions} transactions connected in {seconds:.2} s: {:.0} blocks/s, \
+         {:.0} transactions/s, {spent} outputs spent, {created} created",
+        summary.blocks_per_second,
+        transactions as f64 / seconds,
+    ))?;
+    report.text(&match tip {
+        Some(tip) => format!(
+            "the store ends at height {} with block {}",
+            tip.height, tip.hash
+        ),
+        None => "the store is empty".into(),
+    })?;
+    result
+}
+
+/// Finds the blocks that follow the store's tip; takes back what has left the chain of most work.
+async fn open(
+    store: &dyn UtxoStore,
+    options: &SyncOptions,
+    report: Report,
+    interrupt: &mut Interrupt,
+) -> Result<BlockFiles> {
+    loop {
+        let tip = store.tip().await?;
+        let mut config = BlockFilesConfig::new(options.network);
+        config.to = options.to;
+        config.max_block_size = options.max_block_size;
+        config.tolerate_partial_tail = options.partial_tail;
+        config.after = tip.map(|tip| StartAfter {
+            height: tip.height,
+            hash: tip.hash,
+            previous_times: Vec::new(),
+        });
+        let opened = interrupt
+            .or(BlockFiles::open(options.blocks.clone(), config))
+            .await?;
+        match (opened, tip) {
+            (Err(ChainError::StaleStart { fork_height, .. }), Some(from)) => {
+                let blocks = u64::from(from.height.saturating_sub(fork_height));
+                report.text(&format!(
+                    "reorganisation: block {} ({}) left the chain of most work; taking {blocks} blocks back, to \
+                     height {fork_height}",
+                    from.height, from.hash
+                ))?;
+                let to = rewind::take_back(store, fork_height, interrupt).await?.tip;
+                report.json(&Event::Reorganised { from, to, blocks })?;
+            }
+            (source, _) => return Ok(source?),
+        }
+    }
+}
+
+async fn connect(
+    store: &dyn UtxoStore,
+    mut source: BlockFiles,
+    options: &SyncOptions,
+    report: Report,
+    interrupt: &mut Interrupt,
+    done: &mut Done,
+) -> Result<()> {
+    let total = source.remaining_blocks();
+    let mut progress = Progress::new("connected", total as u64);
+    // Dropping the read is safe; connecting is never dropped.
+    while let Some(block) = interrupt.or(source.next_block()).await?? {
+        if done.blocks == 0 {
+            report.json(&Event::Started {
+                first_height: block.height,
+                blocks: total,
+            })?;
+        }
+        let connected = store
+            .connect_block(&block)
+            .await?
+            .map_err(|source| Failure::Refused {
+                height: block.height,
+                hash: block.hash,
+                source,
+            })?;
+        done.blocks += 1;
+        done.transactions += block.transactions.len() as u64;
+        done.spent += connected.spent.len() as u64;
+        done.created += connected.created_outputs;
+        progress.block(block.height);
+        if done.blocks.is_multiple_of(options.flush_every.get().into()) {
+            checkpoint(store, report).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn checkpoint(store: &dyn UtxoStore, report: Report) -> Result<Option<Tip>> {
+    store.flush().await?;
+    let tip = store.tip().await?;
+    if let Some(Tip {
+        height,
+        hash: bestblock,
+        ..
+    }) = tip
+    {
+        report.json(&Event::Durable { height, bestblock })?;
+    }
+    Ok(tip)
+}
