@@ -109,7 +109,7 @@ pub(crate) async fn half_open_heights(store: Subject) {
         (&coinbase_spender, &immature),
     ] {
         assert_eq!(store.submit(tx).await, Err(verdict.clone()));
-        let block = store.next_block().await.with(&[&tx]).build();
+        let block = store.next_block().await.with(&[tx]).build();
         let refused = Verdict::InBlock {
             block: block.hash,
             txid: tx.txid,

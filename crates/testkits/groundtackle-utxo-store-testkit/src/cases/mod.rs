@@ -1,8 +1,15 @@
 //! The cases. Each documents the promise it checks, in the port's words.
 
+pub(crate) mod alerts;
+pub(crate) mod blocks;
+pub(crate) mod conflicts;
+pub(crate) mod halves;
 pub(crate) mod incidents;
 pub(crate) mod needs;
+pub(crate) mod retention;
+pub(crate) mod scanning;
 pub(crate) mod spending;
+pub(crate) mod upkeep;
 
 use groundtackle_utxo_store::{
     Applied, BlockHash, MinedIn, OutPoint, Outcome, SlotState, SpentBy, Transaction,

@@ -1,0 +1,217 @@
+//! `ScanStore` and `SetScan`.
+
+use groundtackle_utxo_store::{Coin, Error, StatisticsOptions, UtxoStoreExt};
+
+use super::{NOW, mined_in, spender};
+use crate::builder::{TxBuilder, out};
+use crate::harness::{Subject, all, one};
+use crate::state::{muhash, scan_all};
+
+/// A set of some dozens of coins, with the mempool around it.
+async fn fill(store: &Subject) -> Vec<Coin> {
+    store.begin_chain().await;
+    for tag in 0..20 {
+        store.coins(1_000 + tag, 1 + tag as u32 % 5).await;
+    }
+    store.mine(&[]).await;
+    store.state().await.coins
+}
+
+/// "The confirmed set: outputs of transactions mined on the longest chain that no such transaction
+/// spends, whatever is in the mempool."
+pub(crate) async fn the_set_ignores_the_mempool(store: Subject) {
+    let coins = fill(&store).await;
+    assert_eq!(coins.len(), 61);
+    let before = store.state().await;
+    let parent = store.accept(spender(1, coins[0].outpoint)).await;
+    store.accept(spender(2, out(&parent, 0))).await;
+    store.off_chain_coinbase(3).await;
+    all(store.freeze(&[coins[1].outpoint]).await);
+    let branch = store.accept(spender(4, coins[2].outpoint)).await;
+    all(store
+        .set_mined(&[branch.txid], &mined_in(1, 201, false))
+        .await);
+    let now = store.state().await;
+    assert_eq!(now.coins, before.coins);
+    assert_eq!(now.digest, before.digest);
+    // On the longest chain it counts, however it got there.
+    all(store
+        .set_mined(&[branch.txid], &mined_in(1, 201, true))
+        .await);
+    let now = store.state().await;
+    assert_eq!(now.coins.len(), before.coins.len());
+    let made = now
+        .coins
+        .iter()
+        .find(|coin| coin.outpoint == out(&branch, 0));
+    assert_eq!(made.expect("in the set").height, 201);
+    assert_eq!(now.digest.muhash, muhash(&now.coins));
+}
+
+/// "Together the pages have each coin once"; "coins of one transaction are next to each other, in one
+/// partition"; "an error ends nothing: the same page can be asked for again".
+pub(crate) async fn pages_have_each_coin_once(store: Subject) {
+    let coins = fill(&store).await;
+    let scan = all(store.scan().await);
+    assert!(scan.partitions() >= 1);
+    assert_eq!(scan.tip(), all(store.tip().await));
+    for limit in [1, 2, 7, 61, 1_000] {
+        assert_eq!(scan_all(&*scan, limit).await, coins);
+    }
+    let mut left = Vec::new();
+    for partition in 0..scan.partitions() {
+        let page = all(scan.page(partition, None, 1_000).await);
+        assert_eq!(page, all(scan.page(partition, None, 1_000).await));
+        for chunk in page
+            .items
+            .chunk_by(|a, b| a.outpoint.txid == b.outpoint.txid)
+        {
+            let txid = chunk[0].outpoint.txid;
+            assert!(!left.contains(&txid), "{txid} is in two places");
+            left.push(txid);
+        }
+    }
+}
+
+/// "A partition's coins come ascending by transaction identifier (internal bytes), then index, and
+/// partitions follow each other", if the adapter claims an order.
+pub(crate) async fn coins_come_in_order(store: Subject) {
+    let coins = fill(&store).await;
+    let scan = all(store.scan().await);
+    let mut seen = Vec::new();
+    for partition in 0..scan.partitions() {
+        let mut after = None;
+        loop {
+            let page = all(scan.page(partition, after.as_ref(), 3).await);
+            seen.extend(page.items);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+    }
+    assert_eq!(seen, coins);
+}
+
+/// "`next` resumes, in a later scan too."
+pub(crate) async fn cursors_resume_in_a_later_scan(store: Subject) {
+    let coins = fill(&store).await;
+    let mut seen = Vec::new();
+    for partition in 0..all(store.scan().await).partitions() {
+        let mut after = None;
+        loop {
+            let scan = all(store.scan().await);
+            let page = all(scan.page(partition, after.as_ref(), 5).await);
+            seen.extend(page.items);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+    }
+    seen.sort_by_key(|coin| coin.outpoint);
+    assert_eq!(seen, coins);
+}
+
+/// "Errors: … the cursor is of another … partition."
+pub(crate) async fn a_cursor_belongs_to_its_partition(store: Subject) {
+    fill(&store).await;
+    let scan = all(store.scan().await);
+    for partition in 0..scan.partitions() {
+        let page = all(scan.page(partition, None, 1).await);
+        let Some(cursor) = page.next else { continue };
+        for other in (0..scan.partitions()).filter(|other| *other != partition) {
+            let answer = scan.page(other, Some(&cursor), 1).await;
+            assert!(
+                matches!(answer, Err(Error::InvalidRequest { .. })),
+                "{answer:?}"
+            );
+        }
+    }
+}
+
+/// "The scan sees one moment, tip included, if `Capabilities::snapshot_scan`; writers go on."
+pub(crate) async fn a_scan_sees_one_moment(store: Subject) {
+    let coins = fill(&store).await;
+    let tip = all(store.tip().await);
+    let scan = all(store.scan().await);
+    let first = all(scan.page(0, None, 2).await);
+    let ripe = coins.iter().filter(|coin| !coin.coinbase);
+    let spend = TxBuilder::new(1).spend_all(ripe.map(|coin| coin.outpoint));
+    let spend = spend.pay(7).build();
+    let block = store.mine(&[&spend]).await;
+    store.mine(&[]).await;
+    assert_eq!(all(scan.page(0, None, 2).await), first);
+    assert_eq!(scan_all(&*scan, 3).await, coins);
+    assert_eq!(scan.tip(), tip);
+    let later = all(store.scan().await);
+    assert_eq!(later.tip().map(|tip| tip.height), Some(block.height + 1));
+    assert_ne!(scan_all(&*later, 1_000).await, coins);
+}
+
+/// "The digest of the confirmed set at the tip, as Bitcoin Core's `gettxoutsetinfo muhash`.
+/// Atomicity: digest and tip belong together." It is the MuHash of a scan after every kind of
+/// change.
+pub(crate) async fn the_digest_is_that_of_a_scan(store: Subject) {
+    let checked = async || {
+        let state = store.state().await;
+        assert_eq!(state.digest.muhash, muhash(&state.coins));
+        assert_eq!(state.digest.tip, state.tip);
+    };
+    checked().await;
+    let coins = fill(&store).await;
+    checked().await;
+    let mature: Vec<_> = coins.iter().filter(|coin| !coin.coinbase).collect();
+    let parent = store.accept(spender(1, mature[0].outpoint)).await;
+    let block = store
+        .mine(&[&parent, &spender(2, out(&parent, 0)).build()])
+        .await;
+    checked().await;
+    store.disconnect(&block).await.expect("it is the tip");
+    checked().await;
+    let entry = mined_in(1, 202, true);
+    all(store.set_mined(&[parent.txid], &entry).await);
+    checked().await;
+    let hash = entry.block.expect("a block");
+    let off = groundtackle_utxo_store::LongestChain::Off { unmined_since: 5 };
+    assert_eq!(
+        one(store.set_longest_chain(&[parent.txid], &hash, off).await),
+        NOW
+    );
+    checked().await;
+    let on = groundtackle_utxo_store::LongestChain::On;
+    assert_eq!(
+        one(store.set_longest_chain(&[parent.txid], &hash, on).await),
+        NOW
+    );
+    checked().await;
+    assert_eq!(one(store.unset_mined(&[parent.txid], &hash, 6).await), NOW);
+    checked().await;
+    let outpoint = mature[1].outpoint;
+    all(store.freeze(&[outpoint]).await);
+    checked().await;
+    store.reassign_to(outpoint, 300).await;
+    checked().await;
+    all(store.prune(201).await);
+    checked().await;
+}
+
+/// `UtxoStoreExt::statistics`: counts and digests by a scan, on any store.
+pub(crate) async fn statistics_count_the_set(store: Subject) {
+    let coins = fill(&store).await;
+    let ordered = store.capabilities().ordered_scan;
+    let options = StatisticsOptions {
+        muhash: true,
+        hash_serialized_3: ordered,
+    };
+    let statistics = all((*store).statistics(options).await);
+    assert_eq!(statistics.tip, all(store.tip().await));
+    assert_eq!(statistics.transactions, 21);
+    assert_eq!(statistics.txouts, 61);
+    let scripts: usize = coins.iter().map(|c| c.output.script.as_bytes().len()).sum();
+    assert_eq!(statistics.bogosize, 50 * 61 + scripts as u64);
+    let total = coins.iter().map(|coin| coin.output.value_sat).sum();
+    assert_eq!(statistics.total_amount_sat, total);
+    assert_eq!(statistics.muhash, Some(muhash(&coins)));
+    assert_eq!(statistics.hash_serialized_3.is_some(), ordered);
+}
