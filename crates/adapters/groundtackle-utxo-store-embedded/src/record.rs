@@ -198,7 +198,8 @@ const SPENT: u64 = 1;
 const FROZEN: u64 = 1 << 1;
 const REASSIGNED: u64 = 1 << 2;
 
-fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+/// The value with its checksum.
+pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
     let checksum = checksum(key, &value);
     value.extend_from_slice(&checksum);
     value

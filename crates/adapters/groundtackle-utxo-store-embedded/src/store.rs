@@ -102,7 +102,7 @@ impl EmbeddedUtxoStore {
         &self.inner.engine.path
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.inner.engine
     }

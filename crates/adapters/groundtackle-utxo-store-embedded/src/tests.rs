@@ -1,6 +1,7 @@
 //! What can only be tested from within: what lies on the disk.
 
 use std::fs;
+use std::path::Path;
 
 use groundtackle_core::ByteSize;
 use groundtackle_utxo_store::{
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::config::EmbeddedUtxoStoreConfig;
 use crate::engine::{MAX_VALUE_BYTES, Space};
+use crate::fuzzing;
 use crate::record::{
     BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TipState, Undo, decode_chunk, decode_head,
     decode_inputs, decode_tip, decode_undo, encode_chunk, encode_head, encode_inputs, encode_tip,
@@ -240,19 +242,28 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
-        // With a checksum that fits, so that what is behind it is reached.
-        let key = record_key(&Txid::ZERO, 0);
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&key);
-        crc.update(&bytes);
-        let sealed = [bytes.as_slice(), &crc.finalize().to_le_bytes()].concat();
-        let _ = decode_head(&Txid::ZERO, &sealed);
-        let _ = decode_chunk(&Txid::ZERO, 0, &sealed);
-        let _ = decode_undo(&key, Some(0), &sealed);
-        let _ = decode_inputs(&Txid::ZERO, &bytes);
-        let _ = decode_tip(&bytes);
+    fn any_bytes(kind in 0_u8..8, bytes in vec(any::<u8>(), 0..300)) {
+        fuzzing::record(&[&[kind], bytes.as_slice()].concat());
     }
+}
+
+/// Replays the fuzz target's corpus, without a fuzzer.
+#[test]
+fn embedded_record() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/corpus/embedded_record");
+    if !corpus.is_dir() {
+        eprintln!("SKIPPED: {} is not there", corpus.display());
+        return;
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(&corpus).unwrap() {
+        let path = entry.unwrap().path();
+        // Shown if the check fails.
+        eprintln!("{}", path.display());
+        fuzzing::record(&fs::read(&path).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", corpus.display());
 }
 
 #[test]
