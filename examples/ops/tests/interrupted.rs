@@ -197,21 +197,21 @@ async fn kill_9_at_any_time_loses_nothing_durable_and_repeats_nothing() {
 
     for kill in 0..kills {
         // Durable after each block, or a few, or so many that the kill mostly comes before.
-        let every = ["1", "7", "100"][random.below(3) as usize];
-        let mut child = start(&place, &["--flush-every", every]);
+        let every = [1, 7, 100][random.below(3) as usize];
+        let mut child = start(&place, &["--flush-every", &every.to_string()]);
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut text = String::new();
-        // At once, after some events, or after some time: while opening, connecting, or ending.
-        match random.below(3) {
+        // At once, after some time, or after some events: while opening, connecting, or ending.
+        match random.below(8) {
             0 => {}
-            1 => {
-                for _ in 0..random.below(600) {
+            1 | 2 => thread::sleep(Duration::from_micros(random.below(100_000))),
+            _ => {
+                for _ in 0..random.below(300 / every + 3) {
                     if stdout.read_line(&mut text).unwrap() == 0 {
                         break;
                     }
                 }
             }
-            _ => thread::sleep(Duration::from_micros(random.below(400_000))),
         }
         child.kill().unwrap();
         stdout.read_to_string(&mut text).unwrap();
