@@ -177,6 +177,8 @@ fn load(options: &Options, kind: Kind) -> Result<(), BoxError> {
     println!("per_wall {:.0}", operations as f64 / wall.as_secs_f64());
     println!("operations {operations}");
     println!("payload {}", bytes >> 20);
+    let committing = commits.iter().sum::<f64>() / 1e3;
+    println!("reading {:.2}", wall.as_secs_f64() - committing);
     println!("p50 {:.1}", quantile(&mut commits, 0.5));
     println!("p99 {:.1}", quantile(&mut commits, 0.99));
     println!("max {:.1}", quantile(&mut commits, 1.0));
@@ -854,8 +856,9 @@ fn said(lines: &Lines, name: &str) -> String {
     lines.get(name).cloned().unwrap_or_else(|| "-".to_owned())
 }
 
-const ROWS: [(&str, &str); 27] = [
+const ROWS: [(&str, &str); 28] = [
     ("wall s", "wall"),
+    ("of that reading parents, and our own part", "reading"),
     ("CPU s, all threads, chain making left out", "cpu"),
     (
         "of that after the last block, in the background",

@@ -8,8 +8,6 @@ use groundtackle_chain::{BlockHash, Error as ChainError};
 use groundtackle_utxo_store::{Error as StoreError, Tip, Verdict};
 use thiserror::Error;
 
-use crate::stores::StoreUrl;
-
 /// The codes of `sysexits.h` where there is one; the table in [`crate::EXIT_CODES`] explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -39,12 +37,12 @@ pub enum Failure {
     #[error("interrupted")]
     Interrupted,
     #[error("there is no store at {0}")]
-    NoStore(StoreUrl),
+    NoStore(String),
     #[error("{0} lives as long as one command, so there is nothing in it yet")]
-    Fleeting(StoreUrl),
+    Fleeting(String),
     #[error("{url} could not be opened")]
     Open {
-        url: StoreUrl,
+        url: String,
         creating: bool,
         source: StoreError,
     },
@@ -52,6 +50,8 @@ pub enum Failure {
     Store(#[from] StoreError),
     #[error("the next block could not be read")]
     Blocks(#[from] ChainError),
+    #[error("block {height} could not be connected")]
+    Connect { height: u32, source: StoreError },
     #[error("block {height} ({hash}) was refused")]
     Refused {
         height: u32,
@@ -97,12 +97,14 @@ impl Failure {
                 ChainError::Io { .. } | ChainError::Source { .. } | ChainError::Stopped => Exit::Io,
                 _ => Exit::BadData,
             },
-            Self::Store(error) => of_store(error),
+            Self::Store(source) | Self::Connect { source, .. } => of_store(source),
             Self::Open {
                 creating, source, ..
-            } => match of_store(source) {
-                Exit::Io if *creating && !is_full(source) => Exit::CannotCreate,
-                exit => exit,
+            } => match source {
+                StoreError::Backend { .. } | StoreError::InvalidRequest { .. } if *creating => {
+                    Exit::CannotCreate
+                }
+                source => of_store(source),
             },
         }
     }
@@ -119,7 +121,8 @@ impl Failure {
             Self::Open { source: StoreError::Backend { .. }, .. } => {
                 "check the path, its permissions and the disk, then run the same command again".into()
             }
-            Self::Store(StoreError::Backend { .. }) => {
+            Self::Store(source) | Self::Connect { source, .. }
+                if matches!(source, StoreError::Backend { .. }) => {
                 "all that was acknowledged is kept: check the disk, then run the same command again".into()
             }
             Self::Blocks(ChainError::WrongNetwork { found, .. }) => {
@@ -130,6 +133,9 @@ impl Failure {
             }
             Self::Blocks(ChainError::PartialRecord { .. }) => {
                 "the option is --partial-tail; blocks before the record are kept, and sync goes on after them".into()
+            }
+            Self::Blocks(ChainError::StartNotFound { .. }) => {
+                "if the chain of these files left that block, go below it first: ops utxo rewind".into()
             }
             Self::Refused { height, .. } => {
                 let good = height.saturating_sub(1);
@@ -167,12 +173,9 @@ fn of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::InUse { .. } | StoreError::Overloaded { .. } => Exit::TryLater,
         StoreError::NewerFormat { .. } | StoreError::InvalidRequest { .. } => Exit::Unusable,
+        StoreError::NotFound { .. } => Exit::NotFound,
         StoreError::Corrupt { .. } | StoreError::WrongRecord { .. } => Exit::BadData,
         StoreError::GaveUp { source, .. } => of_store(source),
         _ => Exit::Io,
     }
-}
-
-fn is_full(error: &StoreError) -> bool {
-    matches!(error, StoreError::Full { .. })
 }

@@ -18,6 +18,10 @@ use crate::rewind;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event {
+    /// The store is open and whole; its tip is at this height.
+    Opened {
+        height: Option<u32>,
+    },
     /// Blocks from `first_height` on will be connected.
     Started {
         first_height: u32,
@@ -66,6 +70,8 @@ pub async fn run(
     interrupt: &mut Interrupt,
 ) -> Result<()> {
     let mut done = Done::default();
+    let height = store.tip().await?.map(|tip| tip.height);
+    report.json(&Event::Opened { height })?;
     let source = open(store, options, report, interrupt).await?;
     let began = Instant::now();
     let result = connect(store, source, options, report, interrupt, &mut done).await;
@@ -169,19 +175,21 @@ async fn connect(
                 blocks: total,
             })?;
         }
+        let (height, hash) = (block.height, block.hash);
         let connected = store
             .connect_block(&block)
-            .await?
+            .await
+            .map_err(|source| Failure::Connect { height, source })?
             .map_err(|source| Failure::Refused {
-                height: block.height,
-                hash: block.hash,
+                height,
+                hash,
                 source,
             })?;
         done.blocks += 1;
         done.transactions += block.transactions.len() as u64;
         done.spent += connected.spent.len() as u64;
         done.created += connected.created_outputs;
-        progress.block(block.height);
+        progress.block(height);
         if done.blocks.is_multiple_of(options.flush_every.get().into()) {
             checkpoint(store, report).await?;
         }

@@ -24,6 +24,7 @@ use crate::record::PART_KIND;
 pub(crate) const FORMAT: u32 = 1;
 
 const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_DRAFT: &str = "FORMAT.new";
 const DATA_DIRECTORY: &str = "data";
 const MAGIC: &str = "groundtackle-utxo-store-embedded";
 
@@ -200,10 +201,10 @@ impl Engine {
             }
             None => {
                 fs::create_dir_all(path).map_err(io("create the folder"))?;
+                // A creation that a crash or a full disk cut off may have left the header's draft.
                 if fs::read_dir(path)
                     .map_err(io("list the folder"))?
-                    .next()
-                    .is_some()
+                    .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == FORMAT_DRAFT))
                 {
                     return Err(Error::invalid_request(format!(
                         "{} holds something else than an embedded store; name an empty or a new folder",
@@ -440,7 +441,7 @@ impl Header {
 
     /// Whole or not at all: a new file, synced, renamed over the old one, the folder synced.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let temporary = path.join("FORMAT.new");
+        let temporary = path.join(FORMAT_DRAFT);
         let mut file = File::create(&temporary)?;
         file.write_all(self.render().as_bytes())?;
         file.sync_all()?;

@@ -9,6 +9,8 @@ mod record;
 mod rules;
 mod scan;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Durability, EmbeddedUtxoStoreConfig};
 pub use store::EmbeddedUtxoStore;

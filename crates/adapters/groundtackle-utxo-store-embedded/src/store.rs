@@ -101,6 +101,34 @@ impl EmbeddedUtxoStore {
     pub fn path(&self) -> &Path {
         &self.inner.engine.path
     }
+
+    #[cfg(test)]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    #[cfg(test)]
+    fn lengths(&self) -> Result<Vec<usize>> {
+        let snapshot = self.inner.engine.snapshot();
+        let all = |space| {
+            self.inner
+                .engine
+                .range(&snapshot, space, &[], None)
+                .map(|entry| entry.map(|(_, value)| value.len()))
+                .collect::<Result<Vec<_>>>()
+        };
+        Ok([all(Space::Records)?, all(Space::Chain)?].concat())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn longest_value(&self) -> Result<usize> {
+        Ok(self.lengths()?.into_iter().max().unwrap_or(0))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn key_count(&self) -> Result<usize> {
+        Ok(self.lengths()?.len())
+    }
 }
 
 /// Runs blocking work where it hurts least: on a multi-thread runtime other tasks move on.

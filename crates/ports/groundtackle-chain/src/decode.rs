@@ -341,14 +341,7 @@ impl BlockHeader {
     /// From the 80 bytes of the wire.
     pub fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Self {
         // The array has exactly the bytes that are read, so the fallback is never taken.
-        Self::read(&mut Reader::new(bytes)).unwrap_or(Self {
-            version: 0,
-            previous: BlockHash::ZERO,
-            merkle_root: [0; 32],
-            time: 0,
-            bits: 0,
-            nonce: 0,
-        })
+        Self::read(&mut Reader::new(bytes)).unwrap_or_default()
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {

@@ -78,9 +78,15 @@ pub struct StartAfter {
 /// The chain of most work in some files, in chain order.
 ///
 /// Opening reads every header and passes over the bodies, because Bitcoin Core writes blocks in
-/// the order of their arrival and keeps those that a reorganisation left. That takes about 200
+/// the order of their arrival and keeps those that a reorganisation left. That takes about 300
 /// bytes of memory a block, and 56 for each block to come afterwards. Each body is read when
 /// its turn comes, one ahead of the caller: two blocks are in memory at a time.
+///
+/// Proof of work is checked against the target that each header claims, and that target against
+/// the network's easiest. Whether it is the difficulty that the chain demands at that height is
+/// not checked, nor are header times and signet's block signature: this reads what a trusted
+/// node has validated. A node may also keep a branch that it refused; compare [`Self::tip`] with
+/// the node's own if that matters.
 pub struct BlockFiles {
     config: BlockFilesConfig,
     files: Arc<[BlockFile]>,

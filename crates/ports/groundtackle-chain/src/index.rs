@@ -175,7 +175,10 @@ impl Index {
         let blocks = self.records.len();
         let known = self.by_hash.contains_key(&start);
         if !known {
-            if config.after.is_none() || !self.records.iter().any(|r| r.previous == start) {
+            // The genesis block follows all zeros, which are no block.
+            let followed = start != BlockHash::ZERO
+                && self.records.iter().any(|record| record.previous == start);
+            if config.after.is_none() || !followed {
                 return Err(Error::StartNotFound {
                     blocks,
                     height,
@@ -183,23 +186,12 @@ impl Index {
                 });
             }
             // Stands for the block that the files lack, so that its children have a parent.
-            let header = BlockHeader {
-                version: 0,
-                previous: BlockHash::ZERO,
-                merkle_root: [0; 32],
-                time: 0,
-                bits: 0,
-                nonce: 0,
+            let place = Place {
+                file: usize::MAX,
+                offset: 0,
+                bytes: 0,
             };
-            self.add(
-                start,
-                &header,
-                Place {
-                    file: usize::MAX,
-                    offset: 0,
-                    bytes: 0,
-                },
-            );
+            self.add(start, &BlockHeader::default(), place);
         }
         if let Some((distance, _)) = self
             .ancestry(start)

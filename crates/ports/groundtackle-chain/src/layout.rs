@@ -210,7 +210,17 @@ impl BlockFile {
                     found(start, claimed, &header)?;
                     offset = start.saturating_add(claimed);
                 }
-                _ if config.tolerate_partial_tail => return Ok(()),
+                // Nothing may follow what is not filled yet.
+                _ if config.tolerate_partial_tail
+                    && (claimed > available
+                        || self
+                            .after_zeros(handle, start)
+                            .map_err(Error::io(&self.path))?
+                            .is_none()) =>
+                {
+                    tracing::warn!(file = %self.path.display(), offset, "a record is not complete");
+                    return Ok(());
+                }
                 _ => {
                     let file = file();
                     return Err(Error::PartialRecord {
@@ -380,7 +390,9 @@ fn read_key(file: &Path) -> Result<[u8; 8], Error> {
 // As many of `count` bytes at `offset` as there are.
 fn read_at(handle: &mut File, offset: u64, count: u64) -> io::Result<Vec<u8>> {
     handle.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
+    // No more than the file has, whatever is claimed.
+    let there = handle.metadata()?.len().saturating_sub(offset).min(count);
+    let mut bytes = Vec::with_capacity(usize::try_from(there).unwrap_or_default());
     handle.take(count).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "bitcoin")]
+mod bitcoin;
 pub mod codec;
 pub mod decode;
 pub mod error;

@@ -1,6 +1,6 @@
 //! Transactions and blocks as a store of outputs needs them.
 //!
-//! Signatures and witnesses are hashed and bounds-checked while decoding, and not kept.
+//! Unlocking scripts are hashed and witnesses bounds-checked while decoding; neither is kept.
 
 use std::fmt;
 use std::str::FromStr;
@@ -153,7 +153,7 @@ pub struct Transaction {
 }
 
 /// The 80 bytes that head a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockHeader {
     /// Version and signal bits.
     pub version: i32,

@@ -1,5 +1,7 @@
 //! The compact forms, against Bitcoin Core's own values and real coins.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 mod common;
 
 use groundtackle_chain::codec::{

@@ -1,6 +1,7 @@
 //! Real blocks, and a miner for blocks of regtest.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
 use std::io::Read;

@@ -5,7 +5,7 @@
 //! use groundtackle_utxo_store::decorators::{Bounded, BoundedConfig, Retrying, Traced};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let retrying = Retrying::new(MemoryUtxoStore::new(), Default::default());
+//! let retrying = Retrying::new(MemoryUtxoStore::new(), Default::default())?;
 //! let store = Traced::new(Bounded::new(retrying, BoundedConfig::default())?);
 //! # Ok(())
 //! # }
@@ -13,6 +13,8 @@
 
 mod bounded;
 mod retrying;
+#[cfg(test)]
+mod tests;
 mod traced;
 
 pub use bounded::{Bounded, BoundedConfig};

@@ -19,8 +19,14 @@ pub struct Retrying<S> {
 
 impl<S: UtxoStore> Retrying<S> {
     /// Around `inner`, on the schedule of `config`.
-    pub const fn new(inner: S, config: RetryConfig) -> Self {
-        Self { inner, config }
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a schedule that makes no sense.
+    pub fn new(inner: S, config: RetryConfig) -> Result<Self> {
+        config
+            .validate()
+            .map_err(|error| Error::invalid_request(error.to_string()))?;
+        Ok(Self { inner, config })
     }
 
     fn inner(&self) -> &S {

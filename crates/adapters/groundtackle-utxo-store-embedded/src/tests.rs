@@ -1,0 +1,379 @@
+//! What can only be tested from within: what lies on the disk.
+
+use std::fs;
+
+use groundtackle_core::ByteSize;
+use groundtackle_utxo_store::{
+    BlockHash, BlockStore, ChainBlock, Error, Fields, MaintenanceStore, MinedIn, NewRecord,
+    OutPoint, RecordOutput, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid,
+    UtxoStoreExt,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::config::EmbeddedUtxoStoreConfig;
+use crate::engine::{MAX_VALUE_BYTES, Space};
+use crate::record::{
+    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TipState, Undo, decode_chunk, decode_head,
+    decode_inputs, decode_tip, decode_undo, encode_chunk, encode_head, encode_inputs, encode_tip,
+    encode_undo, record_key, undo_key,
+};
+use crate::store::EmbeddedUtxoStore;
+
+fn config() -> EmbeddedUtxoStoreConfig {
+    EmbeddedUtxoStoreConfig::default()
+        .with_cache(ByteSize::mib(8))
+        .with_min_free(ByteSize::mib(1))
+}
+
+fn coinbase(number: u8, scripts: Vec<Vec<u8>>) -> NewRecord {
+    let output = |script| TxOut {
+        value_sat: 50,
+        script: Script::from_bytes(script),
+    };
+    NewRecord::Coinbase {
+        tx: Transaction {
+            txid: Txid::from_bytes([number; 32]),
+            inputs: Vec::new(),
+            outputs: scripts.into_iter().map(output).collect(),
+            lock_time: 0,
+            size_bytes: 100,
+            coinbase: true,
+        },
+        mined: MinedIn {
+            block: None,
+            height: 1,
+            subtree_index: 0,
+            on_longest_chain: true,
+        },
+    }
+}
+
+fn txid() -> impl Strategy<Value = Txid> {
+    any::<[u8; 32]>().prop_map(Txid::from_bytes)
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let x_of_g = vec![
+        0x79, 0xbe, 0x66, 0x7e, 0xf9, 0xdc, 0xbb, 0xac, 0x55, 0xa0, 0x62, 0x95, 0xce, 0x87, 0x0b,
+        0x07, 0x02, 0x9b, 0xfc, 0xdb, 0x2d, 0xce, 0x28, 0xd9, 0x59, 0xf2, 0x81, 0x5b, 0x16, 0xf8,
+        0x17, 0x98,
+    ];
+    prop_oneof![
+        vec(any::<u8>(), 0..80).boxed(),
+        any::<[u8; 20]>()
+            .prop_map(|hash| [&[0x76, 0xa9, 0x14], hash.as_slice(), &[0x88, 0xac]].concat())
+            .boxed(),
+        any::<[u8; 20]>()
+            .prop_map(|hash| [&[0xa9, 0x14], hash.as_slice(), &[0x87]].concat())
+            .boxed(),
+        any::<[u8; 32]>()
+            .prop_map(|x| [&[0x21, 3], x.as_slice(), &[0xac]].concat())
+            .boxed(),
+        Just([&[0x21, 2], x_of_g.as_slice(), &[0xac]].concat()).boxed(),
+        // Off the curve: kept raw.
+        any::<[u8; 64]>()
+            .prop_map(|key| [&[0x41, 4], key.as_slice(), &[0xac]].concat())
+            .boxed(),
+        vec(any::<u8>(), 5000..5010).boxed(),
+    ]
+    .prop_map(Script::from_bytes)
+}
+
+fn spent_by() -> impl Strategy<Value = SpentBy> {
+    (txid(), any::<u32>()).prop_map(|(txid, vin)| SpentBy { txid, vin })
+}
+
+fn slots(chunk: u32) -> impl Strategy<Value = Vec<RecordOutput>> {
+    let money = 0..=groundtackle_chain::model::MAX_MONEY_SAT;
+    let slot = (
+        money,
+        script(),
+        option::of(spent_by()),
+        any::<bool>(),
+        option::of(any::<u32>()),
+    );
+    proptest::collection::btree_map(0..CHUNK_OUTPUTS, slot, 0..6).prop_map(move |slots| {
+        slots
+            .into_iter()
+            .map(
+                |(offset, (value_sat, script, spent_by, frozen, spendable_from))| RecordOutput {
+                    vout: chunk * CHUNK_OUTPUTS + offset,
+                    output: TxOut { value_sat, script },
+                    spent_by,
+                    frozen,
+                    spendable_from,
+                },
+            )
+            .collect()
+    })
+}
+
+fn mined() -> impl Strategy<Value = Mined> {
+    (
+        option::of(0..u32::MAX),
+        any::<u32>(),
+        any::<u32>(),
+        any::<bool>(),
+    )
+        .prop_map(|(block, height, subtree_index, on_longest_chain)| Mined {
+            block,
+            height,
+            subtree_index,
+            on_longest_chain,
+        })
+}
+
+fn outpoints() -> impl Strategy<Value = Vec<OutPoint>> {
+    vec(
+        (txid(), any::<u32>()).prop_map(|(txid, vout)| OutPoint::new(txid, vout)),
+        0..5,
+    )
+}
+
+fn head() -> impl Strategy<Value = Head> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let numbers = (
+        option::of(any::<u64>()),
+        any::<u64>(),
+        any::<u32>(),
+        any::<u32>(),
+    );
+    let heights = (option::of(any::<u32>()), option::of(any::<u32>()));
+    let inputs = prop_oneof![outpoints().prop_map(Inputs::Here), Just(Inputs::Apart)];
+    (
+        flags,
+        numbers,
+        heights,
+        inputs,
+        vec(mined(), 0..3),
+        vec(txid(), 0..3),
+    )
+        .prop_map(
+            |(flags, numbers, heights, inputs, mined_in, conflicting_children)| {
+                let (coinbase, locked, conflicting) = flags;
+                let (fee_sat, size_bytes, lock_time, last_chunk) = numbers;
+                let (unmined_since, preserve_until) = heights;
+                Head {
+                    coinbase,
+                    locked,
+                    conflicting,
+                    fee_sat,
+                    size_bytes,
+                    lock_time,
+                    inputs,
+                    mined_in,
+                    unmined_since,
+                    conflicting_children,
+                    preserve_until,
+                    last_chunk,
+                }
+            },
+        )
+}
+
+fn tip() -> impl Strategy<Value = Tip> {
+    (any::<u32>(), any::<[u8; 32]>(), any::<u32>()).prop_map(|(height, hash, median_time_past)| {
+        Tip {
+            height,
+            hash: BlockHash::from_bytes(hash),
+            median_time_past,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn records_survive_the_disk(txid in txid(), head in head(), first in slots(0), later in slots(7)) {
+        let (head_again, slots_again) = decode_head(&txid, &encode_head(&txid, &head, &first)).unwrap();
+        prop_assert_eq!(&head_again, &head);
+        prop_assert_eq!(slots_again, first);
+        prop_assert_eq!(decode_chunk(&txid, 7, &encode_chunk(&txid, 7, &later)).unwrap(), later);
+    }
+
+    #[test]
+    fn inputs_survive_the_disk(txid in txid(), inputs in outpoints()) {
+        prop_assert_eq!(decode_inputs(&txid, &encode_inputs(&txid, &inputs)).unwrap(), inputs);
+    }
+
+    #[test]
+    fn undo_data_survive_the_disk(
+        previous in option::of(tip()),
+        block in 0..u32::MAX,
+        created in vec(txid(), 0..3),
+        existed in vec((txid(), option::of(any::<u32>()), option::of(mined()), option::of(any::<u64>())), 0..3),
+        replaced in option::of((head(), slots(0), slots(1))),
+    ) {
+        let created = created.into_iter().map(|txid| (txid, Undo::Created));
+        let existed = existed.into_iter().map(|(txid, unmined_since, entry, fee_sat)| {
+            let entry = entry.map(|entry| Mined { block: Some(block), on_longest_chain: false, ..entry });
+            (txid, Undo::Existed { unmined_since, entry, fee_sat })
+        });
+        let transactions = created.chain(existed).collect();
+        let replaced = replaced.map(|(head, first, second)| {
+            (Head { last_chunk: 1, ..head }, first.into_iter().chain(second).collect())
+        });
+        let undo = BlockUndo { previous, transactions, replaced };
+        let key = undo_key(9, &BlockHash::ZERO);
+        prop_assert_eq!(decode_undo(&key, Some(block), &encode_undo(&key, &undo)).unwrap(), undo);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found(txid in txid(), head in head(), slots in slots(0), at in any::<prop::sample::Index>(), bit in 0..8) {
+        let mut bytes = encode_head(&txid, &head, &slots);
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        let error = decode_head(&txid, &bytes).unwrap_err();
+        prop_assert!(matches!(error, Error::Corrupt { .. }), "{}", error);
+        prop_assert!(error.to_string().contains(&txid.to_string()), "{}", error);
+    }
+
+    #[test]
+    fn a_record_under_another_key_is_found(txid in txid(), other in txid(), head in head(), slots in slots(0)) {
+        prop_assume!(txid != other);
+        prop_assert!(decode_head(&other, &encode_head(&txid, &head, &slots)).is_err());
+        prop_assert!(decode_chunk(&txid, 1, &encode_chunk(&txid, 2, &[])).is_err());
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
+        // With a checksum that fits, so that what is behind it is reached.
+        let key = record_key(&Txid::ZERO, 0);
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&key);
+        crc.update(&bytes);
+        let sealed = [bytes.as_slice(), &crc.finalize().to_le_bytes()].concat();
+        let _ = decode_head(&Txid::ZERO, &sealed);
+        let _ = decode_chunk(&Txid::ZERO, 0, &sealed);
+        let _ = decode_undo(&key, Some(0), &sealed);
+        let _ = decode_inputs(&Txid::ZERO, &bytes);
+        let _ = decode_tip(&bytes);
+    }
+}
+
+#[test]
+fn the_tip_survives_the_disk() {
+    let tip = Tip {
+        height: 7,
+        hash: BlockHash::from_bytes([3; 32]),
+        median_time_past: 99,
+    };
+    let mut muhash = groundtackle_utxo_store::digest::MuHash3072::new();
+    muhash.insert(b"element");
+    let state = TipState {
+        tip: Some(tip),
+        muhash: Some(muhash.clone()),
+        next_block: 12,
+    };
+    let again = decode_tip(&encode_tip(&state)).unwrap();
+    assert_eq!((again.tip, again.next_block), (Some(tip), 12));
+    assert_eq!(again.muhash.unwrap().digest(), muhash.digest());
+}
+
+#[tokio::test]
+async fn a_swapped_record_is_never_believed() {
+    let folder = TempDir::new().unwrap();
+    let store = EmbeddedUtxoStore::open(folder.path().join("store"), config()).unwrap();
+    store
+        .create(&[coinbase(1, vec![vec![0x51]]), coinbase(2, vec![vec![0x52]])])
+        .await
+        .unwrap();
+    let (one, two) = (Txid::from_bytes([1; 32]), Txid::from_bytes([2; 32]));
+    let engine = store.engine();
+    let snapshot = engine.snapshot();
+    let value = engine
+        .get(&snapshot, Space::Records, &record_key(&two, 0))
+        .unwrap()
+        .unwrap();
+    let mut change = engine.change();
+    change.put(Space::Records, &record_key(&one, 0), value.bytes(), 0);
+    change.commit(true).unwrap();
+    let error = store.records(&[one], Fields::ALL).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    assert!(store.output(OutPoint::new(one, 0)).await.is_err());
+    assert!(store.record(two).await.unwrap().is_some());
+}
+
+/// The engine takes a page of its journal that a power failure lost for a torn end only if no value
+/// covers it whole.
+#[tokio::test]
+async fn long_values_lie_in_parts_and_go_with_them() {
+    let folder = TempDir::new().unwrap();
+    let store = EmbeddedUtxoStore::open(folder.path().join("store"), config()).unwrap();
+    let long = vec![0x51; 9_999];
+    store
+        .create(&[coinbase(1, vec![long.clone(), vec![0x52]])])
+        .await
+        .unwrap();
+    let one = Txid::from_bytes([1; 32]);
+    assert!(store.longest_value().unwrap() <= MAX_VALUE_BYTES + 1);
+    let output = store.output(OutPoint::new(one, 0)).await.unwrap().unwrap();
+    assert_eq!(output.output.script.as_bytes(), long);
+    // Rewritten shorter: the parts that are not needed go.
+    let keys = store.key_count().unwrap();
+    store
+        .set_mined(
+            &[one],
+            &MinedIn {
+                block: None,
+                height: 1,
+                subtree_index: 0,
+                on_longest_chain: false,
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        store.key_count().unwrap(),
+        keys + 1,
+        "one unmined entry more, no part left behind"
+    );
+    store.remove(&[one]).await.unwrap();
+    assert_eq!(
+        store.key_count().unwrap(),
+        1,
+        "only the tip and its digest are left"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_was_being_created_is_created() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store");
+    drop(EmbeddedUtxoStore::open(&path, config()).unwrap());
+    let header = path.join("FORMAT");
+    let text = fs::read_to_string(&header).unwrap();
+    fs::remove_dir_all(path.join("data")).unwrap();
+    let error = EmbeddedUtxoStore::open(&path, config()).unwrap_err();
+    assert!(
+        matches!(error, Error::Corrupt { .. }),
+        "a store that was ready lost its data: {error:?}"
+    );
+    fs::write(&header, text.replace("ready", "creating")).unwrap();
+    let store = EmbeddedUtxoStore::open(&path, config()).unwrap();
+    assert_eq!(store.tip().await.unwrap(), None);
+    assert_eq!(fs::read_to_string(&header).unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_refused_block_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let store = EmbeddedUtxoStore::open(folder.path().join("store"), config()).unwrap();
+    let keys = store.key_count().unwrap();
+    let block = ChainBlock {
+        height: 5,
+        hash: BlockHash::from_bytes([5; 32]),
+        previous: BlockHash::from_bytes([4; 32]),
+        median_time_past: 0,
+        transactions: Vec::new(),
+        coinbase_may_overwrite: false,
+    };
+    store.connect_block(&block).await.unwrap().unwrap_err();
+    assert_eq!(store.key_count().unwrap(), keys);
+    store.flush().await.unwrap();
+    assert_eq!(store.digest().await.unwrap().tip, None);
+}
