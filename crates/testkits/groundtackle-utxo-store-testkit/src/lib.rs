@@ -76,6 +76,7 @@ macro_rules! __each_case {
             blocks::duplicate_coinbases_replace_and_return,
             blocks::disconnecting_takes_back_exactly,
             blocks::marks_are_kept_on_disconnect,
+            blocks::what_is_mined_elsewhere_stays_mined,
             blocks::disconnecting_names_what_is_in_the_way,
             blocks::a_reorganisation_leaves_one_branch,
             blocks::blocks_are_judged_where_the_mempool_was_not,
