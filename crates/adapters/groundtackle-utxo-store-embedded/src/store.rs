@@ -339,12 +339,11 @@ impl Inner {
         outpoint: OutPoint,
     ) -> Result<Outcome<OutputView>> {
         let OutPoint { txid, vout } = outpoint;
-        if !heads.contains_key(&txid) {
+        if let std::collections::hash_map::Entry::Vacant(e) = heads.entry(txid) {
             let value = self
                 .engine
                 .get(snapshot, Space::Records, &record_key(&txid, 0))?;
-            heads.insert(
-                txid,
+            e.insert(
                 value
                     .map(|value| decode_head(&txid, value.bytes()))
                     .transpose()?,
