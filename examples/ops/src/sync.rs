@@ -104,12 +104,16 @@ pub async fn run(
         Err(Failure::Interrupted) => Event::Interrupted(summary),
         Err(_) => Event::Failed(summary),
     })?;
-    report.text(&format!(
-        "{blocks} blocks with {transactions} transactions connected in {seconds:.2} s: {:.0} blocks/s, \
-         {:.0} transactions/s, {spent} outputs spent, {created} created",
-        summary.blocks_per_second,
-        transactions as f64 / seconds,
-    ))?;
+    report.text(&if blocks == 0 {
+        "no block was connected".into()
+    } else {
+        format!(
+            "{blocks} blocks with {transactions} transactions connected in {seconds:.2} s: \
+             {:.0} blocks/s, {:.0} transactions/s, {spent} outputs spent, {created} created",
+            summary.blocks_per_second,
+            transactions as f64 / seconds,
+        )
+    })?;
     report.text(&match tip {
         Some(tip) => format!(
             "the store ends at height {} with block {}",
@@ -145,8 +149,8 @@ async fn open(
             (Err(ChainError::StaleStart { fork_height, .. }), Some(from)) => {
                 let blocks = u64::from(from.height.saturating_sub(fork_height));
                 report.text(&format!(
-                    "reorganisation: block {} ({}) left the chain of most work; taking {blocks} blocks back, to \
-                     height {fork_height}",
+                    "reorganisation: block {} ({}) left the chain of most work; \
+                     taking {blocks} blocks back, to height {fork_height}",
                     from.height, from.hash
                 ))?;
                 let to = rewind::take_back(store, fork_height, interrupt).await?.tip;

@@ -391,7 +391,14 @@ impl Header {
     fn read(path: &Path) -> Result<Option<Self>> {
         let text = match fs::read(path.join(FORMAT_FILE)) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(io_error(path, "read the header", false, error)),
         };
         let damaged = || {
