@@ -18,7 +18,7 @@ use groundtackle_utxo_store::{Error, Result, UnspendableRule};
 
 use crate::config::EmbeddedUtxoStoreConfig;
 use crate::error::{corrupt, engine_error, io_error};
-use crate::record::PART_KIND;
+use crate::record::{PART_KIND, TIP_KEY, TipState, encode_tip};
 
 /// The newest format that this version reads and the one that it writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -26,6 +26,8 @@ pub(crate) const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.new";
 const DATA_DIRECTORY: &str = "data";
+/// The file by which the engine knows its folder.
+const ENGINE_MARKER: &str = "version";
 const MAGIC: &str = "groundtackle-utxo-store-embedded";
 
 /// Longer values are kept in parts. A power failure can lose a page of the engine's journal, and the
@@ -175,15 +177,19 @@ impl Engine {
             incremental_digest: config.incremental_digest,
         };
         let data = path.join(DATA_DIRECTORY);
-        let io = |action: &'static str| move |error| io_error(path, action, true, error);
-        let fixed = match Header::read(path)? {
+        let io = |action: &'static str| move |error| io_error(path, action, false, error);
+        let lost = || {
+            let detail = format!("the data in its folder {DATA_DIRECTORY} are missing or cut");
+            corrupt(path.display().to_string(), detail)
+        };
+        let header = Header::read(path)?;
+        let ready = header.as_ref().is_some_and(|header| header.ready);
+        // The engine would begin anew without a word.
+        if ready && !data.join(ENGINE_MARKER).is_file() {
+            return Err(lost());
+        }
+        let fixed = match header {
             Some(header) => {
-                if header.ready && !data.is_dir() {
-                    return Err(corrupt(
-                        path.display().to_string(),
-                        format!("its folder {DATA_DIRECTORY} is missing"),
-                    ));
-                }
                 if header.fixed.unspendable != wanted.unspendable {
                     return Err(Error::invalid_request(format!(
                         "{} was created with the rule {:?} of what can't be spent, and {:?} is configured; they must agree",
@@ -230,6 +236,18 @@ impl Engine {
                 "the engine can't make sense of it",
             ))
         })?;
+        if engine
+            .get(&engine.snapshot(), Space::Chain, TIP_KEY)?
+            .is_none()
+        {
+            if ready {
+                return Err(lost());
+            }
+            let mut change = engine.change();
+            let state = TipState::new(fixed.incremental_digest);
+            change.put(Space::Chain, TIP_KEY, &encode_tip(&state), 0);
+            change.commit(true)?;
+        }
         Header { ready: true, fixed }
             .write_if_changed(path)
             .map_err(io("write the header"))?;
@@ -237,7 +255,7 @@ impl Engine {
     }
 
     fn open_database(path: &Path, data: &Path, config: &EmbeddedUtxoStoreConfig) -> Result<Self> {
-        let error = |error| engine_error(path, "open the store", true, error);
+        let error = |error| engine_error(path, "open the store", false, error);
         let write_buffer = config.write_buffer.bytes().max(MIN_WRITE_BUFFER_BYTES);
         let database = Database::builder(data)
             .cache_size(config.cache.bytes())

@@ -56,7 +56,7 @@ pub(crate) fn io_error(path: &Path, action: &str, writing: bool, error: io::Erro
             store: path.display().to_string(),
             source: error.into(),
         },
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             Error::corrupt(BACKEND, path.display().to_string(), error.to_string())
         }
         io::ErrorKind::PermissionDenied

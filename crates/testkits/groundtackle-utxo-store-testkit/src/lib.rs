@@ -9,6 +9,7 @@
 
 pub mod builder;
 mod cases;
+pub mod differential;
 mod harness;
 pub mod state;
 
@@ -75,6 +76,7 @@ macro_rules! __each_case {
             blocks::duplicate_coinbases_replace_and_return,
             blocks::disconnecting_takes_back_exactly,
             blocks::marks_are_kept_on_disconnect,
+            blocks::what_is_mined_elsewhere_stays_mined,
             blocks::disconnecting_names_what_is_in_the_way,
             blocks::a_reorganisation_leaves_one_branch,
             blocks::blocks_are_judged_where_the_mempool_was_not,
@@ -108,11 +110,17 @@ macro_rules! __each_case {
             upkeep::larger_batches_are_an_error if limited_batches,
             upkeep::a_dropped_spend_is_done_or_undone,
             upkeep::dropped_calls_can_be_repeated,
+            formats::what_nobody_can_spend_is_in_no_set,
+            formats::scripts_come_back_byte_for_byte,
+            formats::amounts_come_back_exactly,
+            formats::a_coin_spent_in_its_own_block_leaves_no_trace,
+            formats::indexes_are_ordered_as_numbers if ordered_scan,
             incidents::first_seen,
             incidents::idempotent_respend,
             incidents::half_open_heights,
             incidents::no_recordless_spender,
             incidents::names_the_culprit,
+            incidents::backends_agree,
         }
     };
 }
@@ -155,18 +163,21 @@ const CASES: &[Case] = __each_case!(table);
 pub fn run<H: Harness>(harness: H, name: &str) {
     let case = CASES.iter().find(|case| case.name == name);
     let case = case.unwrap_or_else(|| panic!("there is no case {name}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("the system grants threads");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let subject = Subject::new(harness).await;
         match case.need.iter().try_for_each(|need| need(&subject)) {
             Ok(()) => (case.run)(subject).await,
             Err(reason) => skipped(name, reason),
         }
     });
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the system grants threads")
 }
 
 /// Past the test runner's capture: what is not tested must be seen.

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::{BEFORE, by, spender, spent};
 use crate::builder::{TxBuilder, out};
+use crate::differential::Differential;
 use crate::harness::{Subject, all, one};
 
 /// "A later spender in another batch overwrote the first." Across batches and across tasks: of many
@@ -192,4 +193,11 @@ pub(crate) async fn names_the_culprit(store: Subject) {
         verdict: Box::new(verdict),
     };
     assert_eq!(store.connect(&block).await, Err(refused));
+}
+
+/// "Two backends, two behaviours: one sequence of operations run into all of them, state and verdict
+/// compared after every step." See [`differential`](crate::differential).
+pub(crate) async fn backends_agree(store: Subject) {
+    let coverage = Differential::of(&store).run();
+    println!("{coverage}");
 }
