@@ -8,6 +8,8 @@ use groundtackle_chain::{BlockHash, Error as ChainError};
 use groundtackle_utxo_store::{Error as StoreError, Tip, Verdict};
 use thiserror::Error;
 
+use crate::report::note;
+
 /// The codes of `sysexits.h` where there is one; the table in [`crate::EXIT_CODES`] explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -155,16 +157,16 @@ impl Failure {
     /// One line for the error, one for each cause, one for the way out; all to stderr.
     pub fn print(&self) {
         match self {
-            Self::No(_) | Self::Interrupted => eprintln!("{self}"),
-            _ => eprintln!("error: {self}"),
+            Self::No(_) | Self::Interrupted => note(&self.to_string()),
+            _ => note(&format!("error: {self}")),
         }
         let mut cause = self.source();
         while let Some(error) = cause {
-            eprintln!("  because: {error}");
+            note(&format!("  because: {error}"));
             cause = error.source();
         }
         if let Some(way_out) = self.way_out() {
-            eprintln!("  what to do: {way_out}");
+            note(&format!("  what to do: {way_out}"));
         }
     }
 }

@@ -42,12 +42,16 @@ impl Report {
     /// For people: on standard output, or on standard error if that is for JSON.
     pub fn text(self, text: &str) -> Result<()> {
         if self.json {
-            writeln!(io::stderr(), "{text}")
-        } else {
-            writeln!(io::stdout(), "{text}")
+            note(text);
+            return Ok(());
         }
-        .map_err(output)
+        writeln!(io::stdout(), "{text}").map_err(output)
     }
+}
+
+/// A line on standard error. Work does not end because nobody can be told.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 pub fn output(source: io::Error) -> Failure {
@@ -98,13 +102,13 @@ impl Progress {
         self.bar.inc(1);
         if hidden && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            eprintln!(
+            note(&format!(
                 "{} {} of {} blocks, height {height}, {:.0} blocks/s",
                 self.verb,
                 self.bar.position(),
                 self.bar.length().unwrap_or_default(),
                 self.bar.position() as f64 / self.began.elapsed().as_secs_f64(),
-            );
+            ));
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
+use crate::report::note;
 
 const BUILT_IN: &str = "embedded:PATH for a folder on this machine, and memory: for a store that \
                         is gone when the command ends";
@@ -99,7 +100,9 @@ pub async fn open(url: &StoreUrl, missing: Missing) -> Result<Arc<dyn UtxoStore>
         rolled_back,
     } = store.recover().await.map_err(failed(false))?;
     if (rolled_forward, rolled_back) != (0, 0) {
-        eprintln!("recovered {url}: {rolled_forward} changes finished, {rolled_back} undone");
+        note(&format!(
+            "recovered {url}: {rolled_forward} changes finished, {rolled_back} undone"
+        ));
     }
     Ok(store)
 }

@@ -404,6 +404,23 @@ fn standard_output_that_takes_nothing() {
     assert_eq!(place.stats(), before);
 }
 
+#[test]
+fn standard_error_that_takes_nothing() {
+    let place = Place::new();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let blocks = data();
+    let mut sync = place.command("sync", &["--blocks", blocks.to_str().unwrap()]);
+    let ran = Ran::from(sync.stderr(full()).output().unwrap()).exits(0);
+    assert_eq!(ran.event("synced")["height"], 599);
+    let mut refused = place.command("stats", &["--no-such-option"]);
+    assert_eq!(
+        refused.stderr(full()).output().unwrap().status.code(),
+        Some(2)
+    );
+    let mut no = place.command("rewind", &["--to", "600"]);
+    assert_eq!(no.stderr(full()).output().unwrap().status.code(), Some(2));
+}
+
 /// A small file system in memory, gone with the value.
 struct SmallDisk(PathBuf);
 
