@@ -23,9 +23,9 @@ pub enum Error {
         source: io::Error,
     },
     /// A source that is not part of this crate failed.
-    #[error("the source {name} could not give its next block")]
+    #[error("{name} could not give its next block")]
     Source {
-        /// The source, and what to do about it.
+        /// The source.
         name: String,
         /// How long the failure lives.
         retryability: Retryability,
@@ -267,8 +267,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of a source that is not part of this crate: `name` says which source, and what
-    /// to do.
+    /// The error of a source that is not part of this crate: `name` says which
+    /// source.
     pub fn from_source(
         name: impl Into<String>,
         retryability: Retryability,

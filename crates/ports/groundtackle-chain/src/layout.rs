@@ -210,7 +210,14 @@ impl BlockFile {
                     found(start, claimed, &header)?;
                     offset = start.saturating_add(claimed);
                 }
-                _ if config.tolerate_partial_tail => {
+                // Nothing may follow what is not filled yet.
+                _ if config.tolerate_partial_tail
+                    && (claimed > available
+                        || self
+                            .after_zeros(handle, start)
+                            .map_err(Error::io(&self.path))?
+                            .is_none()) =>
+                {
                     tracing::warn!(file = %self.path.display(), offset, "a record is not complete");
                     return Ok(());
                 }

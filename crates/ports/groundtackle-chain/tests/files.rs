@@ -265,6 +265,13 @@ async fn large_blocks_alone() {
         assert_eq!(hashes(&blocks), [hash(&bytes)]);
         assert_eq!((blocks[0].height, blocks[0].median_time_past), (300_001, 1));
 
+        let line = groundtackle_chain::hash::to_hex(&bytes);
+        fs::write(&paths[0], line).unwrap();
+        assert_eq!(
+            read_paths(paths.clone(), config.clone()).await.unwrap(),
+            blocks
+        );
+
         config.network = Network::Signet;
         config.after = None;
         let error = read_paths(paths, config).await.unwrap_err();
@@ -566,6 +573,10 @@ async fn tails() {
         );
     }
     // Damage elsewhere is damage, tolerated tail or not.
+    let mut blank = file.clone();
+    blank[before - 146..before - 66].fill(0);
+    let error = read_file(&blank, tolerant()).await.unwrap_err();
+    assert!(matches!(error, Error::PartialRecord { .. }), "{error}");
     let mut damaged = file.clone();
     damaged[before - 1] ^= 1;
     let error = read_file(&damaged, tolerant()).await.unwrap_err();
@@ -765,6 +776,20 @@ async fn a_dropped_call_loses_no_block() {
         }
     }
     check_order(&blocks, &chain);
+}
+
+#[test]
+fn other_sources_say_how_long_their_errors_live() {
+    let error = Error::from_source("the node's REST", Retryability::Transient, "503");
+    assert_eq!(error.retryability(), Retryability::Transient);
+    assert_eq!(
+        error.to_string(),
+        "the node's REST could not give its next block"
+    );
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "503"
+    );
 }
 
 #[test]

@@ -224,7 +224,8 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// they spent is unspent; those that were there before are unmined since when they were; a
     /// replaced coinbase returns. A transaction that carries a lock, a freeze, a reassignment or a
     /// preservation, or an output of which something unmined spends, stays as unmined
-    /// since the block's height, so that no mark is lost.
+    /// since the block's height, so that no mark is lost. One that `set_mined` has put into another
+    /// block of the longest chain meanwhile stays mined there.
     /// `previous` is the block before, which tells a repetition from a mistake.
     ///
     /// **Atomicity**: as [`connect_block`](Self::connect_block). **Idempotency**: when `previous`
@@ -486,6 +487,10 @@ impl<S> UtxoStore for S where
 /// `$body!(self, kind, name, items, call)` becomes each method's body. A `chunked` call takes a slice
 /// of `items` and may be split; a `whole` one may not, and `items` says how many it is about; `scan`
 /// is the one that answers with a scan.
+///
+/// Exported for the conformance kit's own wrappers; not part of the stable interface.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! forward_store {
     ([$($generics:tt)*] $wrapper:ty, $inner:ident, $body:ident) => {
         #[deny(clippy::missing_trait_methods)]

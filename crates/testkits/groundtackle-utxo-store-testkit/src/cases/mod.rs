@@ -2,7 +2,9 @@
 
 pub(crate) mod alerts;
 pub(crate) mod blocks;
+pub(crate) mod chain;
 pub(crate) mod conflicts;
+pub(crate) mod formats;
 pub(crate) mod halves;
 pub(crate) mod incidents;
 pub(crate) mod needs;
