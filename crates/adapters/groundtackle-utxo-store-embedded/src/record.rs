@@ -247,6 +247,12 @@ fn number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
     })
 }
 
+fn out_of_range(reader: &Reader<'_>) -> DecodeError {
+    DecodeError::NumberOutOfRange {
+        offset: reader.position(),
+    }
+}
+
 fn count(reader: &mut Reader<'_>, min_item_bytes: usize) -> Result<usize, DecodeError> {
     let claimed = read_varint(reader)?;
     let available = reader.rest().len();
@@ -672,9 +678,12 @@ pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Resul
                 0 => None,
                 _ => {
                     let head = read_head(reader)?;
-                    let last_chunk = number(reader)?;
+                    // It stands there twice.
+                    if number(reader)? != head.last_chunk {
+                        return Err(out_of_range(reader));
+                    }
                     let mut slots = Vec::new();
-                    for chunk in 0..=last_chunk {
+                    for chunk in 0..=head.last_chunk {
                         slots.extend(read_slots(reader, chunk)?);
                     }
                     Some((head, slots))

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use groundtackle_core::ByteSize;
+use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{
     BlockHash, BlockStore, ChainBlock, Error, Fields, MaintenanceStore, MinedIn, NewRecord,
     OutPoint, RecordOutput, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid,
@@ -18,9 +19,9 @@ use crate::config::EmbeddedUtxoStoreConfig;
 use crate::engine::{MAX_VALUE_BYTES, Space};
 use crate::fuzzing;
 use crate::record::{
-    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TipState, Undo, decode_chunk, decode_head,
-    decode_inputs, decode_tip, decode_undo, encode_chunk, encode_head, encode_inputs, encode_tip,
-    encode_undo, record_key, undo_key,
+    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TIP_KEY, TipState, Undo, chunk_of, decode_chunk,
+    decode_head, decode_inputs, decode_tip, decode_undo, decode_unmined, encode_chunk, encode_head,
+    encode_inputs, encode_tip, encode_undo, record_key, seal, undo_key, unmined_key,
 };
 use crate::store::EmbeddedUtxoStore;
 
@@ -141,7 +142,7 @@ fn head() -> impl Strategy<Value = Head> {
         option::of(any::<u64>()),
         any::<u64>(),
         any::<u32>(),
-        any::<u32>(),
+        0..=chunk_of(u32::MAX),
     );
     let heights = (option::of(any::<u32>()), option::of(any::<u32>()));
     let inputs = prop_oneof![outpoints().prop_map(Inputs::Here), Just(Inputs::Apart)];
@@ -283,6 +284,48 @@ fn the_tip_survives_the_disk() {
     let again = decode_tip(&encode_tip(&state)).unwrap();
     assert_eq!((again.tip, again.next_block), (Some(tip), 12));
     assert_eq!(again.muhash.unwrap().digest(), muhash.digest());
+}
+
+fn plain_head(last_chunk: u32) -> Head {
+    Head {
+        coinbase: true,
+        locked: false,
+        conflicting: false,
+        fee_sat: None,
+        size_bytes: 100,
+        lock_time: 0,
+        inputs: Inputs::Here(Vec::new()),
+        mined_in: Vec::new(),
+        unmined_since: None,
+        conflicting_children: Vec::new(),
+        preserve_until: None,
+        last_chunk,
+    }
+}
+
+/// Changes a value and makes its checksum fit again.
+fn forged(key: &[u8], mut value: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    value.truncate(value.len() - 4);
+    change(&mut value);
+    seal(key, value)
+}
+
+#[test]
+fn undo_data_with_other_chunks_than_their_head_says_are_corrupt() {
+    let key = undo_key(9, &BlockHash::ZERO);
+    let undo = BlockUndo {
+        previous: None,
+        transactions: Vec::new(),
+        replaced: Some((plain_head(0), Vec::new())),
+    };
+    let value = forged(&key, encode_undo(&key, &undo), |value| {
+        // The last chunk's number, and chunks without slots.
+        assert!(value.ends_with(&[0, 0]));
+        value.truncate(value.len() - 2);
+        value.extend([1, 0, 0]);
+    });
+    let error = decode_undo(&key, None, &value).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
 }
 
 #[tokio::test]
