@@ -739,7 +739,9 @@ pub(crate) fn decode_tip(value: &[u8]) -> Result<TipState> {
             let muhash = if reader.rest().is_empty() {
                 None
             } else {
-                MuHash3072::from_bytes(&reader.array()?)
+                // Zero is no digest, and none is no answer either: the store keeps one.
+                let muhash = MuHash3072::from_bytes(&reader.array()?);
+                Some(muhash.ok_or_else(|| out_of_range(reader))?)
             };
             Ok(TipState {
                 tip,

@@ -310,6 +310,17 @@ fn forged(key: &[u8], mut value: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> 
     seal(key, value)
 }
 
+/// Taken for none, an open store would answer with that of the empty set.
+#[test]
+fn a_digest_that_is_none_is_corrupt() {
+    let state = TipState::new(false);
+    let value = forged(TIP_KEY, encode_tip(&state), |value| {
+        value.extend([0; MuHash3072::STATE_BYTES]);
+    });
+    let error = decode_tip(&value).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
 #[test]
 fn undo_data_with_other_chunks_than_their_head_says_are_corrupt() {
     let key = undo_key(9, &BlockHash::ZERO);
