@@ -519,14 +519,14 @@ pub(crate) fn decode_unmined(key: &[u8], value: &[u8]) -> Result<(Txid, u32, boo
         [] => return Err(bad_key(key)),
     };
     match value {
-        [a, b, c, d, conflicting] => Ok((
+        [a, b, c, d, conflicting @ (0 | 1)] => Ok((
             txid,
             u32::from_be_bytes([*a, *b, *c, *d]),
-            *conflicting != 0,
+            *conflicting == 1,
         )),
         _ => Err(corrupt(
             format!("the unmined entry of {txid}"),
-            "it has another length",
+            "it has another length or an unknown flag",
         )),
     }
 }
@@ -642,6 +642,9 @@ pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Resul
                     if flags == 0 {
                         return Ok((txid, Undo::Created));
                     }
+                    if flags & 1 == 0 || flags >= 1 << 4 {
+                        return Err(out_of_range(reader));
+                    }
                     let unmined_since = if flags & 2 == 0 {
                         None
                     } else {
@@ -676,7 +679,8 @@ pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Resul
                 .collect::<Result<_, DecodeError>>()?;
             let replaced = match reader.u8()? {
                 0 => None,
-                _ => {
+                2.. => return Err(out_of_range(reader)),
+                1 => {
                     let head = read_head(reader)?;
                     // It stands there twice.
                     if number(reader)? != head.last_chunk {

@@ -339,6 +339,41 @@ fn undo_data_with_other_chunks_than_their_head_says_are_corrupt() {
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
 }
 
+/// Another version may have put them there.
+#[test]
+fn unknown_flags_are_corrupt() {
+    let key = undo_key(9, &BlockHash::ZERO);
+    let undo = |existed| BlockUndo {
+        previous: None,
+        transactions: vec![(
+            Txid::ZERO,
+            if existed {
+                Undo::Existed {
+                    unmined_since: None,
+                    entry: None,
+                    fee_sat: None,
+                }
+            } else {
+                Undo::Created
+            },
+        )],
+        replaced: None,
+    };
+    // No tip, one transaction and its identifier stand before its flags; the last byte says
+    // whether a record was replaced.
+    for (existed, at, wrong) in [(true, 34, 0x11), (false, 34, 2), (false, 35, 2)] {
+        let value = encode_undo(&key, &undo(existed));
+        decode_undo(&key, None, &value).unwrap();
+        let value = forged(&key, value, |value| value[at] = wrong);
+        let error = decode_undo(&key, None, &value).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    }
+    let key = unmined_key(&Txid::ZERO);
+    decode_unmined(&key, &[0, 0, 0, 9, 1]).unwrap();
+    let error = decode_unmined(&key, &[0, 0, 0, 9, 2]).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_swapped_record_is_never_believed() {
     let folder = TempDir::new().unwrap();
