@@ -37,7 +37,10 @@ pub fn record(bytes: &[u8]) {
         HEAD => same_again(
             &seal(&record_key(&TXID, 0), body.to_vec()),
             |value| decode_head(&TXID, value),
-            |(head, slots)| encode_head(&TXID, head, slots),
+            |(head, slots)| {
+                assert!(head.last_chunk <= chunk_of(u32::MAX));
+                encode_head(&TXID, head, slots)
+            },
         ),
         CHUNK => {
             let Some((number, body)) = body.split_first_chunk() else {

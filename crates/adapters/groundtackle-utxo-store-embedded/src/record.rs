@@ -354,6 +354,9 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
     let size_bytes = read_varint(reader)?;
     let lock_time = number(reader)?;
     let last_chunk = number(reader)?;
+    if last_chunk > chunk_of(u32::MAX) {
+        return Err(out_of_range(reader));
+    }
     let fee_sat = if flags & HAS_FEE == 0 {
         None
     } else {

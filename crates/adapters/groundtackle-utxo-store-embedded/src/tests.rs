@@ -374,6 +374,21 @@ fn unknown_flags_are_corrupt() {
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
 }
 
+#[test]
+fn a_chunk_above_the_last_output_is_corrupt() {
+    let last = chunk_of(u32::MAX);
+    decode_head(
+        &Txid::ZERO,
+        &encode_head(&Txid::ZERO, &plain_head(last), &[]),
+    )
+    .unwrap();
+    for chunk in [last + 1, u32::MAX] {
+        let value = encode_head(&Txid::ZERO, &plain_head(chunk), &[]);
+        let error = decode_head(&Txid::ZERO, &value).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_swapped_record_is_never_believed() {
     let folder = TempDir::new().unwrap();
