@@ -1,6 +1,7 @@
 //! What must hold of any bytes. The fuzz targets and the corpus test call the same checks.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(unreachable_pub)]
 
 use std::fs;
 use std::path::PathBuf;
