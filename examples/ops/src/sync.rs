@@ -85,12 +85,7 @@ pub async fn run(
 }
 
 /// Keeps what is connected, however the work ended, and tells of it.
-async fn end(
-    store: &dyn UtxoStore,
-    report: Report,
-    result: &Result<()>,
-    done: Done,
-) -> Result<()> {
+async fn end(store: &dyn UtxoStore, report: Report, result: &Result<()>, done: Done) -> Result<()> {
     let tip = checkpoint(store, report).await?;
     let seconds = done.began.elapsed().as_secs_f64();
     let Done {
