@@ -57,11 +57,18 @@ pub(crate) enum Space {
 }
 
 pub(crate) struct Engine {
+    #[cfg(feature = "__record")]
+    pub(crate) recorder: std::sync::OnceLock<Recorder>,
     pub(crate) path: PathBuf,
     database: Database,
     records: Keyspace,
     chain: Keyspace,
 }
+
+/// Sees the keyspace's name, the key, and the value unless it is deleted.
+#[cfg(feature = "__record")]
+#[allow(unreachable_pub)]
+pub type Recorder = Box<dyn Fn(&str, &[u8], Option<&[u8]>) + Send + Sync>;
 
 /// A value, put together from its parts.
 #[derive(Debug)]
@@ -103,31 +110,30 @@ impl Change<'_> {
             framed.extend_from_slice(value);
         } else {
             for part in value.chunks(MAX_VALUE_BYTES) {
-                self.batch
-                    .insert(&self.engine.chain, part_key(space, key, parts), part);
+                self.put_raw(&part_key(space, key, parts), part);
                 parts += 1;
             }
             framed.push(IN_PARTS);
             write_varint(&mut framed, u64::from(parts));
         }
-        self.batch.insert(self.engine.keyspace(space), key, framed);
+        self.insert(space, key, framed);
         self.remove_parts(space, key, parts, old_parts);
     }
 
     /// Removes a value of `parts` parts.
     pub(crate) fn remove(&mut self, space: Space, key: &[u8], parts: u32) {
-        self.batch.remove(self.engine.keyspace(space), key);
+        self.delete(space, key);
         self.remove_parts(space, key, 0, parts);
     }
 
     /// Writes a small value as it is.
     pub(crate) fn put_raw(&mut self, key: &[u8], value: &[u8]) {
-        self.batch.insert(&self.engine.chain, key, value);
+        self.insert(Space::Chain, key, value);
     }
 
     /// Removes a small value.
     pub(crate) fn remove_raw(&mut self, key: &[u8]) {
-        self.batch.remove(&self.engine.chain, key);
+        self.delete(Space::Chain, key);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -148,9 +154,21 @@ impl Change<'_> {
 
     fn remove_parts(&mut self, space: Space, key: &[u8], from: u32, to: u32) {
         for part in from..to {
-            self.batch
-                .remove(&self.engine.chain, part_key(space, key, part));
+            self.remove_raw(&part_key(space, key, part));
         }
+    }
+
+    fn insert(&mut self, space: Space, key: &[u8], value: impl Into<Slice>) {
+        let value = value.into();
+        #[cfg(feature = "__record")]
+        self.engine.record(space, key, Some(&value));
+        self.batch.insert(self.engine.keyspace(space), key, value);
+    }
+
+    fn delete(&mut self, space: Space, key: &[u8]) {
+        #[cfg(feature = "__record")]
+        self.engine.record(space, key, None);
+        self.batch.remove(self.engine.keyspace(space), key);
     }
 }
 
@@ -269,6 +287,8 @@ impl Engine {
                 .data_block_compression_policy(CompressionPolicy::disabled())
         };
         Ok(Self {
+            #[cfg(feature = "__record")]
+            recorder: std::sync::OnceLock::new(),
             path: path.to_path_buf(),
             records: database.keyspace("records", options).map_err(error)?,
             chain: database.keyspace("chain", options).map_err(error)?,
@@ -280,6 +300,17 @@ impl Engine {
         match space {
             Space::Records => &self.records,
             Space::Chain => &self.chain,
+        }
+    }
+
+    #[cfg(feature = "__record")]
+    fn record(&self, space: Space, key: &[u8], value: Option<&[u8]>) {
+        if let Some(recorder) = self.recorder.get() {
+            let name = match space {
+                Space::Records => "records",
+                Space::Chain => "chain",
+            };
+            recorder(name, key, value);
         }
     }
 

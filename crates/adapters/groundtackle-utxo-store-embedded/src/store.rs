@@ -95,6 +95,13 @@ impl EmbeddedUtxoStore {
         &self.inner.engine.path
     }
 
+    /// Hands every key that is written or deleted from now on to `recorder`; only the first call counts.
+    #[cfg(feature = "__record")]
+    #[doc(hidden)]
+    pub fn observe_batches(&self, recorder: crate::engine::Recorder) {
+        drop(self.inner.engine.recorder.set(recorder));
+    }
+
     #[cfg(test)]
     pub(crate) fn engine(&self) -> &Engine {
         &self.inner.engine

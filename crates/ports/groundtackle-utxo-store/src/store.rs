@@ -487,6 +487,10 @@ impl<S> UtxoStore for S where
 /// `$body!(self, kind, name, items, call)` becomes each method's body. A `chunked` call takes a slice
 /// of `items` and may be split; a `whole` one may not, and `items` says how many it is about; `scan`
 /// is the one that answers with a scan.
+///
+/// Exported for the conformance kit's own wrappers; not part of the stable interface.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! forward_store {
     ([$($generics:tt)*] $wrapper:ty, $inner:ident, $body:ident) => {
         #[deny(clippy::missing_trait_methods)]

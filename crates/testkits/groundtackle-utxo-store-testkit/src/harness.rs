@@ -178,6 +178,15 @@ impl Subject {
         all(self.recover().await);
     }
 
+    /// What a process does that begins after a crash.
+    pub async fn restart(&mut self) {
+        if self.capabilities().persistent {
+            self.reopen().await;
+        } else {
+            all(self.recover().await);
+        }
+    }
+
     /// The store, for tasks.
     pub fn share(&self) -> Arc<dyn UtxoStore> {
         self.store.clone().expect("the store is open")

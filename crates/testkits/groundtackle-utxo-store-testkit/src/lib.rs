@@ -11,12 +11,15 @@ pub mod builder;
 mod cases;
 pub mod differential;
 mod harness;
+pub mod mainnet;
 pub mod state;
+pub mod wrappers;
 
 use std::future::Future;
 use std::io::Write;
 use std::pin::Pin;
 
+pub use cases::chain::check_full_block;
 pub use harness::{Fault, Harness, Subject, all, one};
 
 /// Makes a `#[test]` of every case, against the stores of a [`Harness`].
@@ -119,8 +122,21 @@ macro_rules! __each_case {
             incidents::idempotent_respend,
             incidents::half_open_heights,
             incidents::no_recordless_spender,
+            incidents::unspend_touches_nothing_else,
+            incidents::round_trips if counted_round_trips,
+            incidents::prune_keeps_what_is_needed,
+            incidents::wide_transactions,
+            incidents::verdict_or_failure,
             incidents::names_the_culprit,
+            incidents::bounded_pressure,
+            incidents::wrong_record,
+            incidents::resumable_import,
+            incidents::comparable_digest,
+            incidents::crash_safe_cascades,
+            incidents::every_node_healthy,
             incidents::backends_agree,
+            chain::chain_oracle,
+            chain::real_chain,
         }
     };
 }
