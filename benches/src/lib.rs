@@ -4,10 +4,15 @@
 //! blocks into what a UTXO store with one record per transaction reads and writes. [`engine`] carries that to an
 //! embedded engine. The binary `engines` measures all of it and prints one table.
 //!
+//! [`regtest`] makes of the same blocks a chain that Bitcoin Core accepts. The binary `utxo` connects it to the
+//! embedded store and to Core's engine, and prints the tables of `docs/benchmarks.md`.
+//!
 //! Nothing here is published, and nothing here is fit for keeping data.
 
 pub mod engine;
 pub mod generator;
+pub mod machine;
+pub mod regtest;
 pub mod workload;
 
 /// What can go wrong in a measurement: it is printed and the run ends.

@@ -8,10 +8,13 @@
 use groundtackle_benches::BoxError;
 use groundtackle_benches::engine::{Budget, Engine, Kind, MemoryEngine, Table, View};
 use groundtackle_benches::generator::{ChainGenerator, GeneratorConfig, SplitMix64};
+use groundtackle_benches::machine::{
+    allocated, bytes_written, peak_rss_mib, process_cpu, settle, thread_cpu,
+};
 use groundtackle_benches::workload::{Batch, Workload, read_tip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -363,68 +366,6 @@ fn quantile(samples: &mut [f64], at: f64) -> f64 {
 
 fn one_line(text: &str) -> String {
     text.replace('\n', " ")
-}
-
-/// User and system time of this process in seconds, threads that ended included.
-fn process_cpu() -> Result<f64, BoxError> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').ok_or("no fields")?;
-    let mut ticks = fields.split_whitespace().skip(11);
-    let user: f64 = ticks.next().ok_or("no user time")?.parse()?;
-    let system: f64 = ticks.next().ok_or("no system time")?.parse()?;
-    // The kernel reports in hundredths, whatever its own timer does.
-    Ok((user + system) / 100.0)
-}
-
-fn thread_cpu() -> Result<f64, BoxError> {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanos: f64 = stat.split_whitespace().next().ok_or("empty")?.parse()?;
-    Ok(nanos / 1e9)
-}
-
-fn peak_rss_mib() -> Result<u64, BoxError> {
-    Ok(proc_number("/proc/self/status", "VmHWM:")? >> 10)
-}
-
-fn bytes_written() -> Result<u64, BoxError> {
-    proc_number("/proc/self/io", "write_bytes:")
-}
-
-fn proc_number(file: &str, field: &str) -> Result<u64, BoxError> {
-    let text = std::fs::read_to_string(file)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.ok_or("no such field")?.parse()?)
-}
-
-/// Waits until background threads have nothing left to do, two minutes at most.
-fn settle() -> Result<(), BoxError> {
-    let mut quiet = 0;
-    for _ in 0..240 {
-        let before = process_cpu()?;
-        std::thread::sleep(Duration::from_millis(500));
-        quiet = if process_cpu()? - before < 0.02 {
-            quiet + 1
-        } else {
-            0
-        };
-        if quiet == 3 {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Blocks that the directory really takes: preallocated holes do not count.
-fn allocated(path: &Path) -> Result<u64, BoxError> {
-    let metadata = std::fs::symlink_metadata(path)?;
-    let mut bytes = metadata.blocks() * 512;
-    if metadata.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            bytes += allocated(&entry?.path())?;
-        }
-    }
-    Ok(bytes)
 }
 
 // ---- the parent ----

@@ -8,6 +8,8 @@ use groundtackle_chain::{BlockHash, Error as ChainError};
 use groundtackle_utxo_store::{Error as StoreError, Tip, Verdict};
 use thiserror::Error;
 
+use crate::report::note;
+
 /// The codes of `sysexits.h` where there is one; the table in [`crate::EXIT_CODES`] explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -38,8 +40,6 @@ pub enum Failure {
     Interrupted,
     #[error("there is no store at {0}")]
     NoStore(String),
-    #[error("{0} lives as long as one command, so there is nothing in it yet")]
-    Fleeting(String),
     #[error("{url} could not be opened")]
     Open {
         url: String,
@@ -85,7 +85,7 @@ impl Failure {
             Self::No(_) => Exit::No,
             Self::Interrupted => Exit::Interrupted,
             Self::AboveTip { .. } => Exit::Usage,
-            Self::NoStore(_) | Self::Fleeting(_) => Exit::NotFound,
+            Self::NoStore(_) => Exit::NotFound,
             Self::Refused { .. } | Self::NotTakenBack { .. } => Exit::BadData,
             Self::Create { .. } => Exit::CannotCreate,
             Self::System { .. } => Exit::Io,
@@ -112,38 +112,40 @@ impl Failure {
     /// What to do next, where the message and its causes don't say it already.
     fn way_out(&self) -> Option<String> {
         Some(match self {
-            Self::NoStore(url) => {
-                format!("check the path, or fill a new store: ops utxo sync --store {url} --blocks PATH")
+            Self::NoStore(url) if url == "memory:" => {
+                "a store in memory ends with the command that filled it: use embedded:PATH".into()
             }
-            Self::Fleeting(_) => {
-                "fill a store first: ops utxo sync --store embedded:PATH --blocks PATH".into()
-            }
-            Self::Open { source: StoreError::Backend { .. }, .. } => {
-                "check the path, its permissions and the disk, then run the same command again".into()
-            }
+            Self::NoStore(url) => format!(
+                "check the path, or fill a new store: ops utxo sync --store {url} --blocks PATH"
+            ),
+            Self::Open {
+                source: StoreError::Backend { .. },
+                ..
+            } => "check the path, its permissions and the disk, then run the same command again"
+                .into(),
             Self::Store(source) | Self::Connect { source, .. }
-                if matches!(source, StoreError::Backend { .. }) => {
-                "all that was acknowledged is kept: check the disk, then run the same command again".into()
+                if matches!(source, StoreError::Backend { .. }) =>
+            {
+                "all that was acknowledged is kept: check the disk, then run the same command again"
+                    .into()
             }
             Self::Blocks(ChainError::WrongNetwork { found, .. }) => {
                 format!("if these are the blocks you want, add --network {found}")
             }
             Self::Blocks(ChainError::BlockTooLarge { .. }) => {
-                "copy the file again, or raise --max-block-size if blocks of that size are right".into()
+                "copy the file again, or raise --max-block-size if blocks may be that large".into()
             }
             Self::Blocks(ChainError::PartialRecord { .. }) => {
-                "the option is --partial-tail; blocks before the record are kept, and sync goes on after them".into()
+                "the option is --partial-tail; a later sync goes on with the rest".into()
             }
             Self::Blocks(ChainError::StartNotFound { .. }) => {
-                "if the chain of these files left that block, go below it first: ops utxo rewind".into()
+                "if the chain of these files left that block, go below it: ops utxo rewind".into()
             }
-            Self::Refused { height, .. } => {
-                let good = height.saturating_sub(1);
-                format!(
-                    "nothing of the block is kept, all before it is; check where the blocks come from, and \
-                     compare `ops utxo stats` with a node's gettxoutsetinfo at height {good}"
-                )
-            }
+            Self::Refused { height, .. } => format!(
+                "all before the block is kept; check where the blocks come from, and compare \
+                 `ops utxo stats` with a node's gettxoutsetinfo at height {}",
+                height.saturating_sub(1)
+            ),
             Self::NotTakenBack { .. } => {
                 "sync a new store to that height, or restore one from a backup".into()
             }
@@ -155,16 +157,16 @@ impl Failure {
     /// One line for the error, one for each cause, one for the way out; all to stderr.
     pub fn print(&self) {
         match self {
-            Self::No(_) | Self::Interrupted => eprintln!("{self}"),
-            _ => eprintln!("error: {self}"),
+            Self::No(_) | Self::Interrupted => note(&self.to_string()),
+            _ => note(&format!("error: {self}")),
         }
         let mut cause = self.source();
         while let Some(error) = cause {
-            eprintln!("  because: {error}");
+            note(&format!("  because: {error}"));
             cause = error.source();
         }
         if let Some(way_out) = self.way_out() {
-            eprintln!("  what to do: {way_out}");
+            note(&format!("  what to do: {way_out}"));
         }
     }
 }

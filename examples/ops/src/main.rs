@@ -140,7 +140,9 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no threads to work with\n  because: {error}");
+            report::note(&format!(
+                "error: no threads to work with\n  because: {error}"
+            ));
             return Exit::Io.into();
         }
     };

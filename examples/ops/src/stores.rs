@@ -12,9 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
+use crate::report::note;
 
-const BUILT_IN: &str = "embedded:PATH for a folder on this machine, and memory: for a store that is gone when the \
-                        command ends";
+const BUILT_IN: &str = "embedded:PATH for a folder on this machine, and memory: for a store that \
+                        is gone when the command ends";
 
 /// Names a store: a scheme, a colon, and what the adapter needs to find it. Keys of the adapter's
 /// config may follow a question mark: `embedded:PATH?durability=block&cache=1GiB`.
@@ -80,39 +81,44 @@ impl fmt::Display for StoreUrl {
 
 /// Opens a store, and has it finish or undo what a crash interrupted.
 pub async fn open(url: &StoreUrl, missing: Missing) -> Result<Arc<dyn UtxoStore>> {
-    if missing == Missing::Refuse && url.place == Place::Memory {
-        return Err(Failure::Fleeting(url.to_string()));
-    }
-    let opened = async {
-        let store = connect(&url.place, missing)?;
-        let recovered = store.recover().await?;
-        Ok((store, recovered))
-    };
-    let (
-        store,
-        Recovered {
-            rolled_forward,
-            rolled_back,
-        },
-    ) = opened.await.map_err(|error| match error {
-        StoreError::NotFound { .. } => Failure::NoStore(url.to_string()),
-        source => Failure::Open {
+    let failed = |creating: bool| {
+        move |source| Failure::Open {
             url: url.to_string(),
-            creating: missing == Missing::Create,
+            creating,
             source,
-        },
-    })?;
+        }
+    };
+    let store = match connect(&url.place, Missing::Refuse) {
+        Err(StoreError::NotFound { .. }) if missing == Missing::Create => {
+            connect(&url.place, missing).map_err(failed(true))?
+        }
+        Err(StoreError::NotFound { .. }) => return Err(Failure::NoStore(url.to_string())),
+        opened => opened.map_err(failed(false))?,
+    };
+    let Recovered {
+        rolled_forward,
+        rolled_back,
+    } = store.recover().await.map_err(failed(false))?;
     if (rolled_forward, rolled_back) != (0, 0) {
-        eprintln!("recovered {url}: {rolled_forward} changes finished, {rolled_back} undone");
+        note(&format!(
+            "recovered {url}: {rolled_forward} changes finished, {rolled_back} undone"
+        ));
     }
     Ok(store)
 }
 
 fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, StoreError> {
+    let create = missing == Missing::Create;
     Ok(match place {
+        // It begins with the process.
+        Place::Memory if !create => {
+            let store = "memory:, which lives as long as one command".into();
+            return Err(StoreError::NotFound { store });
+        }
         Place::Memory => Arc::new(Traced::new(MemoryUtxoStore::new())),
         Place::Embedded(path, config) => {
-            let config = config.clone().with_create(missing == Missing::Create);
+            let create = config.create && create;
+            let config = config.clone().with_create(create);
             Arc::new(Traced::new(EmbeddedUtxoStore::open(path, config)?))
         }
     })

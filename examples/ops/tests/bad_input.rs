@@ -330,6 +330,18 @@ fn a_store_of_a_newer_format() {
 }
 
 #[test]
+fn a_store_that_was_made_with_other_options() {
+    let (mut place, before) = filled();
+    place.options = "?unspendable=false-return";
+    let store = place.store();
+    let agree = [store.to_str().unwrap(), "they must agree"];
+    place.utxo("stats", &[]).exits(69).says(&agree);
+    sync(&place, &data(), &[]).exits(69).says(&agree);
+    place.options = "";
+    assert_eq!(place.stats(), before);
+}
+
+#[test]
 fn a_damaged_store() {
     let (place, before) = filled();
     let header = place.store().join("FORMAT");
@@ -379,6 +391,7 @@ fn a_store_that_cannot_be_created() {
         data().to_str().unwrap(),
     ]);
     ran.exits(73).says(&[&url, "because", WAY_OUT]);
+    ops(&["utxo", "stats", "--store", &url]).exits(66);
 }
 
 #[test]
@@ -389,6 +402,23 @@ fn standard_output_that_takes_nothing() {
     ran.exits(74)
         .says(&["standard output could not be written", "because"]);
     assert_eq!(place.stats(), before);
+}
+
+#[test]
+fn standard_error_that_takes_nothing() {
+    let place = Place::new();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let blocks = data();
+    let mut sync = place.command("sync", &["--blocks", blocks.to_str().unwrap()]);
+    let ran = Ran::from(sync.stderr(full()).output().unwrap()).exits(0);
+    assert_eq!(ran.event("synced")["height"], 599);
+    let mut refused = place.command("stats", &["--no-such-option"]);
+    assert_eq!(
+        refused.stderr(full()).output().unwrap().status.code(),
+        Some(2)
+    );
+    let mut no = place.command("rewind", &["--to", "600"]);
+    assert_eq!(no.stderr(full()).output().unwrap().status.code(), Some(2));
 }
 
 /// A small file system in memory, gone with the value.
@@ -472,8 +502,10 @@ fn a_full_disk() {
         ]);
         println!("{options}: full above height {durable}: {}", ran.stderr);
 
-        fs::remove_file(&filler).unwrap();
+        // Reading goes on.
         let after = place.stats();
+        fs::remove_file(&filler).unwrap();
+        assert_eq!(place.stats(), after);
         let height = after["height"].as_u64().unwrap();
         assert!((durable..599).contains(&height), "{height} after {durable}");
         if height == 299 {

@@ -7,6 +7,8 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use groundtackle_utxo_store::{Applied, NewRecord, Script, SpendStore, TxOut, Txid};
+use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use support::{Place, answers, ops};
 
 #[test]
@@ -32,6 +34,33 @@ fn the_demo_ends_with_the_known_digest() {
         );
         assert_eq!(answer, *known, "{url}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_answers_no_when_the_set_is_another() {
+    let place = Place::new();
+    let store = EmbeddedUtxoStore::open(place.store(), EmbeddedUtxoStoreConfig::default()).unwrap();
+    let output = TxOut {
+        value_sat: 1,
+        script: Script::default(),
+    };
+    let coin = NewRecord::Seed {
+        txid: Txid::from_bytes([7; 32]),
+        coinbase: false,
+        height: 1,
+        outputs: vec![(0, output)],
+    };
+    assert_eq!(store.create(&[coin]).await.unwrap(), [Ok(Applied::Now)]);
+    drop(store);
+
+    let url = place.url();
+    let ran = ops(&["demo", "--json", "--store", &url]).exits(1);
+    assert_eq!(ran.answer()["as_known"], false);
+    assert_eq!(ran.answer()["txouts"], 602);
+    ran.says(&[
+        "not the known answer",
+        answers()[&599]["muhash"].as_str().unwrap(),
+    ]);
 }
 
 #[test]

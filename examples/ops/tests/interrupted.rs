@@ -93,8 +93,10 @@ fn ctrl_c_ends_the_search_for_blocks() {
         .command("sync", &["--blocks", pipe.to_str().unwrap()])
         .spawn()
         .unwrap();
-    wait_for(&mut BufReader::new(child.stdout.take().unwrap()), "opened");
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    wait_for(&mut lines, "opened");
     signal(&child, "-INT");
+    assert_eq!(wait_for(&mut lines, "interrupted")["height"], Value::Null);
     Ran::from(child.wait_with_output().unwrap()).exits(130);
     place.sync_to(9);
 }

@@ -352,18 +352,18 @@ impl<'a> Draft<'a> {
         let after = changed
             .confirmed_height()
             .map_or(Standing::Unmined, Standing::Confirmed);
-        if before != after {
-            if let Standing::Confirmed(height) = before {
-                self.unconfirm(txid, height)?;
-            }
+        if before != after
+            && let Standing::Confirmed(height) = before
+        {
+            self.unconfirm(txid, height)?;
         }
         if let Some(head) = self.head_mut(txid)? {
             *head = changed;
         }
-        if before != after {
-            if let Standing::Confirmed(height) = after {
-                self.confirm(txid, height)?;
-            }
+        if before != after
+            && let Standing::Confirmed(height) = after
+        {
+            self.confirm(txid, height)?;
         }
         Ok(Some(answer))
     }

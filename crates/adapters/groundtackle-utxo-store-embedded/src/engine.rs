@@ -18,7 +18,7 @@ use groundtackle_utxo_store::{Error, Result, UnspendableRule};
 
 use crate::config::EmbeddedUtxoStoreConfig;
 use crate::error::{corrupt, engine_error, io_error};
-use crate::record::PART_KIND;
+use crate::record::{PART_KIND, TIP_KEY, TipState, encode_tip};
 
 /// The newest format that this version reads and the one that it writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -26,6 +26,8 @@ pub(crate) const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.new";
 const DATA_DIRECTORY: &str = "data";
+/// The file by which the engine knows its folder.
+const ENGINE_MARKER: &str = "version";
 const MAGIC: &str = "groundtackle-utxo-store-embedded";
 
 /// Longer values are kept in parts. A power failure can lose a page of the engine's journal, and the
@@ -55,11 +57,18 @@ pub(crate) enum Space {
 }
 
 pub(crate) struct Engine {
+    #[cfg(feature = "__record")]
+    pub(crate) recorder: std::sync::OnceLock<Recorder>,
     pub(crate) path: PathBuf,
     database: Database,
     records: Keyspace,
     chain: Keyspace,
 }
+
+/// Sees the keyspace's name, the key, and the value unless it is deleted.
+#[cfg(feature = "__record")]
+#[allow(unreachable_pub)]
+pub type Recorder = Box<dyn Fn(&str, &[u8], Option<&[u8]>) + Send + Sync>;
 
 /// A value, put together from its parts.
 #[derive(Debug)]
@@ -101,31 +110,30 @@ impl Change<'_> {
             framed.extend_from_slice(value);
         } else {
             for part in value.chunks(MAX_VALUE_BYTES) {
-                self.batch
-                    .insert(&self.engine.chain, part_key(space, key, parts), part);
+                self.put_raw(&part_key(space, key, parts), part);
                 parts += 1;
             }
             framed.push(IN_PARTS);
             write_varint(&mut framed, u64::from(parts));
         }
-        self.batch.insert(self.engine.keyspace(space), key, framed);
+        self.insert(space, key, framed);
         self.remove_parts(space, key, parts, old_parts);
     }
 
     /// Removes a value of `parts` parts.
     pub(crate) fn remove(&mut self, space: Space, key: &[u8], parts: u32) {
-        self.batch.remove(self.engine.keyspace(space), key);
+        self.delete(space, key);
         self.remove_parts(space, key, 0, parts);
     }
 
     /// Writes a small value as it is.
     pub(crate) fn put_raw(&mut self, key: &[u8], value: &[u8]) {
-        self.batch.insert(&self.engine.chain, key, value);
+        self.insert(Space::Chain, key, value);
     }
 
     /// Removes a small value.
     pub(crate) fn remove_raw(&mut self, key: &[u8]) {
-        self.batch.remove(&self.engine.chain, key);
+        self.delete(Space::Chain, key);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -146,9 +154,21 @@ impl Change<'_> {
 
     fn remove_parts(&mut self, space: Space, key: &[u8], from: u32, to: u32) {
         for part in from..to {
-            self.batch
-                .remove(&self.engine.chain, part_key(space, key, part));
+            self.remove_raw(&part_key(space, key, part));
         }
+    }
+
+    fn insert(&mut self, space: Space, key: &[u8], value: impl Into<Slice>) {
+        let value = value.into();
+        #[cfg(feature = "__record")]
+        self.engine.record(space, key, Some(&value));
+        self.batch.insert(self.engine.keyspace(space), key, value);
+    }
+
+    fn delete(&mut self, space: Space, key: &[u8]) {
+        #[cfg(feature = "__record")]
+        self.engine.record(space, key, None);
+        self.batch.remove(self.engine.keyspace(space), key);
     }
 }
 
@@ -175,15 +195,19 @@ impl Engine {
             incremental_digest: config.incremental_digest,
         };
         let data = path.join(DATA_DIRECTORY);
-        let io = |action: &'static str| move |error| io_error(path, action, true, error);
-        let fixed = match Header::read(path)? {
+        let io = |action: &'static str| move |error| io_error(path, action, false, error);
+        let lost = || {
+            let detail = format!("the data in its folder {DATA_DIRECTORY} are missing or cut");
+            corrupt(path.display().to_string(), detail)
+        };
+        let header = Header::read(path)?;
+        let ready = header.as_ref().is_some_and(|header| header.ready);
+        // The engine would begin anew without a word.
+        if ready && !data.join(ENGINE_MARKER).is_file() {
+            return Err(lost());
+        }
+        let fixed = match header {
             Some(header) => {
-                if header.ready && !data.is_dir() {
-                    return Err(corrupt(
-                        path.display().to_string(),
-                        format!("its folder {DATA_DIRECTORY} is missing"),
-                    ));
-                }
                 if header.fixed.unspendable != wanted.unspendable {
                     return Err(Error::invalid_request(format!(
                         "{} was created with the rule {:?} of what can't be spent, and {:?} is configured; they must agree",
@@ -230,6 +254,18 @@ impl Engine {
                 "the engine can't make sense of it",
             ))
         })?;
+        if engine
+            .get(&engine.snapshot(), Space::Chain, TIP_KEY)?
+            .is_none()
+        {
+            if ready {
+                return Err(lost());
+            }
+            let mut change = engine.change();
+            let state = TipState::new(fixed.incremental_digest);
+            change.put(Space::Chain, TIP_KEY, &encode_tip(&state), 0);
+            change.commit(true)?;
+        }
         Header { ready: true, fixed }
             .write_if_changed(path)
             .map_err(io("write the header"))?;
@@ -237,7 +273,7 @@ impl Engine {
     }
 
     fn open_database(path: &Path, data: &Path, config: &EmbeddedUtxoStoreConfig) -> Result<Self> {
-        let error = |error| engine_error(path, "open the store", true, error);
+        let error = |error| engine_error(path, "open the store", false, error);
         let write_buffer = config.write_buffer.bytes().max(MIN_WRITE_BUFFER_BYTES);
         let database = Database::builder(data)
             .cache_size(config.cache.bytes())
@@ -251,6 +287,8 @@ impl Engine {
                 .data_block_compression_policy(CompressionPolicy::disabled())
         };
         Ok(Self {
+            #[cfg(feature = "__record")]
+            recorder: std::sync::OnceLock::new(),
             path: path.to_path_buf(),
             records: database.keyspace("records", options).map_err(error)?,
             chain: database.keyspace("chain", options).map_err(error)?,
@@ -262,6 +300,17 @@ impl Engine {
         match space {
             Space::Records => &self.records,
             Space::Chain => &self.chain,
+        }
+    }
+
+    #[cfg(feature = "__record")]
+    fn record(&self, space: Space, key: &[u8], value: Option<&[u8]>) {
+        if let Some(recorder) = self.recorder.get() {
+            let name = match space {
+                Space::Records => "records",
+                Space::Chain => "chain",
+            };
+            recorder(name, key, value);
         }
     }
 
@@ -391,7 +440,14 @@ impl Header {
     fn read(path: &Path) -> Result<Option<Self>> {
         let text = match fs::read(path.join(FORMAT_FILE)) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(io_error(path, "read the header", false, error)),
         };
         let damaged = || {

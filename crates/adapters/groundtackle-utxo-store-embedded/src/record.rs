@@ -697,6 +697,17 @@ pub(crate) struct TipState {
     pub(crate) next_block: u32,
 }
 
+impl TipState {
+    /// Of an empty store.
+    pub(crate) fn new(incremental_digest: bool) -> Self {
+        Self {
+            tip: None,
+            muhash: incremental_digest.then(MuHash3072::new),
+            next_block: 0,
+        }
+    }
+}
+
 pub(crate) fn encode_tip(state: &TipState) -> Vec<u8> {
     let mut out = Vec::with_capacity(832);
     write_tip(&mut out, state.tip.as_ref());
