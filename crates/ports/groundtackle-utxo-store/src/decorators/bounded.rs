@@ -194,6 +194,14 @@ impl Limits {
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let permit = self.turn(operation).await?;
+        self.answer(permit, call).await
+    }
+
+    async fn answer<T>(
+        &self,
+        permit: SemaphorePermit<'_>,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let answer = call.await;
         let pressure = answer
             .as_ref()
@@ -252,8 +260,14 @@ macro_rules! bounded {
         let mut rest = $items;
         let mut answers = Vec::with_capacity(rest.len());
         loop {
+            let turn = $self.limits.turn(stringify!($name)).await;
+            // Not before: pressure may have shrunk the parts while this one waited.
             let ($part, later) = rest.split_at(rest.len().min($self.limits.batch_items()));
-            match $self.limits.call(stringify!($name), $call).await {
+            let answer = match turn {
+                Ok(permit) => $self.limits.answer(permit, $call).await,
+                Err(error) => Err(error),
+            };
+            match answer {
                 Ok(answer) => answers.extend(answer),
                 Err(error) => {
                     return Err($self

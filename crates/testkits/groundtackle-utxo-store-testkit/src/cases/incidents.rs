@@ -432,7 +432,7 @@ pub(crate) async fn bounded_pressure(store: Subject) {
     let refused = backend.refused();
     // Halving gets there in a few steps, and growing again asks for too much now and then.
     assert!(
-        refused < 16 * TASKS as u64,
+        refused < 8 * TASKS as u64,
         "{attempts} attempts of {TASKS} callers, {refused} calls refused"
     );
     for part in coins.chunks(1_000) {
