@@ -5,6 +5,9 @@ mod config;
 mod draft;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod record;
 mod rules;
 mod scan;

@@ -198,7 +198,8 @@ const SPENT: u64 = 1;
 const FROZEN: u64 = 1 << 1;
 const REASSIGNED: u64 = 1 << 2;
 
-fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+/// The value with its checksum.
+pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
     let checksum = checksum(key, &value);
     value.extend_from_slice(&checksum);
     value
@@ -244,6 +245,12 @@ fn number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
     u32::try_from(value).map_err(|_| DecodeError::NumberOutOfRange {
         offset: reader.position(),
     })
+}
+
+fn out_of_range(reader: &Reader<'_>) -> DecodeError {
+    DecodeError::NumberOutOfRange {
+        offset: reader.position(),
+    }
 }
 
 fn count(reader: &mut Reader<'_>, min_item_bytes: usize) -> Result<usize, DecodeError> {
@@ -347,6 +354,9 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
     let size_bytes = read_varint(reader)?;
     let lock_time = number(reader)?;
     let last_chunk = number(reader)?;
+    if last_chunk > chunk_of(u32::MAX) {
+        return Err(out_of_range(reader));
+    }
     let fee_sat = if flags & HAS_FEE == 0 {
         None
     } else {
@@ -512,14 +522,14 @@ pub(crate) fn decode_unmined(key: &[u8], value: &[u8]) -> Result<(Txid, u32, boo
         [] => return Err(bad_key(key)),
     };
     match value {
-        [a, b, c, d, conflicting] => Ok((
+        [a, b, c, d, conflicting @ (0 | 1)] => Ok((
             txid,
             u32::from_be_bytes([*a, *b, *c, *d]),
-            *conflicting != 0,
+            *conflicting == 1,
         )),
         _ => Err(corrupt(
             format!("the unmined entry of {txid}"),
-            "it has another length",
+            "it has another length or an unknown flag",
         )),
     }
 }
@@ -635,6 +645,9 @@ pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Resul
                     if flags == 0 {
                         return Ok((txid, Undo::Created));
                     }
+                    if flags & 1 == 0 || flags >= 1 << 4 {
+                        return Err(out_of_range(reader));
+                    }
                     let unmined_since = if flags & 2 == 0 {
                         None
                     } else {
@@ -669,11 +682,15 @@ pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Resul
                 .collect::<Result<_, DecodeError>>()?;
             let replaced = match reader.u8()? {
                 0 => None,
-                _ => {
+                2.. => return Err(out_of_range(reader)),
+                1 => {
                     let head = read_head(reader)?;
-                    let last_chunk = number(reader)?;
+                    // It stands there twice.
+                    if number(reader)? != head.last_chunk {
+                        return Err(out_of_range(reader));
+                    }
                     let mut slots = Vec::new();
-                    for chunk in 0..=last_chunk {
+                    for chunk in 0..=head.last_chunk {
                         slots.extend(read_slots(reader, chunk)?);
                     }
                     Some((head, slots))
@@ -729,7 +746,9 @@ pub(crate) fn decode_tip(value: &[u8]) -> Result<TipState> {
             let muhash = if reader.rest().is_empty() {
                 None
             } else {
-                MuHash3072::from_bytes(&reader.array()?)
+                // Zero is no digest, and none is no answer either: the store keeps one.
+                let muhash = MuHash3072::from_bytes(&reader.array()?);
+                Some(muhash.ok_or_else(|| out_of_range(reader))?)
             };
             Ok(TipState {
                 tip,

@@ -102,7 +102,7 @@ impl EmbeddedUtxoStore {
         drop(self.inner.engine.recorder.set(recorder));
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.inner.engine
     }

@@ -1,8 +1,10 @@
 //! What can only be tested from within: what lies on the disk.
 
 use std::fs;
+use std::path::Path;
 
 use groundtackle_core::ByteSize;
+use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{
     BlockHash, BlockStore, ChainBlock, Error, Fields, MaintenanceStore, MinedIn, NewRecord,
     OutPoint, RecordOutput, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid,
@@ -15,10 +17,11 @@ use tempfile::TempDir;
 
 use crate::config::EmbeddedUtxoStoreConfig;
 use crate::engine::{MAX_VALUE_BYTES, Space};
+use crate::fuzzing;
 use crate::record::{
-    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TipState, Undo, decode_chunk, decode_head,
-    decode_inputs, decode_tip, decode_undo, encode_chunk, encode_head, encode_inputs, encode_tip,
-    encode_undo, record_key, undo_key,
+    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TIP_KEY, TipState, Undo, chunk_of, decode_chunk,
+    decode_head, decode_inputs, decode_tip, decode_undo, decode_unmined, encode_chunk, encode_head,
+    encode_inputs, encode_tip, encode_undo, record_key, seal, undo_key, unmined_key,
 };
 use crate::store::EmbeddedUtxoStore;
 
@@ -139,7 +142,7 @@ fn head() -> impl Strategy<Value = Head> {
         option::of(any::<u64>()),
         any::<u64>(),
         any::<u32>(),
-        any::<u32>(),
+        0..=chunk_of(u32::MAX),
     );
     let heights = (option::of(any::<u32>()), option::of(any::<u32>()));
     let inputs = prop_oneof![outpoints().prop_map(Inputs::Here), Just(Inputs::Apart)];
@@ -240,19 +243,28 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
-        // With a checksum that fits, so that what is behind it is reached.
-        let key = record_key(&Txid::ZERO, 0);
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&key);
-        crc.update(&bytes);
-        let sealed = [bytes.as_slice(), &crc.finalize().to_le_bytes()].concat();
-        let _ = decode_head(&Txid::ZERO, &sealed);
-        let _ = decode_chunk(&Txid::ZERO, 0, &sealed);
-        let _ = decode_undo(&key, Some(0), &sealed);
-        let _ = decode_inputs(&Txid::ZERO, &bytes);
-        let _ = decode_tip(&bytes);
+    fn any_bytes(kind in 0_u8..8, bytes in vec(any::<u8>(), 0..300)) {
+        fuzzing::record(&[&[kind], bytes.as_slice()].concat());
     }
+}
+
+/// Replays the fuzz target's corpus, without a fuzzer.
+#[test]
+fn embedded_record() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/corpus/embedded_record");
+    if !corpus.is_dir() {
+        eprintln!("SKIPPED: {} is not there", corpus.display());
+        return;
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(&corpus).unwrap() {
+        let path = entry.unwrap().path();
+        // Shown if the check fails.
+        eprintln!("{}", path.display());
+        fuzzing::record(&fs::read(&path).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", corpus.display());
 }
 
 #[test]
@@ -272,6 +284,109 @@ fn the_tip_survives_the_disk() {
     let again = decode_tip(&encode_tip(&state)).unwrap();
     assert_eq!((again.tip, again.next_block), (Some(tip), 12));
     assert_eq!(again.muhash.unwrap().digest(), muhash.digest());
+}
+
+fn plain_head(last_chunk: u32) -> Head {
+    Head {
+        coinbase: true,
+        locked: false,
+        conflicting: false,
+        fee_sat: None,
+        size_bytes: 100,
+        lock_time: 0,
+        inputs: Inputs::Here(Vec::new()),
+        mined_in: Vec::new(),
+        unmined_since: None,
+        conflicting_children: Vec::new(),
+        preserve_until: None,
+        last_chunk,
+    }
+}
+
+/// Changes a value and makes its checksum fit again.
+fn forged(key: &[u8], mut value: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    value.truncate(value.len() - 4);
+    change(&mut value);
+    seal(key, value)
+}
+
+/// Taken for none, an open store would answer with that of the empty set.
+#[test]
+fn a_digest_that_is_none_is_corrupt() {
+    let state = TipState::new(false);
+    let value = forged(TIP_KEY, encode_tip(&state), |value| {
+        value.extend([0; MuHash3072::STATE_BYTES]);
+    });
+    let error = decode_tip(&value).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
+#[test]
+fn undo_data_with_other_chunks_than_their_head_says_are_corrupt() {
+    let key = undo_key(9, &BlockHash::ZERO);
+    let undo = BlockUndo {
+        previous: None,
+        transactions: Vec::new(),
+        replaced: Some((plain_head(0), Vec::new())),
+    };
+    let value = forged(&key, encode_undo(&key, &undo), |value| {
+        // The last chunk's number, and chunks without slots.
+        assert!(value.ends_with(&[0, 0]));
+        value.truncate(value.len() - 2);
+        value.extend([1, 0, 0]);
+    });
+    let error = decode_undo(&key, None, &value).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
+/// Another version may have put them there.
+#[test]
+fn unknown_flags_are_corrupt() {
+    let key = undo_key(9, &BlockHash::ZERO);
+    let undo = |existed| BlockUndo {
+        previous: None,
+        transactions: vec![(
+            Txid::ZERO,
+            if existed {
+                Undo::Existed {
+                    unmined_since: None,
+                    entry: None,
+                    fee_sat: None,
+                }
+            } else {
+                Undo::Created
+            },
+        )],
+        replaced: None,
+    };
+    // No tip, one transaction and its identifier stand before its flags; the last byte says
+    // whether a record was replaced.
+    for (existed, at, wrong) in [(true, 34, 0x11), (false, 34, 2), (false, 35, 2)] {
+        let value = encode_undo(&key, &undo(existed));
+        decode_undo(&key, None, &value).unwrap();
+        let value = forged(&key, value, |value| value[at] = wrong);
+        let error = decode_undo(&key, None, &value).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    }
+    let key = unmined_key(&Txid::ZERO);
+    decode_unmined(&key, &[0, 0, 0, 9, 1]).unwrap();
+    let error = decode_unmined(&key, &[0, 0, 0, 9, 2]).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
+#[test]
+fn a_chunk_above_the_last_output_is_corrupt() {
+    let last = chunk_of(u32::MAX);
+    decode_head(
+        &Txid::ZERO,
+        &encode_head(&Txid::ZERO, &plain_head(last), &[]),
+    )
+    .unwrap();
+    for chunk in [last + 1, u32::MAX] {
+        let value = encode_head(&Txid::ZERO, &plain_head(chunk), &[]);
+        let error = decode_head(&Txid::ZERO, &value).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    }
 }
 
 #[tokio::test]
