@@ -105,37 +105,52 @@ fn main() {
     save_records(&first);
 }
 
-// Flags as in the check: tolerate 1, obfuscate 2, up to 4, after 8, mend 16, split 32, main net 64.
+const TOLERATE: u8 = 1;
+const OBFUSCATE: u8 = 1 << 1;
+const UP_TO: u8 = 1 << 2;
+const AFTER: u8 = 1 << 3;
+const MEND: u8 = 1 << 4;
+const SPLIT: u8 = 1 << 5;
+const MAIN: u8 = 1 << 6;
+const FORGET: u8 = 1 << 7;
+
+// The first four bytes mean what the check says.
 fn save_block_files(first: &[Vec<u8>]) {
     let save = |name: &str, how: [u8; 4], content: &[u8]| {
         save("block_files", name, &[&how[..], content].concat());
     };
     let main = framed(Network::Main, &first[..12]);
     let regtest = framed(Network::Regtest, &first[1..15]);
-    save("main", [64, 0, 0, 0], &main);
-    save("main-up-to-5", [64 | 4, 5, 0, 0], &main);
-    save("main-obfuscated-in-two", [64 | 2 | 32, 0, 0, 146], &main);
-    save("main-after-4", [64 | 8, 0, 4, 12], &main[..]);
-    save("main-tail", [64 | 1, 0, 0, 0], &main[..main.len() - 50]);
+    let payments = framed(Network::Regtest, &first[168..183]);
+    save("main", [MAIN, 0, 0, 0], &main);
+    save("main-up-to-5", [MAIN | UP_TO, 5, 0, 0], &main);
+    save("main-in-two", [MAIN | OBFUSCATE | SPLIT, 0, 0, 146], &main);
+    save("main-after-4", [MAIN | AFTER, 0, 4, 0], &main);
+    save(
+        "main-after-4-forgotten",
+        [MAIN | AFTER | FORGET, 0, 4, 12],
+        &main,
+    );
+    save(
+        "main-tail",
+        [MAIN | TOLERATE, 0, 0, 0],
+        &main[..main.len() - 50],
+    );
     save(
         "main-zeros",
-        [64 | 1, 0, 0, 0],
+        [MAIN | TOLERATE, 0, 0, 0],
         &[&main[..], &[0; 300]].concat(),
     );
-    save("main-raw", [64, 0, 0, 0], &first[0]);
+    save("main-raw", [MAIN, 0, 0, 0], &first[0]);
     let lines: Vec<String> = first[..3].iter().map(|block| hex(block)).collect();
-    save("main-hex", [64, 0, 0, 0], lines.join("\r\n").as_bytes());
-    save("regtest", [16, 0, 0, 0], &regtest);
+    save("main-hex", [MAIN, 0, 0, 0], lines.join("\r\n").as_bytes());
+    save("regtest", [MEND, 0, 0, 0], &regtest);
     save(
-        "regtest-obfuscated-after-3",
-        [16 | 2 | 8, 0, 3, 15],
+        "regtest-after-1",
+        [MEND | OBFUSCATE | AFTER, 0, 1, 0],
         &regtest,
     );
-    save(
-        "regtest-payments",
-        [16 | 1, 0, 0, 0],
-        &framed(Network::Regtest, &first[168..183]),
-    );
+    save("regtest-payments", [MEND, 0, 0, 0], &payments);
 }
 
 fn framed(network: Network, blocks: &[Vec<u8>]) -> Vec<u8> {

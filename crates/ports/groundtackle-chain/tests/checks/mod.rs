@@ -274,11 +274,12 @@ const AFTER: u8 = 1 << 3;
 const MEND: u8 = 1 << 4;
 const SPLIT: u8 = 1 << 5;
 const MAIN: u8 = 1 << 6;
+const FORGET: u8 = 1 << 7;
 
 /// Files of blocks: four bytes that say how to read them, and the files.
 ///
-/// The bytes are flags, the last height, the number of the block to begin after, and the
-/// obfuscation key or where to split the bytes into two files.
+/// The bytes are flags, the last height, the number of the block to begin after (whose bytes are
+/// left out if [`FORGET`]), and the obfuscation key or where to split the blocks into two files.
 pub fn block_files(bytes: &[u8]) {
     let Some((&[flags, to, after, last], content)) = bytes.split_first_chunk() else {
         return;
@@ -300,20 +301,29 @@ pub fn block_files(bytes: &[u8]) {
     config.to = has(UP_TO).then_some(to.into());
     if has(AFTER)
         && let Some(frame) = frames(&content).into_iter().nth(after.into())
-        && let Some(header) = content[frame].first_chunk()
+        && let Some(header) = content[frame.clone()].first_chunk()
     {
         config.after = Some(StartAfter {
             height: after.into(),
             hash: BlockHeader::from_bytes(header).hash(),
             previous_times: (1..=u32::from(last) % 16).collect(),
         });
+        if has(FORGET) {
+            content.drain(..frame.end);
+        }
     }
 
     let folder = tempfile::tempdir().unwrap();
     let mut files = vec![content];
     if has(SPLIT) {
-        let middle = files[0].len() * usize::from(last) / 256;
-        let second = files[0].split_off(middle);
+        let content = &mut files[0];
+        let middle = content.len() * usize::from(last) / 256;
+        let ends = frames(content).into_iter().map(|frame| frame.end);
+        let second = content.split_off(
+            ends.take_while(|end| *end <= middle)
+                .last()
+                .unwrap_or(middle),
+        );
         files.push(second);
     }
     let key = if has(OBFUSCATE) {
