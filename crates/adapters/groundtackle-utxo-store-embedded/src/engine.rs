@@ -1,6 +1,6 @@
 //! The engine's keyspaces, and the file that says what lies there.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -200,35 +200,42 @@ impl Engine {
             let detail = format!("the data in its folder {DATA_DIRECTORY} are missing or cut");
             corrupt(path.display().to_string(), detail)
         };
-        let header = Header::read(path)?;
+        let mut header = Header::read(path)?.filter(|header| header.ready);
+        let mut creating = None;
+        if header.is_none() {
+            if !config.create {
+                return Err(Error::NotFound {
+                    store: path.display().to_string(),
+                });
+            }
+            fs::create_dir_all(path).map_err(io("create the folder"))?;
+            // Held until the store is ready, or another process would take it for remains.
+            creating = Some(lock(path)?);
+            header = Header::read(path)?;
+        }
         let ready = header.as_ref().is_some_and(|header| header.ready);
         // The engine would begin anew without a word.
         if ready && !data.join(ENGINE_MARKER).is_file() {
             return Err(lost());
         }
         let fixed = match header {
-            Some(header) => {
-                if header.fixed.unspendable != wanted.unspendable {
+            Some(Header { ready: true, fixed }) => {
+                if fixed.unspendable != wanted.unspendable {
                     return Err(Error::invalid_request(format!(
                         "{} was created with the rule {:?} of what can't be spent, and {:?} is configured; they must agree",
                         path.display(),
-                        header.fixed.unspendable,
+                        fixed.unspendable,
                         wanted.unspendable
                     )));
                 }
-                header.fixed
+                fixed
             }
-            None if !config.create => {
-                return Err(Error::NotFound {
-                    store: path.display().to_string(),
-                });
-            }
-            None => {
-                fs::create_dir_all(path).map_err(io("create the folder"))?;
-                // A creation that a crash or a full disk cut off may have left the header's draft.
-                if fs::read_dir(path)
-                    .map_err(io("list the folder"))?
-                    .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == FORMAT_DRAFT))
+            header => {
+                // A creation that was cut off may have left the header's draft.
+                if header.is_none()
+                    && fs::read_dir(path)
+                        .map_err(io("list the folder"))?
+                        .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == FORMAT_DRAFT))
                 {
                     return Err(Error::invalid_request(format!(
                         "{} holds something else than an embedded store; name an empty or a new folder",
@@ -241,7 +248,14 @@ impl Engine {
                 }
                 .write(path)
                 .map_err(io("write the header"))?;
-                wanted
+                // The engine does not go on with its own creation either. Nothing in there was
+                // ever acknowledged.
+                match fs::remove_dir_all(&data) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(io("remove what a creation left")(error));
+                    }
+                    _ => wanted,
+                }
             }
         };
         // On a damaged folder the engine may panic rather than answer.
@@ -269,6 +283,7 @@ impl Engine {
         Header { ready: true, fixed }
             .write_if_changed(path)
             .map_err(io("write the header"))?;
+        drop(creating);
         Ok((engine, fixed))
     }
 
@@ -414,6 +429,19 @@ impl Engine {
     pub(crate) fn free_bytes(&self) -> Result<u64> {
         fs4::available_space(&self.path)
             .map_err(|error| io_error(&self.path, "ask for free space", false, error))
+    }
+}
+
+/// Locks the store's folder itself, as long as the file is open.
+fn lock(path: &Path) -> Result<File> {
+    let failed = |error| io_error(path, "lock the folder", false, error);
+    let folder = File::open(path).map_err(failed)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse {
+            store: path.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

@@ -10,7 +10,7 @@ use groundtackle_utxo_store::{
     Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain, MaintenanceStore,
     MinedIn, NewRecord, NewTransaction, OutPoint, Outcome, OutputView, Page, Pruned, Reassignment,
     Record, RecordOutput, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan,
-    SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, Verdict,
+    SpendOptions, SpendStore, SpentBy, Tip, Txid, UnminedTransaction, Verdict,
 };
 
 use crate::chain;
@@ -556,6 +556,12 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
         } else {
             Err(Verdict::AlreadyExists { txid }.into())
         };
+    }
+    // Without a record it was pruned, and what it spent is spent for good.
+    for (vin, outpoint) in (0..).zip(&inputs) {
+        if rules::holds(draft, SpentBy { txid, vin }, *outpoint)? {
+            return Err(Verdict::Pruned { txid }.into());
+        }
     }
     if head.conflicting {
         rules::tell_parents(draft, txid, &inputs, true)?;

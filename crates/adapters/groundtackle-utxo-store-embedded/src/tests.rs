@@ -468,10 +468,37 @@ async fn a_store_that_was_being_created_is_created() {
         matches!(error, Error::Corrupt { .. }),
         "a store that was ready lost its data: {error:?}"
     );
-    fs::write(&header, text.replace("ready", "creating")).unwrap();
-    let store = EmbeddedUtxoStore::open(&path, config()).unwrap();
-    assert_eq!(store.tip().await.unwrap(), None);
-    assert_eq!(fs::read_to_string(&header).unwrap(), text);
+    // Killed after each file that the engine makes, in its order; the last one has all but `ready`.
+    let engine = ["", "lock", "keyspaces/0", "0.jnl", "version"];
+    for made in 0..=engine.len() {
+        fs::write(&header, text.replace("ready", "creating")).unwrap();
+        fs::remove_dir_all(path.join("data")).ok();
+        for name in &engine[..made] {
+            let made = path.join("data").join(name);
+            match *name {
+                "" | "keyspaces/0" => fs::create_dir_all(made).unwrap(),
+                _ => drop(fs::File::create_new(made).unwrap()),
+            }
+        }
+        let error = EmbeddedUtxoStore::open(&path, config().with_create(false)).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+        let store = EmbeddedUtxoStore::open(&path, config()).unwrap();
+        assert_eq!(store.tip().await.unwrap(), None);
+        assert_eq!(fs::read_to_string(&header).unwrap(), text);
+        let error = EmbeddedUtxoStore::open(&path, config()).unwrap_err();
+        assert!(matches!(error, Error::InUse { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_being_created_is_in_use() {
+    let folder = TempDir::new().unwrap();
+    let creating = fs::File::open(folder.path()).unwrap();
+    creating.lock().unwrap();
+    let error = EmbeddedUtxoStore::open(folder.path(), config()).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error:?}");
+    drop(creating);
+    EmbeddedUtxoStore::open(folder.path(), config()).unwrap();
 }
 
 #[tokio::test]

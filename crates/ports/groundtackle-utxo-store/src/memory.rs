@@ -466,6 +466,10 @@ impl State {
                 Err(Verdict::AlreadyExists { txid })
             };
         }
+        // Without a record it was pruned, and what it spent is spent for good.
+        if self.holds_any(&record) {
+            return Err(Verdict::Pruned { txid });
+        }
         if record.conflicting {
             self.tell_parents(&record, true);
         }

@@ -55,8 +55,9 @@ pub trait SpendStore: Debug + Send + Sync + 'static {
     /// [`Applied::Before`]; another one with that identifier is `AlreadyExists`.
     /// **Cancel safety**: a dropped call leaves each record created or not; repeat it.
     ///
-    /// Verdicts: `AlreadyExists`, `InvalidTransaction` (not a coinbase, a coinbase as conflicting,
-    /// indexes not ascending, an unspendable output in a seed, an amount above 21 million coins).
+    /// Verdicts: `AlreadyExists`, `Pruned` (as conflicting), `InvalidTransaction` (not a coinbase, a
+    /// coinbase as conflicting, indexes not ascending, an unspendable output in a seed, an amount
+    /// above 21 million coins).
     ///
     /// # Errors
     /// When the store could not answer.
@@ -213,8 +214,8 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// Verdicts: `NotNext`, or `InBlock` with the first transaction refused: an output missing,
     /// spent by another (mark that one conflicting and unspend it: blocks come first, the caller
     /// decides), frozen, immature, `Unconfirmed`; the transaction `Conflicting`, or
-    /// `AlreadyExists` on the longest chain; `InvalidTransaction` (a coinbase that is not first, or
-    /// the first that is none).
+    /// `AlreadyExists` on the longest chain, or `Pruned`; `InvalidTransaction` (a coinbase that is
+    /// not first, or the first that is none).
     ///
     /// # Errors
     /// When the store could not answer.

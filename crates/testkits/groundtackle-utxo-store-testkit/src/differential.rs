@@ -62,6 +62,9 @@ pub enum Item {
     },
     /// One that occurred before.
     Known(Pick),
+    /// One that was pruned, if there is one of which a parent is left; otherwise one that was
+    /// refused or removed.
+    Gone(Pick),
 }
 
 /// By what a step's spends are judged.
@@ -462,7 +465,7 @@ impl World {
         &mut self,
         items: &[Item],
         mut free: Vec<OutPoint>,
-        fit: impl Fn(&Record) -> bool,
+        fit: impl Fn(&Transaction, Option<&Record>) -> bool,
     ) -> Vec<Transaction> {
         let mut batch = Vec::new();
         for item in items {
@@ -486,11 +489,19 @@ impl World {
                     self.known.push(tx.clone());
                     tx
                 }
-                Item::Known(pick) => {
-                    let fitting = self.txids(&fit);
-                    let any: Vec<_> = self.known.iter().map(|tx| tx.txid).collect();
+                Item::Known(pick) | Item::Gone(pick) => {
+                    let any: Vec<_> = self.known.iter().collect();
+                    let mut fitting = any.clone();
+                    if matches!(item, Item::Gone(_)) {
+                        fitting.retain(|tx| !self.records.contains_key(&tx.txid));
+                        if fitting.iter().any(|tx| self.holds(tx)) {
+                            fitting.retain(|tx| self.holds(tx));
+                        }
+                    } else {
+                        fitting.retain(|tx| fit(tx, self.records.get(&tx.txid)));
+                    }
                     match pick.among(&fitting, &any) {
-                        Some(txid) => self.tx(txid).clone(),
+                        Some(tx) => tx.clone(),
                         None => continue,
                     }
                 }
@@ -499,6 +510,15 @@ impl World {
             batch.push(tx);
         }
         batch
+    }
+
+    /// Whether an output on record names the transaction as its spender.
+    fn holds(&self, tx: &Transaction) -> bool {
+        tx.inputs.iter().any(|input| {
+            let parent = self.records.get(&input.txid);
+            let mut outputs = parent.into_iter().flat_map(|parent| &parent.outputs);
+            outputs.any(|output| output.spent_by.is_some_and(|by| by.txid == tx.txid))
+        })
     }
 
     fn tx(&self, txid: Txid) -> &Transaction {
@@ -604,7 +624,7 @@ impl World {
                         && !record.conflicting
                         && self.ripe(record, rules)
                 });
-                let transactions = self.transactions(items, free, |record| !record.coinbase);
+                let transactions = self.transactions(items, free, |tx, _| !tx.coinbase);
                 let new = |tx: Transaction| NewTransaction {
                     expected: self.expected(&tx, *expected),
                     fee_sat: fee.map(u64::from),
@@ -616,9 +636,9 @@ impl World {
             Step::CreateCoinbase { tx, block, on } => {
                 let (hash, height) = self.pick_block(*block);
                 let known = match tx {
-                    Item::Known(_) => {
+                    Item::Known(_) | Item::Gone(_) => {
                         let known = std::slice::from_ref(tx);
-                        self.transactions(known, vec![], |record| record.coinbase)
+                        self.transactions(known, vec![], |tx, _| tx.coinbase)
                     }
                     Item::New { .. } => vec![],
                 };
@@ -658,7 +678,7 @@ impl World {
                     fee_sat: Some(3),
                     unmined_since: 0,
                 };
-                let transactions = self.transactions(items, any, |record| !record.coinbase);
+                let transactions = self.transactions(items, any, |tx, _| !tx.coinbase);
                 let mut records: Vec<_> = transactions.into_iter().map(lost).collect();
                 let height = self.height(*since);
                 for record in &mut records {
@@ -729,7 +749,8 @@ impl World {
                         && record.unmined_since.is_none()
                         && self.ripe(record, &Rules::USUAL)
                 });
-                let mut transactions = self.transactions(items, free, unmined);
+                let mut transactions =
+                    self.transactions(items, free, |_, record| record.is_some_and(unmined));
                 if *whole {
                     let txids: Vec<_> = transactions.iter().map(|tx| tx.txid).collect();
                     transactions = self.with_ancestors(&txids);
@@ -974,10 +995,9 @@ impl Differential {
                 call.apply(&**subject).await;
             }
         }
-        let mut expected = State::of(&model, &[]).await;
         let txids: Vec<_> = world.known.iter().map(|tx| tx.txid).collect();
-        expected.records = State::of(&model, &txids).await.records;
-        world.learn(&Call::Recover, &expected);
+        let mut last = State::of(&model, &txids).await;
+        world.learn(&Call::Recover, &last);
         for (number, step) in steps.iter().enumerate() {
             let call = world.resolve(step);
             let at = |backend: &str, what: String| {
@@ -985,7 +1005,7 @@ impl Differential {
             };
             let said = call.apply(&model).await;
             let txids: Vec<_> = world.known.iter().map(|tx| tx.txid).collect();
-            let state = State::of(&model, &txids).await;
+            let state = State::after(&model, &txids, &last).await;
             let outpoints = world.any_output();
             let outputs = all(model.outputs(&outpoints).await);
             for subject in &mut subjects {
@@ -1017,6 +1037,7 @@ impl Differential {
             }
             coverage.steps += 1;
             world.learn(&call, &state);
+            last = state;
         }
         Ok(())
     }
@@ -1059,7 +1080,11 @@ fn fresh() -> impl Strategy<Value = Item> {
 }
 
 fn items(fresh_weight: u32, known_weight: u32) -> impl Strategy<Value = Vec<Item>> {
-    let item = prop_oneof![fresh_weight => fresh(), known_weight => pick().prop_map(Item::Known)];
+    let item = prop_oneof![
+        2 * fresh_weight => fresh(),
+        2 * known_weight => pick().prop_map(Item::Known),
+        1 => pick().prop_map(Item::Gone),
+    ];
     proptest::collection::vec(item, 1..4)
 }
 
@@ -1080,9 +1105,9 @@ fn rules() -> impl Strategy<Value = Rules> {
 
 fn step() -> impl Strategy<Value = Step> {
     let expected = prop_oneof![
-        8 => Just(Expected::Nothing),
-        3 => Just(Expected::Right),
-        1 => Just(Expected::Wrong),
+        20 => Just(Expected::Nothing),
+        6 => Just(Expected::Right),
+        2 => Just(Expected::Wrong),
         1 => Just(Expected::TooMany),
     ];
     let fee = proptest::option::weighted(0.3, any::<u8>());
@@ -1128,7 +1153,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => picks().prop_map(Step::CounterConflicting),
         1 => picks().prop_map(Step::ConflictingChildren),
         2 => (picks(), near()).prop_map(|(txids, ahead)| Step::Preserve { txids, ahead }),
-        4 => (-3..2_i8).prop_map(Step::Prune),
+        6 => (-3..2_i8).prop_map(Step::Prune),
         1 => near().prop_map(Step::Unmined),
         1 => Just(Step::Recover),
         3 => Just(Step::Reopen),

@@ -141,7 +141,8 @@ pub fn all<T>(answer: Result<T>) -> T {
 }
 
 impl Subject {
-    pub(crate) async fn new<H: Harness>(harness: H) -> Self {
+    /// A new store of an adapter.
+    pub async fn of(harness: impl Harness) -> Self {
         Self::open(Arc::new(harness)).await
     }
 

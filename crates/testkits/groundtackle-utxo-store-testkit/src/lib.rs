@@ -180,7 +180,7 @@ pub fn run<H: Harness>(harness: H, name: &str) {
     let case = CASES.iter().find(|case| case.name == name);
     let case = case.unwrap_or_else(|| panic!("there is no case {name}"));
     runtime().block_on(async {
-        let subject = Subject::new(harness).await;
+        let subject = Subject::of(harness).await;
         match case.need.iter().try_for_each(|need| need(&subject)) {
             Ok(()) => (case.run)(subject).await,
             Err(reason) => skipped(name, reason),

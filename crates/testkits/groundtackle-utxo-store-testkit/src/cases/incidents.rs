@@ -244,6 +244,12 @@ pub(crate) async fn unspend_touches_nothing_else(store: Subject) {
         };
         assert_eq!(store.whole_record(txid).await, expected);
     }
+
+    // What it held once is another's now.
+    all(store.set_locked(&[coins[1].txid], false).await);
+    let next = store.accept(spender(5, coins[1])).await;
+    assert_eq!(one(store.unspend(&[loser.txid]).await), BEFORE);
+    assert_eq!(store.slot(coins[1]).await, spent(&next, 0));
 }
 
 /// "A parent was pruned while an unmined spender still named it; a replayed child re-entered as
@@ -424,11 +430,10 @@ pub(crate) async fn bounded_pressure(store: Subject) {
     }
     let attempts: u32 = tasks.join_all().await.into_iter().sum();
     let refused = backend.refused();
-    println!("{attempts} attempts of {TASKS} callers, {refused} calls refused");
-    let (in_flight, batch_items) = bounded.limits();
+    // Halving gets there in a few steps, and growing again asks for too much now and then.
     assert!(
-        in_flight <= 8 && batch_items <= 128,
-        "{in_flight}, {batch_items}"
+        refused < 8 * TASKS as u64,
+        "{attempts} attempts of {TASKS} callers, {refused} calls refused"
     );
     for part in coins.chunks(1_000) {
         for view in all(store.outputs(part).await) {

@@ -1,0 +1,97 @@
+//! Two whole blocks of main net, with every coin they spend, connect and disconnect.
+//!
+//! The fixtures are those of `groundtackle-chain`; they are too large for a published crate, and so
+//! this file is not in it.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a fixture that is not as it should be ends the test"
+)]
+
+use std::io::Read;
+use std::path::Path;
+
+use async_trait::async_trait;
+use groundtackle_chain::{DecodeOptions, decode_block};
+use groundtackle_utxo_store::{ChainBlock, Coin, MemoryUtxoStore, OutPoint, Result, Script, TxOut};
+use groundtackle_utxo_store_testkit::{Harness, Subject, check_full_block};
+
+struct MemoryHarness;
+
+#[async_trait]
+impl Harness for MemoryHarness {
+    type Store = MemoryUtxoStore;
+    type Place = ();
+
+    async fn place(&self) {}
+
+    async fn open(&self, _place: &()) -> Result<MemoryUtxoStore> {
+        Ok(MemoryUtxoStore::new())
+    }
+}
+
+fn read(block: u32, name: &str) -> Vec<u8> {
+    let data = "../../ports/groundtackle-chain/tests/data/full-blocks";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(data);
+    let file = std::fs::File::open(path.join(format!("{block}/{name}"))).unwrap();
+    let mut bytes = Vec::new();
+    ruzstd::decoding::StreamingDecoder::new(file)
+        .unwrap()
+        .read_to_end(&mut bytes)
+        .unwrap();
+    bytes
+}
+
+/// A block, and what its inputs spend in the block's order. The coins are JSON: a list with an
+/// object for each input but the coinbase's.
+fn load(height: u32) -> (ChainBlock, Vec<Coin>) {
+    let block = decode_block(&read(height, "raw.zst"), &DecodeOptions::default()).unwrap();
+    let coins: Vec<serde_json::Value> =
+        serde_json::from_slice(&read(height, "spent_utxos.zst")).unwrap();
+    let inputs: Vec<OutPoint> = block
+        .transactions
+        .iter()
+        .flat_map(|tx| tx.inputs.iter().copied())
+        .collect();
+    assert_eq!(coins.len(), inputs.len());
+    let coin = |(outpoint, coin): (OutPoint, &serde_json::Value)| Coin {
+        outpoint,
+        output: TxOut {
+            value_sat: coin["txout"]["value"].as_u64().unwrap(),
+            script: script(coin["txout"]["script_pubkey"].as_str().unwrap()),
+        },
+        height: coin["creation_height"].as_u64().unwrap() as u32,
+        coinbase: coin["is_coinbase"].as_bool().unwrap(),
+    };
+    let spent = inputs.into_iter().zip(&coins).map(coin).collect();
+    let block = ChainBlock {
+        height,
+        hash: block.hash,
+        previous: block.header.previous,
+        median_time_past: block.header.time,
+        transactions: block.transactions,
+        coinbase_may_overwrite: false,
+    };
+    (block, spent)
+}
+
+fn script(hex: &str) -> Script {
+    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+    bytes.into()
+}
+
+#[tokio::test]
+async fn a_block_of_20817_inputs_comes_and_goes() {
+    let (block, spent) = load(367_891);
+    assert_eq!(spent.len(), 20_817);
+    check_full_block(&Subject::of(MemoryHarness).await, &block, &spent).await;
+}
+
+#[tokio::test]
+async fn a_block_of_7972_inputs_comes_and_goes() {
+    let (block, spent) = load(866_342);
+    assert_eq!(spent.len(), 7_972);
+    check_full_block(&Subject::of(MemoryHarness).await, &block, &spent).await;
+}
