@@ -9,11 +9,13 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::{Block, Transaction, hex::FromHex};
 use groundtackle_chain::codec::{write_coin, write_script};
 use groundtackle_chain::{
-    BlockFiles, BlockFilesConfig, BlockSource, BlockUndo, Network, OutPoint, Script, StoredCoin,
-    TxOut, Txid,
+    BlockFiles, BlockFilesConfig, BlockHash, BlockSource, BlockUndo, ChainBlock, Network, OutPoint,
+    Script, StoredCoin, TxOut, Txid,
 };
 use groundtackle_core::ByteSize;
-use groundtackle_utxo_store::{AlertStore, BlockStore, NewRecord, SpendStore};
+use groundtackle_utxo_store::{
+    AlertStore, BlockStore, NewRecord, NewTransaction, SpendOptions, SpendStore,
+};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig, fuzzing};
 
 const MAX_SEED_BYTES: usize = 32 << 10;
@@ -76,6 +78,15 @@ fn main() {
         save("undo", format!("866342-{count}-transactions"), &undo);
     }
 
+    // A version stands after every height but 0.
+    let at = |height| StoredCoin {
+        height,
+        ..coins[0].clone()
+    };
+    let transactions = vec![vec![at(0), at(1)], vec![at(i32::MAX as u32)]];
+    let undo = BlockUndo { transactions }.encode().unwrap();
+    save("undo", "heights", &undo);
+
     // One of each length and beginning.
     let mut kinds: BTreeMap<_, &StoredCoin> = BTreeMap::new();
     for coin in &coins {
@@ -101,8 +112,59 @@ fn main() {
         save("script", format!("compact-key-{number}"), &short);
     }
 
+    save_refused(&deserialize(&first[170]).unwrap());
     save_block_files(&first);
     save_records(&first);
+}
+
+// What is refused, each for one reason.
+fn save_refused(real: &Block) {
+    let transaction = |name: &str, change: &dyn Fn(&mut Transaction)| {
+        let mut tx = real.txdata[1].clone();
+        change(&mut tx);
+        save("transaction", format!("refused-{name}"), &serialize(&tx));
+    };
+    transaction("no-inputs", &|tx| tx.input.clear());
+    transaction("null-input", &|tx| {
+        tx.input.push(real.txdata[0].input[0].clone());
+    });
+    transaction("amount", &|tx| tx.output[1].value = bitcoin::Amount::MAX);
+    transaction("sum", &|tx| {
+        let max = bitcoin::Amount::MAX_MONEY;
+        tx.output.iter_mut().for_each(|output| output.value = max);
+    });
+    let plain = serialize(&real.txdata[1]);
+    let (version, body) = plain.split_at(4);
+    let (body, lock_time) = body.split_at(body.len() - 4);
+    for (name, parts) in [
+        (
+            "superfluous-witness",
+            [version, &[0, 1], body, &[0], lock_time],
+        ),
+        ("unknown-flag", [version, &[0, 2], body, &[1, 0], lock_time]),
+        (
+            "long-count",
+            [version, &[0xfd, 1, 0], &body[1..], &[], lock_time],
+        ),
+        ("trailing-byte", [version, body, lock_time, &[0], &[]]),
+        ("cut", [version, body, &[], &[], &[]]),
+    ] {
+        save("transaction", format!("refused-{name}"), &parts.concat());
+    }
+
+    let block = |name: &str, change: &dyn Fn(&mut Block)| {
+        let mut block = real.clone();
+        change(&mut block);
+        save("block", format!("refused-{name}"), &serialize(&block));
+    };
+    block("repeated", &|block| {
+        block.txdata.extend(real.txdata.clone())
+    });
+    block("two-coinbases", &|block| {
+        block.txdata[1] = real.txdata[0].clone()
+    });
+    block("no-coinbase", &|block| drop(block.txdata.remove(0)));
+    block("no-transactions", &|block| block.txdata.clear());
 }
 
 const TOLERATE: u8 = 1;
@@ -177,11 +239,31 @@ fn save_records(first: &[Vec<u8>]) {
         let mut source = BlockFiles::open(vec![blocks], BlockFilesConfig::default())
             .await
             .unwrap();
-        let mut coinbases = Vec::new();
+        let mut connected: Vec<ChainBlock> = Vec::new();
         while let Some(block) = source.next_block().await.unwrap() {
-            coinbases.push(block.transactions[0].txid);
+            // Half of them come first by themselves.
+            for tx in block.transactions.iter().skip(1).step_by(2) {
+                let mut new = NewTransaction::from(tx.clone());
+                new.fee_sat = (block.height % 2 == 0).then_some(1);
+                let options = SpendOptions::at(block.height);
+                let outcomes = store.spend_and_create(&[new], &options).await.unwrap();
+                for outcome in outcomes {
+                    outcome.unwrap();
+                }
+            }
             store.connect_block(&block).await.unwrap().unwrap();
+            connected.push(block);
         }
+        // As main net's two exceptions to BIP 30 do, this one replaces an unspent coinbase.
+        let mut replacing = connected[183].clone();
+        replacing.height += 1;
+        replacing.previous = replacing.hash;
+        replacing.hash = BlockHash::from_bytes([4; 32]);
+        replacing.transactions = vec![connected[30].transactions[0].clone()];
+        replacing.coinbase_may_overwrite = true;
+        store.connect_block(&replacing).await.unwrap().unwrap();
+
+        let coinbases: Vec<Txid> = connected.iter().map(|b| b.transactions[0].txid).collect();
         let frozen = [
             OutPoint::new(coinbases[20], 0),
             OutPoint::new(coinbases[21], 0),
