@@ -83,6 +83,11 @@ fn main() {
         height,
         ..coins[0].clone()
     };
+    for height in [0, 1] {
+        let mut bytes = Vec::new();
+        write_coin(&mut bytes, &at(height)).unwrap();
+        save("coin", format!("height-{height}"), &bytes);
+    }
     let transactions = vec![vec![at(0), at(1)], vec![at(i32::MAX as u32)]];
     let undo = BlockUndo { transactions }.encode().unwrap();
     save("undo", "heights", &undo);
