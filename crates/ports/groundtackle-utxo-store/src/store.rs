@@ -304,7 +304,7 @@ pub trait ConflictStore: Debug + Send + Sync + 'static {
     /// **Atomicity**: per item the whole cascade. **Idempotency**: yes. **Cancel safety**: each
     /// done or undone, if need be by [`recover`](MaintenanceStore::recover).
     ///
-    /// Verdicts: `UnknownTransaction`, `MinedOnLongestChain` (it or a descendant).
+    /// Verdicts: `UnknownTransaction`, `MinedOnLongestChain` (it or a descendant, a pruned one too).
     ///
     /// # Errors
     /// When the store could not answer.
@@ -335,7 +335,8 @@ pub trait ConflictStore: Debug + Send + Sync + 'static {
     /// When the store could not answer.
     async fn counter_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>>;
 
-    /// Conflicting transactions that name an output of the transaction, ascending.
+    /// Conflicting transactions that name an output of the transaction, ascending: those that were
+    /// created or marked as conflicting while it was on record.
     ///
     /// **Atomicity**: as [`records`](SpendStore::records). **Idempotency**, **cancel safety**: a
     /// read.
@@ -351,7 +352,8 @@ pub trait ConflictStore: Debug + Send + Sync + 'static {
 #[async_trait]
 pub trait RetentionStore: Debug + Send + Sync + 'static {
     /// Lists transactions that no block of the longest chain holds, ascending by identifier;
-    /// with `older_than` only those unmined since a height below it. At most `limit` a page.
+    /// with `older_than` only those unmined since a height below it. At most `limit` a page, and at
+    /// least one.
     ///
     /// **Atomicity**: a page is of one moment; pages need not be. What is unmined from the first
     /// page to the last is listed once. **Idempotency**, **cancel safety**: a read.
@@ -387,7 +389,8 @@ pub trait RetentionStore: Debug + Send + Sync + 'static {
     /// **Idempotency**: yes; counts are of this call. **Cancel safety**: repeat it.
     ///
     /// # Errors
-    /// When the store could not answer; `InvalidRequest` for a horizon above the tip.
+    /// When the store could not answer; `InvalidRequest` for a horizon above the tip. Without a tip
+    /// there is nothing to prune.
     async fn prune(&self, horizon: u32) -> Result<Pruned>;
 }
 
@@ -422,7 +425,7 @@ pub trait SetScan: Debug + Send + Sync {
     /// How many partitions the set has; at least one.
     fn partitions(&self) -> u32;
 
-    /// Reads the next coins of a partition, at most `limit`. Begin with `None`; `next` resumes, in
+    /// Reads the next coins of a partition, at most `limit` and at least one. Begin with `None`; `next` resumes, in
     /// a later scan too. Together the pages have each coin once. Order: see
     /// [`Capabilities::ordered_scan`]; coins of one transaction are next to each other, in one
     /// partition. An error ends nothing: the same page can be asked for again.

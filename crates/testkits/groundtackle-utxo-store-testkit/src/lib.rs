@@ -118,6 +118,7 @@ macro_rules! __each_case {
             formats::amounts_come_back_exactly,
             formats::a_coin_spent_in_its_own_block_leaves_no_trace,
             formats::indexes_are_ordered_as_numbers if ordered_scan,
+            races::exactly_one_of_many_spenders_wins,
             incidents::first_seen,
             incidents::idempotent_respend,
             incidents::half_open_heights,

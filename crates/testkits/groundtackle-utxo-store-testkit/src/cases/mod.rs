@@ -8,6 +8,7 @@ pub(crate) mod formats;
 pub(crate) mod halves;
 pub(crate) mod incidents;
 pub(crate) mod needs;
+pub(crate) mod races;
 pub(crate) mod retention;
 pub(crate) mod scanning;
 pub(crate) mod spending;

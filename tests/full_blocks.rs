@@ -1,7 +1,5 @@
-//! Two whole blocks of main net, with every coin they spend, connect and disconnect.
-//!
-//! The fixtures are those of `groundtackle-chain`; they are too large for a published crate, and so
-//! this file is not in it.
+//! Two whole blocks of main net, with every coin they spend, connect and disconnect, on each adapter.
+//! The fixtures are those of `groundtackle-chain`; they are too large for a published crate.
 
 #![allow(
     clippy::indexing_slicing,
@@ -15,7 +13,9 @@ use std::path::Path;
 use async_trait::async_trait;
 use groundtackle_chain::{DecodeOptions, decode_block};
 use groundtackle_utxo_store::{ChainBlock, Coin, MemoryUtxoStore, OutPoint, Result, Script, TxOut};
+use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_testkit::{Harness, Subject, check_full_block};
+use tempfile::TempDir;
 
 struct MemoryHarness;
 
@@ -31,8 +31,27 @@ impl Harness for MemoryHarness {
     }
 }
 
+struct EmbeddedHarness;
+
+#[async_trait]
+impl Harness for EmbeddedHarness {
+    type Store = EmbeddedUtxoStore;
+    type Place = TempDir;
+
+    async fn place(&self) -> TempDir {
+        TempDir::new().unwrap()
+    }
+
+    async fn open(&self, place: &TempDir) -> Result<EmbeddedUtxoStore> {
+        EmbeddedUtxoStore::open(
+            place.path().join("store"),
+            EmbeddedUtxoStoreConfig::default(),
+        )
+    }
+}
+
 fn read(block: u32, name: &str) -> Vec<u8> {
-    let data = "../../ports/groundtackle-chain/tests/data/full-blocks";
+    let data = "../crates/ports/groundtackle-chain/tests/data/full-blocks";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(data);
     let file = std::fs::File::open(path.join(format!("{block}/{name}"))).unwrap();
     let mut bytes = Vec::new();
@@ -82,16 +101,19 @@ fn script(hex: &str) -> Script {
     bytes.into()
 }
 
+async fn comes_and_goes(height: u32, inputs: usize) {
+    let (block, spent) = load(height);
+    assert_eq!(spent.len(), inputs);
+    check_full_block(&Subject::of(MemoryHarness).await, &block, &spent).await;
+    check_full_block(&Subject::of(EmbeddedHarness).await, &block, &spent).await;
+}
+
 #[tokio::test]
 async fn a_block_of_20817_inputs_comes_and_goes() {
-    let (block, spent) = load(367_891);
-    assert_eq!(spent.len(), 20_817);
-    check_full_block(&Subject::of(MemoryHarness).await, &block, &spent).await;
+    comes_and_goes(367_891, 20_817).await;
 }
 
 #[tokio::test]
 async fn a_block_of_7972_inputs_comes_and_goes() {
-    let (block, spent) = load(866_342);
-    assert_eq!(spent.len(), 7_972);
-    check_full_block(&Subject::of(MemoryHarness).await, &block, &spent).await;
+    comes_and_goes(866_342, 7_972).await;
 }
