@@ -260,6 +260,8 @@ impl Engine {
             .cache_size(config.cache.bytes())
             .journal_compression(CompressionType::None)
             .max_journaling_size(write_buffer.saturating_mul(2).max(MIN_JOURNAL_BYTES))
+            // While one of two workers compacts, the other one spins: it sends itself the same message.
+            .worker_threads(1)
             .open()
             .map_err(error)?;
         let options = || {
