@@ -3,7 +3,7 @@
 //! Everything is checked and changed here first. Committing writes it as one batch; dropping the
 //! draft leaves the store as it was.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
 use fjall::Snapshot;
@@ -12,13 +12,13 @@ use groundtackle_utxo_store::{
     BlockHash, Coin, OutPoint, RecordOutput, Result, SpentBy, Tip, Txid, Verdict,
 };
 
-use crate::engine::{Change, Engine, Space};
+use crate::engine::{Change, Engine, MAX_VALUE_BYTES, Space};
 use crate::error::{Stop, corrupt};
 use crate::record::{
     BlockUndo, Head, Inputs, TIP_KEY, TipState, block_key, chunk_of, decode_chunk, decode_head,
     decode_inputs, encode_chunk, encode_head, encode_inputs, encode_tip, encode_undo,
     encode_unmined, expiring_key, inputs_apart, inputs_key, number_key, read_number, record_key,
-    undo_key, unmined_key,
+    split_expiring_key, undo_key, unmined_key,
 };
 
 /// Coins from which on it is worth to multiply on all cores.
@@ -32,7 +32,8 @@ pub(crate) struct Draft<'a> {
     records: HashMap<Txid, Cached>,
     /// What happens to the confirmed set: a coin that comes and goes leaves no trace.
     coins: BTreeMap<OutPoint, Delta>,
-    expiring: BTreeSet<(u32, Txid)>,
+    /// Records to look at when pruning to a height.
+    expiring: Vec<(u32, Txid)>,
     /// Changes of small keys.
     raw: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Undo data to write or to remove, and in how many parts the old one lies.
@@ -144,7 +145,7 @@ impl<'a> Draft<'a> {
             tip_changed: false,
             records: HashMap::new(),
             coins: BTreeMap::new(),
-            expiring: BTreeSet::new(),
+            expiring: Vec::new(),
             raw: BTreeMap::new(),
             undo: Vec::new(),
         }
@@ -370,9 +371,9 @@ impl<'a> Draft<'a> {
 
     /// The transaction joins the longest chain: what it spends leaves the set, what it made joins.
     fn confirm(&mut self, txid: Txid, height: u32) -> Result<()> {
-        let mut touched = BTreeSet::from([txid]);
+        let mut touched = vec![txid];
         for (me, outpoint) in self.inputs(txid)? {
-            touched.insert(outpoint.txid);
+            touched.push(outpoint.txid);
             if let Some(coin) = self.held_coin(me, outpoint)? {
                 self.remove_coin(coin);
             }
@@ -387,7 +388,7 @@ impl<'a> Draft<'a> {
             if self.entry(txid)?.is_some_and(|entry| {
                 entry.head.last_chunk > 0 || entry.slots().all(|slot| slot.spent_by.is_some())
             }) {
-                self.expiring.insert((height, txid));
+                self.expiring.push((height, txid));
             }
         }
         Ok(())
@@ -490,7 +491,7 @@ impl<'a> Draft<'a> {
 
     /// Have the pruning look at a record when its horizon comes to `height`.
     pub(crate) fn look_at(&mut self, height: u32, txid: Txid) {
-        self.expiring.insert((height, txid));
+        self.expiring.push((height, txid));
     }
 
     pub(crate) fn looked_at(&mut self, key: Vec<u8>) {
@@ -581,11 +582,7 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        for (height, txid) in &self.expiring {
-            self.raw
-                .entry(expiring_key(*height, txid))
-                .or_insert_with(|| Some(Vec::new()));
-        }
+        self.list_expiring()?;
         for (key, value) in &self.raw {
             match value {
                 Some(value) => change.put_raw(key, value),
@@ -605,6 +602,32 @@ impl<'a> Draft<'a> {
             change.commit(durable)?;
         }
         Ok(self.state)
+    }
+
+    /// Adds lists behind those that a height has.
+    fn list_expiring(&mut self) -> Result<()> {
+        self.expiring.sort_unstable();
+        self.expiring.dedup();
+        for same in self.expiring.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((height, _)) = same.first() else {
+                continue;
+            };
+            let (start, end) = (expiring_key(*height, 0), expiring_key(*height, u32::MAX));
+            let last = self
+                .engine
+                .range(&self.snapshot, Space::Chain, &start, Some(&end))
+                .next_back()
+                .transpose()?;
+            let next = match last {
+                Some((key, _)) => split_expiring_key(&key)?.saturating_add(1),
+                None => 0,
+            };
+            for (number, list) in (next..).zip(same.chunks(MAX_VALUE_BYTES / 32)) {
+                let list: Vec<_> = list.iter().flat_map(|(_, txid)| *txid.as_bytes()).collect();
+                self.raw.insert(expiring_key(*height, number), Some(list));
+            }
+        }
+        Ok(())
     }
 
     fn write_entry(

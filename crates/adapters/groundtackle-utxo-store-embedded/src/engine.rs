@@ -329,7 +329,7 @@ impl Engine {
         space: Space,
         start: &[u8],
         end: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<(Slice, Slice)>> {
+    ) -> impl DoubleEndedIterator<Item = Result<(Slice, Slice)>> {
         let bounds = (
             Bound::Included(start.to_vec()),
             end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.to_vec())),

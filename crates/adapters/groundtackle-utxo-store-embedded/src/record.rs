@@ -6,7 +6,7 @@
 //! | `records` | txid, chunk n as `u32` BE | the slots of outputs 32 n to 32 n + 31 |
 //! | `records` | txid, `ffffffff` | inputs, where there are more than eight |
 //! | `chain` | `u`, txid | unmined since as `u32` BE, 1 if conflicting |
-//! | `chain` | `e`, height as `u32` BE, txid | nothing: look at the record when pruning to that height |
+//! | `chain` | `e`, height as `u32` BE, number as `u32` BE | txids: look at these records when pruning to that height |
 //! | `chain` | `x`, height as `u32` BE, block hash | what taking the block back needs |
 //! | `chain` | `b`, block hash | the block's number as `u32` BE: records name blocks by number |
 //! | `chain` | `n`, number as `u32` BE | the block's hash |
@@ -63,13 +63,33 @@ pub(crate) fn unmined_key(txid: &Txid) -> Vec<u8> {
     [&[UNMINED_KIND], txid.as_bytes().as_slice()].concat()
 }
 
-pub(crate) fn expiring_key(height: u32, txid: &Txid) -> Vec<u8> {
+pub(crate) fn expiring_key(height: u32, number: u32) -> Vec<u8> {
     [
         &[EXPIRING_KIND],
         height.to_be_bytes().as_slice(),
-        txid.as_bytes(),
+        &number.to_be_bytes(),
     ]
     .concat()
+}
+
+/// The number of a list of a height.
+pub(crate) fn split_expiring_key(key: &[u8]) -> Result<u32> {
+    match key.split_last_chunk::<4>() {
+        Some(([EXPIRING_KIND, _, _, _, _], number)) => Ok(u32::from_be_bytes(*number)),
+        _ => Err(bad_key(key)),
+    }
+}
+
+pub(crate) fn read_expiring(value: &[u8]) -> Result<Vec<Txid>> {
+    let (txids, rest) = value.as_chunks::<32>();
+    if rest.is_empty() {
+        Ok(txids.iter().copied().map(Txid::from_bytes).collect())
+    } else {
+        Err(corrupt(
+            "a list of records to prune",
+            "it has another length",
+        ))
+    }
 }
 
 pub(crate) fn undo_key(height: u32, block: &BlockHash) -> Vec<u8> {
@@ -105,17 +125,6 @@ pub(crate) fn split_record_key(key: &[u8]) -> Result<(Txid, Option<u32>)> {
         Txid::from_bytes(*txid),
         (chunk != INPUTS_CHUNK).then_some(chunk),
     ))
-}
-
-/// The height and hash of a key of undo data or of an expiring record.
-pub(crate) fn split_height_key(key: &[u8]) -> Result<(u32, [u8; 32])> {
-    match key {
-        [_, a, b, c, d, hash @ ..] => Ok((
-            u32::from_be_bytes([*a, *b, *c, *d]),
-            hash.try_into().map_err(|_| bad_key(key))?,
-        )),
-        _ => Err(bad_key(key)),
-    }
 }
 
 fn bad_key(key: &[u8]) -> Error {

@@ -20,8 +20,8 @@ use crate::engine::{Engine, Fixed, Space};
 use crate::error::{BACKEND, Stop, corrupt, outcome};
 use crate::record::{
     self, EXPIRING_KIND, Head, Inputs, Mined, TIP_KEY, TipState, UNDO_KIND, UNMINED_KIND, chunk_of,
-    decode_chunk, decode_head, decode_tip, decode_unmined, end_of_height, read_hash, record_key,
-    split_height_key, unmined_key,
+    decode_chunk, decode_head, decode_tip, decode_unmined, end_of_height, read_expiring, read_hash,
+    record_key, unmined_key,
 };
 use crate::rules::{self, Judge, applied, invalid};
 use crate::scan::EmbeddedScan;
@@ -953,25 +953,27 @@ impl Inner {
         self.write(false, |draft| {
             let snapshot = draft.snapshot().clone();
             let end = end_of_height(EXPIRING_KIND, horizon);
-            let keys: Vec<_> = self
+            let (mut records, mut looked_at) = (0, 0);
+            for entry in self
                 .engine
                 .range(&snapshot, Space::Chain, &[EXPIRING_KIND], Some(&end))
-                .take(PRUNE_STEP)
-                .map(|entry| entry.map(|(key, _)| key.to_vec()))
-                .collect::<Result<_>>()?;
-            let more = keys.len() == PRUNE_STEP;
-            let mut records = 0;
-            for key in keys {
-                let txid = Txid::from_bytes(split_height_key(&key)?.1);
-                draft.looked_at(key);
-                if let Some(until) = kept_until(draft, txid, horizon)? {
-                    draft.look_at(until, txid);
-                } else if is_done(draft, txid, horizon)? {
-                    draft.forget(txid)?;
-                    records += 1;
+            {
+                if looked_at >= PRUNE_STEP {
+                    return Ok((records, true));
+                }
+                let (key, value) = entry?;
+                draft.looked_at(key.to_vec());
+                for txid in read_expiring(&value)? {
+                    looked_at += 1;
+                    if let Some(until) = kept_until(draft, txid, horizon)? {
+                        draft.look_at(until, txid);
+                    } else if is_done(draft, txid, horizon)? {
+                        draft.forget(txid)?;
+                        records += 1;
+                    }
                 }
             }
-            Ok((records, more))
+            Ok((records, false))
         })
     }
 
