@@ -68,7 +68,7 @@ pub(crate) fn connect(
                 error @ Stop::Error(_) => error,
             })?;
     }
-    draft.put_undo(block.height, &block.hash, &connecting.undo);
+    draft.put_undo(block.height, &block.hash, connecting.undo);
     draft.set_tip(Some(Tip {
         height: block.height,
         hash: block.hash,
@@ -99,7 +99,7 @@ impl Connecting<'_> {
                 "a block begins with its only coinbase, and all else spends",
             );
         }
-        rules::check_amounts(txid, &tx.outputs)?;
+        rules::check_amounts(txid, rules::amounts(&tx.outputs))?;
         let standing = draft.standing(txid)?;
         if draft
             .entry(txid)?

@@ -95,25 +95,35 @@ impl Value {
 pub(crate) struct Change<'a> {
     engine: &'a Engine,
     batch: OwnedWriteBatch,
+    /// For one value after the other.
+    buffer: Vec<u8>,
 }
 
 impl Change<'_> {
     /// Writes a value over one of `old_parts` parts.
-    pub(crate) fn put(&mut self, space: Space, key: &[u8], value: &[u8], old_parts: u32) {
-        let mut framed = Vec::with_capacity(value.len().min(MAX_VALUE_BYTES) + 1);
+    pub(crate) fn put(
+        &mut self,
+        space: Space,
+        key: &[u8],
+        old_parts: u32,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut value = std::mem::take(&mut self.buffer);
+        value.clear();
+        value.push(HERE);
+        encode(&mut value);
         let mut parts = 0;
-        if value.len() <= MAX_VALUE_BYTES {
-            framed.push(HERE);
-            framed.extend_from_slice(value);
-        } else {
-            for part in value.chunks(MAX_VALUE_BYTES) {
+        if value.len() > MAX_VALUE_BYTES + 1 {
+            for part in value.get(1..).unwrap_or_default().chunks(MAX_VALUE_BYTES) {
                 self.put_raw(&part_key(space, key, parts), part);
                 parts += 1;
             }
-            framed.push(IN_PARTS);
-            write_varint(&mut framed, u64::from(parts));
+            value.clear();
+            value.push(IN_PARTS);
+            write_varint(&mut value, u64::from(parts));
         }
-        self.insert(space, key, framed);
+        self.insert(space, key, &value);
+        self.buffer = value;
         self.remove_parts(space, key, parts, old_parts);
     }
 
@@ -155,10 +165,9 @@ impl Change<'_> {
         }
     }
 
-    fn insert(&mut self, space: Space, key: &[u8], value: impl Into<Slice>) {
-        let value = value.into();
+    fn insert(&mut self, space: Space, key: &[u8], value: &[u8]) {
         #[cfg(feature = "__record")]
-        self.engine.record(space, key, Some(&value));
+        self.engine.record(space, key, Some(value));
         self.batch.insert(self.engine.keyspace(space), key, value);
     }
 
@@ -305,6 +314,7 @@ impl Engine {
         Change {
             engine: self,
             batch: self.database.batch(),
+            buffer: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@ mod config;
 mod draft;
 mod engine;
 mod error;
+mod fast;
 mod record;
 mod rules;
 mod scan;

@@ -9,8 +9,8 @@ use groundtackle_utxo_store::{
     AlertStore, Applied, BlockHash, BlockStore, Capabilities, ChainBlock, ConflictStore, Connected,
     Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain, MaintenanceStore,
     MinedIn, NewRecord, NewTransaction, OutPoint, Outcome, OutputView, Page, Pruned, Reassignment,
-    Record, RecordOutput, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan,
-    SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, Verdict,
+    Record, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan, SpendOptions,
+    SpendStore, Tip, Txid, UnminedTransaction, Verdict,
 };
 
 use crate::chain;
@@ -19,9 +19,9 @@ use crate::draft::{Draft, Entry, Standing, read_inputs};
 use crate::engine::{Engine, Fixed, Space};
 use crate::error::{BACKEND, Stop, corrupt, outcome};
 use crate::record::{
-    self, EXPIRING_KIND, Head, Inputs, Mined, TIP_KEY, TipState, UNDO_KIND, UNMINED_KIND, chunk_of,
-    decode_chunk, decode_head, decode_tip, decode_unmined, end_of_height, read_expiring, read_hash,
-    record_key, unmined_key,
+    self, CompactScript, EXPIRING_KIND, Head, Inputs, Mined, Slot, TIP_KEY, TipState, UNDO_KIND,
+    UNMINED_KIND, chunk_of, decode_chunk, decode_head, decode_tip, decode_unmined, end_of_height,
+    read_expiring, read_hash, record_key, unmined_key,
 };
 use crate::rules::{self, Judge, applied, invalid};
 use crate::scan::EmbeddedScan;
@@ -277,13 +277,13 @@ impl Inner {
         else {
             return Ok(None);
         };
-        let (head, mut outputs) = decode_head(txid, value.bytes())?;
+        let (head, mut slots) = decode_head(txid, value.bytes())?;
         if fields.outputs {
             for chunk in 1..=head.last_chunk {
-                outputs.extend(self.chunk(snapshot, txid, chunk)?);
+                slots.extend(self.chunk(snapshot, txid, chunk)?);
             }
         } else {
-            outputs.clear();
+            slots.clear();
         }
         let inputs = match (fields.inputs, head.inputs) {
             (false, _) => Vec::new(),
@@ -309,6 +309,7 @@ impl Inner {
                 on_longest_chain,
             });
         }
+        let outputs = slots.iter().map(Slot::read).collect::<Result<_>>()?;
         Ok(Some(Record {
             txid: *txid,
             coinbase: head.coinbase,
@@ -326,7 +327,7 @@ impl Inner {
         }))
     }
 
-    fn chunk(&self, snapshot: &Snapshot, txid: &Txid, chunk: u32) -> Result<Vec<RecordOutput>> {
+    fn chunk(&self, snapshot: &Snapshot, txid: &Txid, chunk: u32) -> Result<Vec<Slot>> {
         let value = self
             .engine
             .get(snapshot, Space::Records, &record_key(txid, chunk))?
@@ -373,21 +374,22 @@ impl Inner {
             .binary_search_by_key(&vout, |slot| slot.vout)
             .ok()
             .and_then(|at| slots.get(at));
-        Ok(slot
-            .ok_or(Verdict::MissingOutput { outpoint })
-            .map(|slot| OutputView {
-                outpoint,
-                output: slot.output.clone(),
-                height: head.confirmed_height(),
-                coinbase: head.coinbase,
-                state: slot.state(),
-                locked: head.locked,
-                conflicting: head.conflicting,
-            }))
+        let Some(slot) = slot.map(Slot::read).transpose()? else {
+            return Ok(Err(Verdict::MissingOutput { outpoint }));
+        };
+        Ok(Ok(OutputView {
+            outpoint,
+            state: slot.state(),
+            output: slot.output,
+            height: head.confirmed_height(),
+            coinbase: head.coinbase,
+            locked: head.locked,
+            conflicting: head.conflicting,
+        }))
     }
 }
 
-type Heads = HashMap<Txid, Option<(Head, Vec<RecordOutput>)>>;
+type Heads = HashMap<Txid, Option<(Head, Vec<Slot>)>>;
 
 fn spend_and_create(
     draft: &mut Draft<'_>,
@@ -410,7 +412,7 @@ fn spend_and_create(
     if !expected.is_empty() && expected.len() != tx.inputs.len() {
         return invalid(txid, "the expected outputs are not one per input");
     }
-    rules::check_amounts(txid, &tx.outputs)?;
+    rules::check_amounts(txid, rules::amounts(&tx.outputs))?;
     if let Some(entry) = draft.entry(txid)? {
         // What is not conflicting holds its inputs.
         return if entry.head.conflicting {
@@ -474,7 +476,7 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             }
             let unmined_since = (!place.on_longest_chain).then_some(place.height);
             // A block that some record names has its number for good, so check before giving one.
-            rules::check_amounts(txid, &tx.outputs)?;
+            rules::check_amounts(txid, rules::amounts(&tx.outputs))?;
             let mined_in = vec![mined(draft, place)?];
             (
                 Head {
@@ -509,7 +511,7 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             }];
             let slots = outputs
                 .iter()
-                .map(|(vout, output)| RecordOutput::unspent(*vout, output.clone()));
+                .map(|(vout, output)| Slot::unspent(*vout, output));
             (
                 Head {
                     coinbase: *coinbase,
@@ -537,7 +539,7 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             (head, tx.inputs.clone(), rules::new_slots(rule, tx))
         }
     };
-    rules::check_amounts(txid, slots.iter().map(|slot| &slot.output))?;
+    rules::check_amounts(txid, slots.iter().map(|slot| slot.value_sat))?;
     if let Some(there) = draft.entry(txid)?.map(|entry| entry.head.clone()) {
         let same = there.coinbase == head.coinbase
             && there.conflicting == head.conflicting
@@ -553,8 +555,8 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             && draft
                 .all_slots(txid)?
                 .iter()
-                .map(|slot| (slot.vout, slot.output.value_sat))
-                .eq(slots.iter().map(|slot| (slot.vout, slot.output.value_sat)));
+                .map(|slot| (slot.vout, slot.value_sat))
+                .eq(slots.iter().map(|slot| (slot.vout, slot.value_sat)));
         return if same {
             Ok(Applied::Before)
         } else {
@@ -828,6 +830,7 @@ fn reassign(
         spendable_from,
     } = reassignment;
     let outpoint = *outpoint;
+    let compact = CompactScript::new(script);
     let (_, slot) = draft.slot(outpoint)?;
     if let Some(by) = slot.spent_by {
         return Err(Verdict::AlreadySpent { outpoint, by }.into());
@@ -836,7 +839,7 @@ fn reassign(
         return invalid(outpoint.txid, "the new script can't be spent");
     }
     if !slot.frozen {
-        let same = slot.output.script == *script && slot.spendable_from == Some(*spendable_from);
+        let same = slot.script == compact && slot.spendable_from == Some(*spendable_from);
         return if same {
             Ok(Applied::Before)
         } else {
@@ -845,7 +848,7 @@ fn reassign(
     }
     let coin = draft.coin(outpoint)?;
     if let Some(slot) = draft.slot_mut(outpoint)? {
-        slot.output.script = script.clone();
+        slot.script = compact;
         slot.spendable_from = Some(*spendable_from);
         slot.frozen = false;
     }

@@ -5,8 +5,7 @@ use std::fs;
 use groundtackle_core::ByteSize;
 use groundtackle_utxo_store::{
     BlockHash, BlockStore, ChainBlock, Error, Fields, MaintenanceStore, MinedIn, NewRecord,
-    OutPoint, RecordOutput, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid,
-    UtxoStoreExt,
+    OutPoint, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid, UtxoStoreExt,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -16,7 +15,7 @@ use tempfile::TempDir;
 use crate::config::EmbeddedUtxoStoreConfig;
 use crate::engine::{MAX_VALUE_BYTES, Space};
 use crate::record::{
-    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TipState, Undo, decode_chunk, decode_head,
+    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, Slot, TipState, Undo, decode_chunk, decode_head,
     decode_inputs, decode_tip, decode_undo, encode_chunk, encode_head, encode_inputs, encode_tip,
     encode_undo, record_key, undo_key,
 };
@@ -49,6 +48,12 @@ fn coinbase(number: u8, scripts: Vec<Vec<u8>>) -> NewRecord {
             on_longest_chain: true,
         },
     }
+}
+
+fn sealed(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
 }
 
 fn txid() -> impl Strategy<Value = Txid> {
@@ -86,7 +91,7 @@ fn spent_by() -> impl Strategy<Value = SpentBy> {
     (txid(), any::<u32>()).prop_map(|(txid, vin)| SpentBy { txid, vin })
 }
 
-fn slots(chunk: u32) -> impl Strategy<Value = Vec<RecordOutput>> {
+fn slots(chunk: u32) -> impl Strategy<Value = Vec<Slot>> {
     let money = 0..=groundtackle_chain::model::MAX_MONEY_SAT;
     let slot = (
         money,
@@ -99,12 +104,16 @@ fn slots(chunk: u32) -> impl Strategy<Value = Vec<RecordOutput>> {
         slots
             .into_iter()
             .map(
-                |(offset, (value_sat, script, spent_by, frozen, spendable_from))| RecordOutput {
-                    vout: chunk * CHUNK_OUTPUTS + offset,
-                    output: TxOut { value_sat, script },
-                    spent_by,
-                    frozen,
-                    spendable_from,
+                |(offset, (value_sat, script, spent_by, frozen, spendable_from))| {
+                    let output = TxOut { value_sat, script };
+                    let slot = Slot::unspent(chunk * CHUNK_OUTPUTS + offset, &output);
+                    assert_eq!(slot.output().unwrap(), output);
+                    Slot {
+                        spent_by,
+                        frozen,
+                        spendable_from,
+                        ..slot
+                    }
                 },
             )
             .collect()
@@ -189,15 +198,15 @@ proptest! {
 
     #[test]
     fn records_survive_the_disk(txid in txid(), head in head(), first in slots(0), later in slots(7)) {
-        let (head_again, slots_again) = decode_head(&txid, &encode_head(&txid, &head, &first)).unwrap();
+        let (head_again, slots_again) = decode_head(&txid, &sealed(|out| encode_head(out, &txid, &head, &first))).unwrap();
         prop_assert_eq!(&head_again, &head);
         prop_assert_eq!(slots_again, first);
-        prop_assert_eq!(decode_chunk(&txid, 7, &encode_chunk(&txid, 7, &later)).unwrap(), later);
+        prop_assert_eq!(decode_chunk(&txid, 7, &sealed(|out| encode_chunk(out, &txid, 7, &later))).unwrap(), later);
     }
 
     #[test]
     fn inputs_survive_the_disk(txid in txid(), inputs in outpoints()) {
-        prop_assert_eq!(decode_inputs(&txid, &encode_inputs(&txid, &inputs)).unwrap(), inputs);
+        prop_assert_eq!(decode_inputs(&txid, &sealed(|out| encode_inputs(out, &txid, &inputs))).unwrap(), inputs);
     }
 
     #[test]
@@ -219,12 +228,12 @@ proptest! {
         });
         let undo = BlockUndo { previous, transactions, replaced };
         let key = undo_key(9, &BlockHash::ZERO);
-        prop_assert_eq!(decode_undo(&key, Some(block), &encode_undo(&key, &undo)).unwrap(), undo);
+        prop_assert_eq!(decode_undo(&key, Some(block), &sealed(|out| encode_undo(out, &key, &undo))).unwrap(), undo);
     }
 
     #[test]
     fn a_flipped_bit_is_found(txid in txid(), head in head(), slots in slots(0), at in any::<prop::sample::Index>(), bit in 0..8) {
-        let mut bytes = encode_head(&txid, &head, &slots);
+        let mut bytes = sealed(|out| encode_head(out, &txid, &head, &slots));
         let at = at.index(bytes.len());
         bytes[at] ^= 1_u8 << bit;
         let error = decode_head(&txid, &bytes).unwrap_err();
@@ -235,8 +244,8 @@ proptest! {
     #[test]
     fn a_record_under_another_key_is_found(txid in txid(), other in txid(), head in head(), slots in slots(0)) {
         prop_assume!(txid != other);
-        prop_assert!(decode_head(&other, &encode_head(&txid, &head, &slots)).is_err());
-        prop_assert!(decode_chunk(&txid, 1, &encode_chunk(&txid, 2, &[])).is_err());
+        prop_assert!(decode_head(&other, &sealed(|out| encode_head(out, &txid, &head, &slots))).is_err());
+        prop_assert!(decode_chunk(&txid, 1, &sealed(|out| encode_chunk(out, &txid, 2, &[]))).is_err());
     }
 
     #[test]
@@ -269,7 +278,7 @@ fn the_tip_survives_the_disk() {
         muhash: Some(muhash.clone()),
         next_block: 12,
     };
-    let again = decode_tip(&encode_tip(&state)).unwrap();
+    let again = decode_tip(&sealed(|out| encode_tip(out, &state))).unwrap();
     assert_eq!((again.tip, again.next_block), (Some(tip), 12));
     assert_eq!(again.muhash.unwrap().digest(), muhash.digest());
 }
@@ -290,7 +299,9 @@ async fn a_swapped_record_is_never_believed() {
         .unwrap()
         .unwrap();
     let mut change = engine.change();
-    change.put(Space::Records, &record_key(&one, 0), value.bytes(), 0);
+    change.put(Space::Records, &record_key(&one, 0), 0, |out| {
+        out.extend_from_slice(value.bytes());
+    });
     change.commit(true).unwrap();
     let error = store.records(&[one], Fields::ALL).await.unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
