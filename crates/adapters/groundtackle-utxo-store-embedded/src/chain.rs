@@ -55,6 +55,10 @@ pub(crate) fn connect(
     } else {
         block.transactions.as_slice()
     };
+    draft.read_ahead(transactions.iter().flat_map(|tx| {
+        let parents = tx.inputs.iter().map(|outpoint| outpoint.txid);
+        parents.chain(Some(tx.txid))
+    }))?;
     for (index, tx) in transactions.iter().enumerate() {
         connecting
             .transaction(draft, index == 0, tx)

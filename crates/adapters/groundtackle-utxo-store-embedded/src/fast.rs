@@ -42,17 +42,25 @@ pub(crate) struct TxidHasher {
     factor: u64,
 }
 
+impl TxidHasher {
+    fn mix(&mut self, word: u64) {
+        let mixed = u128::from(self.state ^ word) * u128::from(self.factor);
+        self.state = (mixed >> 64) as u64 ^ mixed as u64;
+    }
+}
+
 impl Hasher for TxidHasher {
     fn write(&mut self, bytes: &[u8]) {
         // Words from both ends: what is ground to begin with zeros ends at random.
-        for word in [bytes.first_chunk(), bytes.last_chunk()]
-            .into_iter()
-            .flatten()
-        {
-            let mixed =
-                u128::from(self.state ^ u64::from_le_bytes(*word)) * u128::from(self.factor);
-            self.state = (mixed >> 64) as u64 ^ mixed as u64;
+        let words = [bytes.first_chunk(), bytes.last_chunk()];
+        for word in words.into_iter().flatten() {
+            self.mix(u64::from_le_bytes(*word));
         }
+    }
+
+    /// The index of an outpoint.
+    fn write_u32(&mut self, number: u32) {
+        self.mix(number.into());
     }
 
     fn write_usize(&mut self, _: usize) {}
