@@ -105,7 +105,7 @@ impl EmbeddedUtxoStore {
     /// Hands every key that is written or deleted from now on to `recorder`; only the first call counts.
     #[cfg(feature = "__record")]
     #[doc(hidden)]
-    pub fn record(&self, recorder: crate::engine::Recorder) {
+    pub fn observe_writes(&self, recorder: crate::engine::Recorder) {
         drop(self.inner.engine.recorder.set(recorder));
     }
 
