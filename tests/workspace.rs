@@ -156,6 +156,33 @@ fn each_crate_lies_in_a_folder_of_its_name() {
     }
 }
 
+/// Outside the tree there is no workspace to inherit from, and no path but the registry's.
+#[test]
+fn each_recipe_can_be_copied_out() {
+    let packages = packages();
+    for Package { name, folder, .. } in packages
+        .iter()
+        .filter(|p| p.folder.starts_with("examples/"))
+    {
+        let folder = root().join(folder);
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        assert!(
+            !manifest.contains("workspace"),
+            "{name} inherits from the workspace"
+        );
+        for line in manifest.lines().filter(|line| line.contains("path = ")) {
+            assert!(
+                line.contains("version = "),
+                "{name} needs more than a path: {line}"
+            );
+        }
+        assert!(
+            folder.join("README.md").is_file(),
+            "{name} lacks a README.md"
+        );
+    }
+}
+
 /// A package on the registry carries only what lies in its own folder.
 #[test]
 fn each_published_crate_carries_its_licences_and_a_readme() {

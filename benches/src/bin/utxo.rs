@@ -226,7 +226,7 @@ async fn record(options: &Options) -> Result<(), BoxError> {
         options.batches_file(),
     )?)));
     let sink = Arc::clone(&file);
-    store.observe_writes(Box::new(move |space, key, value| {
+    store.observe_batches(Box::new(move |space, key, value| {
         let mut file = sink.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = u8::from(space == "chain") | u8::from(value.is_none()) << 1;
         let value = value.unwrap_or_default();

@@ -54,7 +54,7 @@ pub async fn run(url: Option<StoreUrl>, report: Report, interrupt: &mut Interrup
     for (name, bytes) in BLOCKS {
         fs::write(folder.path().join(name), bytes).map_err(write)?;
     }
-    let url = url.unwrap_or_else(|| StoreUrl::Embedded(folder.path().join("store")));
+    let url = url.unwrap_or_else(|| StoreUrl::embedded(folder.path().join("store")));
     let options = SyncOptions {
         blocks: vec![folder.path().to_owned()],
         network: Network::Main,

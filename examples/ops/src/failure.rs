@@ -8,7 +8,7 @@ use groundtackle_chain::{BlockHash, Error as ChainError};
 use groundtackle_utxo_store::{Error as StoreError, Tip, Verdict};
 use thiserror::Error;
 
-use crate::stores::StoreUrl;
+use crate::report::note;
 
 /// The codes of `sysexits.h` where there is one; the table in [`crate::EXIT_CODES`] explains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +39,10 @@ pub enum Failure {
     #[error("interrupted")]
     Interrupted,
     #[error("there is no store at {0}")]
-    NoStore(StoreUrl),
-    #[error("{0} lives as long as one command, so there is nothing in it yet")]
-    Fleeting(StoreUrl),
+    NoStore(String),
     #[error("{url} could not be opened")]
     Open {
-        url: StoreUrl,
+        url: String,
         creating: bool,
         source: StoreError,
     },
@@ -52,6 +50,8 @@ pub enum Failure {
     Store(#[from] StoreError),
     #[error("the next block could not be read")]
     Blocks(#[from] ChainError),
+    #[error("block {height} could not be connected")]
+    Connect { height: u32, source: StoreError },
     #[error("block {height} ({hash}) was refused")]
     Refused {
         height: u32,
@@ -85,7 +85,7 @@ impl Failure {
             Self::No(_) => Exit::No,
             Self::Interrupted => Exit::Interrupted,
             Self::AboveTip { .. } => Exit::Usage,
-            Self::NoStore(_) | Self::Fleeting(_) => Exit::NotFound,
+            Self::NoStore(_) => Exit::NotFound,
             Self::Refused { .. } | Self::NotTakenBack { .. } => Exit::BadData,
             Self::Create { .. } => Exit::CannotCreate,
             Self::System { .. } => Exit::Io,
@@ -97,12 +97,14 @@ impl Failure {
                 ChainError::Io { .. } | ChainError::Source { .. } | ChainError::Stopped => Exit::Io,
                 _ => Exit::BadData,
             },
-            Self::Store(error) => of_store(error),
+            Self::Store(source) | Self::Connect { source, .. } => of_store(source),
             Self::Open {
                 creating, source, ..
-            } => match of_store(source) {
-                Exit::Io if *creating && !is_full(source) => Exit::CannotCreate,
-                exit => exit,
+            } => match source {
+                StoreError::Backend { .. } | StoreError::InvalidRequest { .. } if *creating => {
+                    Exit::CannotCreate
+                }
+                source => of_store(source),
             },
         }
     }
@@ -110,34 +112,40 @@ impl Failure {
     /// What to do next, where the message and its causes don't say it already.
     fn way_out(&self) -> Option<String> {
         Some(match self {
-            Self::NoStore(url) => {
-                format!("check the path, or fill a new store: ops utxo sync --store {url} --blocks PATH")
+            Self::NoStore(url) if url == "memory:" => {
+                "a store in memory ends with the command that filled it: use embedded:PATH".into()
             }
-            Self::Fleeting(_) => {
-                "fill a store first: ops utxo sync --store embedded:PATH --blocks PATH".into()
-            }
-            Self::Open { source: StoreError::Backend { .. }, .. } => {
-                "check the path, its permissions and the disk, then run the same command again".into()
-            }
-            Self::Store(StoreError::Backend { .. }) => {
-                "all that was acknowledged is kept: check the disk, then run the same command again".into()
+            Self::NoStore(url) => format!(
+                "check the path, or fill a new store: ops utxo sync --store {url} --blocks PATH"
+            ),
+            Self::Open {
+                source: StoreError::Backend { .. },
+                ..
+            } => "check the path, its permissions and the disk, then run the same command again"
+                .into(),
+            Self::Store(source) | Self::Connect { source, .. }
+                if matches!(source, StoreError::Backend { .. }) =>
+            {
+                "all that was acknowledged is kept: check the disk, then run the same command again"
+                    .into()
             }
             Self::Blocks(ChainError::WrongNetwork { found, .. }) => {
                 format!("if these are the blocks you want, add --network {found}")
             }
             Self::Blocks(ChainError::BlockTooLarge { .. }) => {
-                "copy the file again, or raise --max-block-size if blocks of that size are right".into()
+                "copy the file again, or raise --max-block-size if blocks may be that large".into()
             }
             Self::Blocks(ChainError::PartialRecord { .. }) => {
-                "the option is --partial-tail; blocks before the record are kept, and sync goes on after them".into()
+                "the option is --partial-tail; a later sync goes on with the rest".into()
             }
-            Self::Refused { height, .. } => {
-                let good = height.saturating_sub(1);
-                format!(
-                    "nothing of the block is kept, all before it is; check where the blocks come from, and \
-                     compare `ops utxo stats` with a node's gettxoutsetinfo at height {good}"
-                )
+            Self::Blocks(ChainError::StartNotFound { .. }) => {
+                "if the chain of these files left that block, go below it: ops utxo rewind".into()
             }
+            Self::Refused { height, .. } => format!(
+                "all before the block is kept; check where the blocks come from, and compare \
+                 `ops utxo stats` with a node's gettxoutsetinfo at height {}",
+                height.saturating_sub(1)
+            ),
             Self::NotTakenBack { .. } => {
                 "sync a new store to that height, or restore one from a backup".into()
             }
@@ -149,16 +157,16 @@ impl Failure {
     /// One line for the error, one for each cause, one for the way out; all to stderr.
     pub fn print(&self) {
         match self {
-            Self::No(_) | Self::Interrupted => eprintln!("{self}"),
-            _ => eprintln!("error: {self}"),
+            Self::No(_) | Self::Interrupted => note(&self.to_string()),
+            _ => note(&format!("error: {self}")),
         }
         let mut cause = self.source();
         while let Some(error) = cause {
-            eprintln!("  because: {error}");
+            note(&format!("  because: {error}"));
             cause = error.source();
         }
         if let Some(way_out) = self.way_out() {
-            eprintln!("  what to do: {way_out}");
+            note(&format!("  what to do: {way_out}"));
         }
     }
 }
@@ -167,12 +175,9 @@ fn of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::InUse { .. } | StoreError::Overloaded { .. } => Exit::TryLater,
         StoreError::NewerFormat { .. } | StoreError::InvalidRequest { .. } => Exit::Unusable,
+        StoreError::NotFound { .. } => Exit::NotFound,
         StoreError::Corrupt { .. } | StoreError::WrongRecord { .. } => Exit::BadData,
         StoreError::GaveUp { source, .. } => of_store(source),
         _ => Exit::Io,
     }
-}
-
-fn is_full(error: &StoreError) -> bool {
-    matches!(error, StoreError::Full { .. })
 }

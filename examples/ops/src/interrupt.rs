@@ -5,6 +5,7 @@ use std::io;
 use tokio::sync::watch;
 
 use crate::failure::{Exit, Failure, Result};
+use crate::report::note;
 
 #[derive(Debug)]
 pub struct Interrupt(watch::Receiver<bool>);
@@ -19,7 +20,7 @@ impl Interrupt {
         let (sender, receiver) = watch::channel(false);
         tokio::spawn(async move {
             signals.next().await;
-            eprintln!("stopping after the current block; once more to stop at once");
+            note("stopping after the current block; once more to stop at once");
             sender.send_replace(true);
             signals.next().await;
             std::process::exit(Exit::Interrupted as i32);

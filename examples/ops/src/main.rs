@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use groundtackle_chain::Network;
 use groundtackle_core::ByteSize;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::failure::{Exit, Result};
 use crate::get::Target;
@@ -33,7 +34,7 @@ Exit codes:
     2  the command line is wrong, or asks for a height that the store does not have
    65  bad data: block files, a block that the store refuses, a damaged store
    66  not found: block files, or a store to read from
-   69  this version can't use the store: a newer one wrote it
+   69  the store can't be used like this: a newer version wrote it, or it was made with other options
    73  the store could not be created
    74  reading or writing failed, a full disk included
    75  the store is in use or overloaded: try again later
@@ -101,7 +102,8 @@ enum Utxo {
 
 #[derive(Debug, Args)]
 struct Store {
-    /// The store: embedded:PATH, or memory: for one that is gone when the command ends.
+    /// The store: embedded:PATH, or memory: for one that is gone when the command ends. Options of
+    /// the adapter may follow: embedded:PATH?durability=block&cache=1GiB.
     #[arg(long = "store", value_name = "URL")]
     url: StoreUrl,
 }
@@ -138,7 +140,9 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no threads to work with\n  because: {error}");
+            report::note(&format!(
+                "error: no threads to work with\n  because: {error}"
+            ));
             return Exit::Io.into();
         }
     };
@@ -191,6 +195,8 @@ fn log() {
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(wanted))
             .with_writer(std::io::stderr)
+            // A call to the store is a span: its end says how long it took.
+            .with_span_events(FmtSpan::CLOSE)
             .init();
     }
 }

@@ -1,9 +1,10 @@
 //! What goes to standard output, and how far the work is.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -41,12 +42,16 @@ impl Report {
     /// For people: on standard output, or on standard error if that is for JSON.
     pub fn text(self, text: &str) -> Result<()> {
         if self.json {
-            writeln!(io::stderr(), "{text}")
-        } else {
-            writeln!(io::stdout(), "{text}")
+            note(text);
+            return Ok(());
         }
-        .map_err(output)
+        writeln!(io::stdout(), "{text}").map_err(output)
     }
+}
+
+/// A line on standard error. Work does not end because nobody can be told.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 pub fn output(source: io::Error) -> Failure {
@@ -69,10 +74,16 @@ impl Progress {
     pub fn new(verb: &'static str, blocks: u64) -> Self {
         let bar = ProgressBar::new(blocks);
         let style = ProgressStyle::with_template(
-            "{wide_bar} {pos}/{len} blocks, {per_sec}, {eta} left, height {msg}",
+            "{wide_bar} {pos}/{len} blocks, {speed} blocks/s, {eta} left, height {msg}",
         );
         if let Ok(style) = style {
-            bar.set_style(style);
+            bar.set_style(style.with_key(
+                "speed",
+                |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    // There is nobody to tell of a failure.
+                    let _ = write!(out, "{:.0}", state.per_sec());
+                },
+            ));
         }
         let now = Instant::now();
         Self {
@@ -84,18 +95,20 @@ impl Progress {
     }
 
     pub fn block(&mut self, height: u32) {
-        self.bar.inc(1);
-        if !self.bar.is_hidden() {
+        let hidden = self.bar.is_hidden();
+        if !hidden {
             self.bar.set_message(height.to_string());
-        } else if self.last_line.elapsed() >= LINE_EVERY {
+        }
+        self.bar.inc(1);
+        if hidden && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            eprintln!(
+            note(&format!(
                 "{} {} of {} blocks, height {height}, {:.0} blocks/s",
                 self.verb,
                 self.bar.position(),
                 self.bar.length().unwrap_or_default(),
                 self.bar.position() as f64 / self.began.elapsed().as_secs_f64(),
-            );
+            ));
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Report, note};
 
 #[derive(Debug)]
 pub struct TakenBack {
@@ -59,7 +59,10 @@ pub async fn take_back(store: &dyn UtxoStore, to: u32, interrupt: &Interrupt) ->
     let result = disconnect(store, to, interrupt, &mut taken).await;
     let flushed = store.flush().await;
     if let (Err(_), Some(tip)) = (&result, taken.tip) {
-        eprintln!("stopped at height {} with block {}", tip.height, tip.hash);
+        note(&format!(
+            "stopped at height {} with block {}",
+            tip.height, tip.hash
+        ));
     }
     result?;
     flushed?;

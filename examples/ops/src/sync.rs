@@ -18,6 +18,10 @@ use crate::rewind;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event {
+    /// The store is open and whole; its tip is at this height.
+    Opened {
+        height: Option<u32>,
+    },
     /// Blocks from `first_height` on will be connected.
     Started {
         first_height: u32,
@@ -51,8 +55,9 @@ struct Summary {
     blocks_per_second: f64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Done {
+    began: Instant,
     blocks: u64,
     transactions: u64,
     spent: u64,
@@ -65,24 +70,31 @@ pub async fn run(
     report: Report,
     interrupt: &mut Interrupt,
 ) -> Result<()> {
-    let mut done = Done::default();
-    let source = open(store, options, report, interrupt).await?;
-    let began = Instant::now();
-    let result = connect(store, source, options, report, interrupt, &mut done).await;
-    // What is connected is kept, however the work ended.
-    let flushed = checkpoint(store, report).await;
-    let tip = match flushed {
-        Ok(tip) => tip,
-        Err(error) => return Err(result.err().unwrap_or(error)),
+    let height = store.tip().await?.map(|tip| tip.height);
+    report.json(&Event::Opened { height })?;
+    let mut done = Done {
+        began: Instant::now(),
+        blocks: 0,
+        transactions: 0,
+        spent: 0,
+        created: 0,
     };
+    let result = connect(store, options, report, interrupt, &mut done).await;
+    let ended = end(store, report, &result, done).await;
+    result.and(ended)
+}
 
+/// Keeps what is connected, however the work ended, and tells of it.
+async fn end(store: &dyn UtxoStore, report: Report, result: &Result<()>, done: Done) -> Result<()> {
+    let tip = checkpoint(store, report).await?;
+    let seconds = done.began.elapsed().as_secs_f64();
     let Done {
         blocks,
         transactions,
         spent,
         created,
+        ..
     } = done;
-    let seconds = began.elapsed().as_secs_f64();
     let summary = Summary {
         height: tip.map(|tip| tip.height),
         bestblock: tip.map(|tip| tip.hash),
@@ -93,25 +105,27 @@ pub async fn run(
         seconds,
         blocks_per_second: blocks as f64 / seconds,
     };
-    report.json(&match &result {
+    report.json(&match result {
         Ok(()) => Event::Synced(summary),
         Err(Failure::Interrupted) => Event::Interrupted(summary),
         Err(_) => Event::Failed(summary),
     })?;
-    report.text(&format!(
-        "{blocks} blocks with {transactions} transactions connected in {seconds:.2} s: {:.0} blocks/s, \
-         {:.0} transactions/s, {spent} outputs spent, {created} created",
-        summary.blocks_per_second,
-        transactions as f64 / seconds,
-    ))?;
-    report.text(&match tip {
-        Some(tip) => format!(
-            "the store ends at height {} with block {}",
-            tip.height, tip.hash
-        ),
-        None => "the store is empty".into(),
+    report.text(&if blocks == 0 {
+        "no block was connected".into()
+    } else {
+        format!(
+            "{blocks} blocks with {transactions} transactions connected in {seconds:.2} s: \
+             {:.0} blocks/s, {:.0} transactions/s, {spent} outputs spent, {created} created",
+            summary.blocks_per_second,
+            transactions as f64 / seconds,
+        )
     })?;
-    result
+    report.text(&match tip {
+        Some(Tip { height, hash, .. }) => {
+            format!("the store ends at height {height} with block {hash}")
+        }
+        None => "the store is empty".into(),
+    })
 }
 
 /// Finds the blocks that follow the store's tip; takes back what has left the chain of most work.
@@ -139,8 +153,8 @@ async fn open(
             (Err(ChainError::StaleStart { fork_height, .. }), Some(from)) => {
                 let blocks = u64::from(from.height.saturating_sub(fork_height));
                 report.text(&format!(
-                    "reorganisation: block {} ({}) left the chain of most work; taking {blocks} blocks back, to \
-                     height {fork_height}",
+                    "reorganisation: block {} ({}) left the chain of most work; \
+                     taking {blocks} blocks back, to height {fork_height}",
                     from.height, from.hash
                 ))?;
                 let to = rewind::take_back(store, fork_height, interrupt).await?.tip;
@@ -153,12 +167,14 @@ async fn open(
 
 async fn connect(
     store: &dyn UtxoStore,
-    mut source: BlockFiles,
     options: &SyncOptions,
     report: Report,
     interrupt: &mut Interrupt,
     done: &mut Done,
 ) -> Result<()> {
+    let mut source = open(store, options, report, interrupt).await?;
+    // The speed is that of connecting.
+    done.began = Instant::now();
     let total = source.remaining_blocks();
     let mut progress = Progress::new("connected", total as u64);
     // Dropping the read is safe; connecting is never dropped.
@@ -169,19 +185,21 @@ async fn connect(
                 blocks: total,
             })?;
         }
+        let (height, hash) = (block.height, block.hash);
         let connected = store
             .connect_block(&block)
-            .await?
+            .await
+            .map_err(|source| Failure::Connect { height, source })?
             .map_err(|source| Failure::Refused {
-                height: block.height,
-                hash: block.hash,
+                height,
+                hash,
                 source,
             })?;
         done.blocks += 1;
         done.transactions += block.transactions.len() as u64;
         done.spent += connected.spent.len() as u64;
         done.created += connected.created_outputs;
-        progress.block(block.height);
+        progress.block(height);
         if done.blocks.is_multiple_of(options.flush_every.get().into()) {
             checkpoint(store, report).await?;
         }

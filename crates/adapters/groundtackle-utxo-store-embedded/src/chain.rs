@@ -337,7 +337,7 @@ fn take_back(
                         .for_each(|entry| *entry = *before),
                     None => head.mined_in.retain(|entry| entry.block != block),
                 }
-                head.unmined_since = *unmined_since;
+                leave_longest_chain(head, *unmined_since);
                 head.fee_sat = *fee_sat;
             })?;
             Ok(false)
@@ -345,7 +345,7 @@ fn take_back(
         Undo::Created => {
             let known = draft.mine(txid, |head| {
                 head.mined_in.retain(|entry| entry.block != block);
-                head.unmined_since = Some(height);
+                leave_longest_chain(head, Some(height));
             })?;
             if known.is_none() {
                 return Ok(false);
@@ -374,7 +374,15 @@ fn take_back(
                 rules::release(draft, txid)?;
                 draft.forget(txid)?;
             }
-            Ok(marked)
+            Ok(marked && head.unmined_since.is_some())
         }
     }
+}
+
+/// Unless `set_mined` has put the transaction into another block of the longest chain meanwhile.
+fn leave_longest_chain(head: &mut Head, unmined_since: Option<u32>) {
+    head.unmined_since = match head.confirmed_height() {
+        Some(_) => None,
+        None => unmined_since,
+    };
 }

@@ -399,18 +399,18 @@ impl<'a> Draft<'a> {
         let after = changed
             .confirmed_height()
             .map_or(Standing::Unmined, Standing::Confirmed);
-        if before != after {
-            if let Standing::Confirmed(height) = before {
-                self.unconfirm(txid, height)?;
-            }
+        if before != after
+            && let Standing::Confirmed(height) = before
+        {
+            self.unconfirm(txid, height)?;
         }
         if let Some(head) = self.head_mut(txid)? {
             *head = changed;
         }
-        if before != after {
-            if let Standing::Confirmed(height) = after {
-                self.confirm(txid, height)?;
-            }
+        if before != after
+            && let Standing::Confirmed(height) = after
+        {
+            self.confirm(txid, height)?;
         }
         Ok(Some(answer))
     }
@@ -666,7 +666,7 @@ impl<'a> Draft<'a> {
                 .next_back()
                 .transpose()?;
             let next = match last {
-                Some((key, _)) => split_expiring_key(&key)?.saturating_add(1),
+                Some((key, _)) => split_expiring_key(&key)?.1.saturating_add(1),
                 None => 0,
             };
             for (number, list) in (next..).zip(same.chunks(MAX_VALUE_BYTES / 32)) {

@@ -1,6 +1,6 @@
 //! The engine's keyspaces, and the file that says what lies there.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,13 +18,16 @@ use groundtackle_utxo_store::{Error, Result, UnspendableRule};
 
 use crate::config::EmbeddedUtxoStoreConfig;
 use crate::error::{corrupt, engine_error, io_error};
-use crate::record::PART_KIND;
+use crate::record::{PART_KIND, TIP_KEY, TipState, encode_tip};
 
 /// The newest format that this version reads and the one that it writes.
 pub(crate) const FORMAT: u32 = 1;
 
 const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_DRAFT: &str = "FORMAT.new";
 const DATA_DIRECTORY: &str = "data";
+/// The file by which the engine knows its folder.
+const ENGINE_MARKER: &str = "version";
 const MAGIC: &str = "groundtackle-utxo-store-embedded";
 
 /// Longer values are kept in parts. A power failure can lose a page of the engine's journal, and the
@@ -201,36 +204,47 @@ impl Engine {
             incremental_digest: config.incremental_digest,
         };
         let data = path.join(DATA_DIRECTORY);
-        let io = |action: &'static str| move |error| io_error(path, action, true, error);
-        let fixed = match Header::read(path)? {
-            Some(header) => {
-                if header.ready && !data.is_dir() {
-                    return Err(corrupt(
-                        path.display().to_string(),
-                        format!("its folder {DATA_DIRECTORY} is missing"),
-                    ));
-                }
-                if header.fixed.unspendable != wanted.unspendable {
-                    return Err(Error::invalid_request(format!(
-                        "{} was created with the rule {:?} of what can't be spent, and {:?} is configured; they must agree",
-                        path.display(),
-                        header.fixed.unspendable,
-                        wanted.unspendable
-                    )));
-                }
-                header.fixed
-            }
-            None if !config.create => {
+        let io = |action: &'static str| move |error| io_error(path, action, false, error);
+        let lost = || {
+            let detail = format!("the data in its folder {DATA_DIRECTORY} are missing or cut");
+            corrupt(path.display().to_string(), detail)
+        };
+        let mut header = Header::read(path)?.filter(|header| header.ready);
+        let mut creating = None;
+        if header.is_none() {
+            if !config.create {
                 return Err(Error::NotFound {
                     store: path.display().to_string(),
                 });
             }
-            None => {
-                fs::create_dir_all(path).map_err(io("create the folder"))?;
-                if fs::read_dir(path)
-                    .map_err(io("list the folder"))?
-                    .next()
-                    .is_some()
+            fs::create_dir_all(path).map_err(io("create the folder"))?;
+            // Held until the store is ready, or another process would take it for remains.
+            creating = Some(lock(path)?);
+            header = Header::read(path)?;
+        }
+        let ready = header.as_ref().is_some_and(|header| header.ready);
+        // The engine would begin anew without a word.
+        if ready && !data.join(ENGINE_MARKER).is_file() {
+            return Err(lost());
+        }
+        let fixed = match header {
+            Some(Header { ready: true, fixed }) => {
+                if fixed.unspendable != wanted.unspendable {
+                    return Err(Error::invalid_request(format!(
+                        "{} was created with the rule {:?} of what can't be spent, and {:?} is configured; they must agree",
+                        path.display(),
+                        fixed.unspendable,
+                        wanted.unspendable
+                    )));
+                }
+                fixed
+            }
+            header => {
+                // A creation that was cut off may have left the header's draft.
+                if header.is_none()
+                    && fs::read_dir(path)
+                        .map_err(io("list the folder"))?
+                        .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == FORMAT_DRAFT))
                 {
                     return Err(Error::invalid_request(format!(
                         "{} holds something else than an embedded store; name an empty or a new folder",
@@ -243,7 +257,14 @@ impl Engine {
                 }
                 .write(path)
                 .map_err(io("write the header"))?;
-                wanted
+                // The engine does not go on with its own creation either. Nothing in there was
+                // ever acknowledged.
+                match fs::remove_dir_all(&data) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(io("remove what a creation left")(error));
+                    }
+                    _ => wanted,
+                }
             }
         };
         // On a damaged folder the engine may panic rather than answer.
@@ -256,14 +277,27 @@ impl Engine {
                 "the engine can't make sense of it",
             ))
         })?;
+        if engine
+            .get(&engine.snapshot(), Space::Chain, TIP_KEY)?
+            .is_none()
+        {
+            if ready {
+                return Err(lost());
+            }
+            let mut change = engine.change();
+            let state = TipState::new(fixed.incremental_digest);
+            change.put(Space::Chain, TIP_KEY, 0, |out| encode_tip(out, &state));
+            change.commit(true)?;
+        }
         Header { ready: true, fixed }
             .write_if_changed(path)
             .map_err(io("write the header"))?;
+        drop(creating);
         Ok((engine, fixed))
     }
 
     fn open_database(path: &Path, data: &Path, config: &EmbeddedUtxoStoreConfig) -> Result<Self> {
-        let error = |error| engine_error(path, "open the store", true, error);
+        let error = |error| engine_error(path, "open the store", false, error);
         let write_buffer = config.write_buffer.bytes().max(MIN_WRITE_BUFFER_BYTES);
         let database = Database::builder(data)
             .cache_size(config.cache.bytes())
@@ -410,6 +444,19 @@ impl Engine {
     }
 }
 
+/// Locks the store's folder itself, as long as the file is open.
+fn lock(path: &Path) -> Result<File> {
+    let failed = |error| io_error(path, "lock the folder", false, error);
+    let folder = File::open(path).map_err(failed)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse {
+            store: path.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
 /// The text file that says what the folder is.
 struct Header {
     /// Whether the engine's folder was made.
@@ -433,7 +480,14 @@ impl Header {
     fn read(path: &Path) -> Result<Option<Self>> {
         let text = match fs::read(path.join(FORMAT_FILE)) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(io_error(path, "read the header", false, error)),
         };
         let damaged = || {
@@ -483,7 +537,7 @@ impl Header {
 
     /// Whole or not at all: a new file, synced, renamed over the old one, the folder synced.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let temporary = path.join("FORMAT.new");
+        let temporary = path.join(FORMAT_DRAFT);
         let mut file = File::create(&temporary)?;
         file.write_all(self.render().as_bytes())?;
         file.sync_all()?;

@@ -18,7 +18,7 @@ pub(crate) fn engine_error(path: &Path, action: &str, writing: bool, error: fjal
         fjall::Error::Poisoned => Error::Poisoned { store },
         fjall::Error::Io(error) => io_error(path, action, writing, error),
         fjall::Error::Storage(fjall_storage) => match storage_io(&fjall_storage) {
-            Some(kind) if kind == io::ErrorKind::StorageFull => Error::Full {
+            Some(io::ErrorKind::StorageFull) => Error::Full {
                 store,
                 source: fjall_storage.into(),
             },
@@ -56,7 +56,7 @@ pub(crate) fn io_error(path: &Path, action: &str, writing: bool, error: io::Erro
             store: path.display().to_string(),
             source: error.into(),
         },
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             Error::corrupt(BACKEND, path.display().to_string(), error.to_string())
         }
         io::ErrorKind::PermissionDenied

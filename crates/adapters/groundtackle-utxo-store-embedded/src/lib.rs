@@ -6,6 +6,9 @@ mod draft;
 mod engine;
 mod error;
 mod fast;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod record;
 mod rules;
 mod scan;

@@ -76,10 +76,13 @@ pub(crate) fn expiring_key(height: u32, number: u32) -> Vec<u8> {
     .concat()
 }
 
-/// The number of a list of a height.
-pub(crate) fn split_expiring_key(key: &[u8]) -> Result<u32> {
+/// The height and the number of a list.
+pub(crate) fn split_expiring_key(key: &[u8]) -> Result<(u32, u32)> {
     match key.split_last_chunk::<4>() {
-        Some(([EXPIRING_KIND, _, _, _, _], number)) => Ok(u32::from_be_bytes(*number)),
+        Some(([EXPIRING_KIND, a, b, c, d], number)) => Ok((
+            u32::from_be_bytes([*a, *b, *c, *d]),
+            u32::from_be_bytes(*number),
+        )),
         _ => Err(bad_key(key)),
     }
 }
@@ -302,11 +305,19 @@ const FROZEN: u64 = 1 << 1;
 const REASSIGNED: u64 = 1 << 2;
 
 /// Appends a value and its checksum.
-fn seal(out: &mut Vec<u8>, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn seal(out: &mut Vec<u8>, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
     let checksum = checksum(key, out.get(start..).unwrap_or_default());
     out.extend_from_slice(&checksum);
+}
+
+/// The bytes of one value.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
 }
 
 fn checksum(key: &[u8], value: &[u8]) -> [u8; 4] {
@@ -349,6 +360,12 @@ fn number(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
     u32::try_from(value).map_err(|_| DecodeError::NumberOutOfRange {
         offset: reader.position(),
     })
+}
+
+fn out_of_range(reader: &Reader<'_>) -> DecodeError {
+    DecodeError::NumberOutOfRange {
+        offset: reader.position(),
+    }
 }
 
 fn count(reader: &mut Reader<'_>, min_item_bytes: usize) -> Result<usize, DecodeError> {
@@ -452,6 +469,9 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
     let size_bytes = read_varint(reader)?;
     let lock_time = number(reader)?;
     let last_chunk = number(reader)?;
+    if last_chunk > chunk_of(u32::MAX) {
+        return Err(out_of_range(reader));
+    }
     let fee_sat = if flags & HAS_FEE == 0 {
         None
     } else {
@@ -613,14 +633,14 @@ pub(crate) fn decode_unmined(key: &[u8], value: &[u8]) -> Result<(Txid, u32, boo
         [] => return Err(bad_key(key)),
     };
     match value {
-        [a, b, c, d, conflicting] => Ok((
+        [a, b, c, d, conflicting @ (0 | 1)] => Ok((
             txid,
             u32::from_be_bytes([*a, *b, *c, *d]),
-            *conflicting != 0,
+            *conflicting == 1,
         )),
         _ => Err(corrupt(
             format!("the unmined entry of {txid}"),
-            "it has another length",
+            "it has another length or an unknown flag",
         )),
     }
 }
@@ -737,6 +757,9 @@ pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Resul
                     if flags == 0 {
                         return Ok((txid, Undo::Created));
                     }
+                    if flags & 1 == 0 || flags >= 1 << 4 {
+                        return Err(out_of_range(reader));
+                    }
                     let unmined_since = if flags & 2 == 0 {
                         None
                     } else {
@@ -771,11 +794,15 @@ pub(crate) fn decode_undo(key: &[u8], block: Option<u32>, value: &[u8]) -> Resul
                 .collect::<Result<_, DecodeError>>()?;
             let replaced = match reader.u8()? {
                 0 => None,
-                _ => {
+                2.. => return Err(out_of_range(reader)),
+                1 => {
                     let head = read_head(reader)?;
-                    let last_chunk = number(reader)?;
+                    // It stands there twice.
+                    if number(reader)? != head.last_chunk {
+                        return Err(out_of_range(reader));
+                    }
                     let mut slots = Vec::new();
-                    for chunk in 0..=last_chunk {
+                    for chunk in 0..=head.last_chunk {
                         slots.extend(read_slots(reader, chunk)?);
                     }
                     Some((head, slots))
@@ -799,6 +826,17 @@ pub(crate) struct TipState {
     pub(crate) next_block: u32,
 }
 
+impl TipState {
+    /// Of an empty store.
+    pub(crate) fn new(incremental_digest: bool) -> Self {
+        Self {
+            tip: None,
+            muhash: incremental_digest.then(MuHash3072::new),
+            next_block: 0,
+        }
+    }
+}
+
 pub(crate) fn encode_tip(out: &mut Vec<u8>, state: &TipState) {
     seal(out, TIP_KEY, |out| {
         write_tip(out, state.tip.as_ref());
@@ -820,7 +858,9 @@ pub(crate) fn decode_tip(value: &[u8]) -> Result<TipState> {
             let muhash = if reader.rest().is_empty() {
                 None
             } else {
-                MuHash3072::from_bytes(&reader.array()?)
+                // Zero is no digest, and none is no answer either: the store keeps one.
+                let muhash = MuHash3072::from_bytes(&reader.array()?);
+                Some(muhash.ok_or_else(|| out_of_range(reader))?)
             };
             Ok(TipState {
                 tip,

@@ -201,11 +201,11 @@ pub(crate) fn hold(draft: &mut Draft<'_>, txid: Txid, inputs: &[OutPoint]) -> Re
 pub(crate) fn release(draft: &mut Draft<'_>, txid: Txid) -> Result<bool> {
     let mut any = false;
     for (me, outpoint) in draft.inputs(txid)? {
-        if holds(draft, me, outpoint)? {
-            if let Some(slot) = draft.slot_mut(outpoint)? {
-                slot.spent_by = None;
-                any = true;
-            }
+        if holds(draft, me, outpoint)?
+            && let Some(slot) = draft.slot_mut(outpoint)?
+        {
+            slot.spent_by = None;
+            any = true;
         }
     }
     Ok(any)

@@ -10,7 +10,7 @@ use groundtackle_utxo_store::{
     Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain, MaintenanceStore,
     MinedIn, NewRecord, NewTransaction, OutPoint, Outcome, OutputView, Page, Pruned, Reassignment,
     Record, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan, SpendOptions,
-    SpendStore, Tip, Txid, UnminedTransaction, Verdict,
+    SpendStore, SpentBy, Tip, Txid, UnminedTransaction, Verdict,
 };
 
 use crate::chain;
@@ -69,14 +69,7 @@ impl EmbeddedUtxoStore {
         let path = path.into();
         let (engine, fixed) = Engine::open(&path, &config)?;
         let snapshot = engine.snapshot();
-        let state = match engine.get(&snapshot, Space::Chain, TIP_KEY)? {
-            Some(value) => decode_tip(value.bytes())?,
-            None => TipState {
-                tip: None,
-                muhash: fixed.incremental_digest.then(MuHash3072::new),
-                next_block: 0,
-            },
-        };
+        let state = read_tip_state(&engine, &snapshot)?;
         if state.muhash.is_some() != fixed.incremental_digest {
             return Err(corrupt(
                 path.display().to_string(),
@@ -105,11 +98,11 @@ impl EmbeddedUtxoStore {
     /// Hands every key that is written or deleted from now on to `recorder`; only the first call counts.
     #[cfg(feature = "__record")]
     #[doc(hidden)]
-    pub fn observe_writes(&self, recorder: crate::engine::Recorder) {
+    pub fn observe_batches(&self, recorder: crate::engine::Recorder) {
         drop(self.inner.engine.recorder.set(recorder));
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn engine(&self) -> &Engine {
         &self.inner.engine
     }
@@ -136,6 +129,14 @@ impl EmbeddedUtxoStore {
     pub(crate) fn key_count(&self) -> Result<usize> {
         Ok(self.lengths()?.len())
     }
+}
+
+/// Written when the store is created, so it is always there.
+fn read_tip_state(engine: &Engine, snapshot: &Snapshot) -> Result<TipState> {
+    let value = engine
+        .get(snapshot, Space::Chain, TIP_KEY)?
+        .ok_or_else(|| corrupt("the tip", "it is missing"))?;
+    decode_tip(value.bytes())
 }
 
 /// Runs blocking work where it hurts least: on a multi-thread runtime other tasks move on.
@@ -228,11 +229,7 @@ impl Inner {
         mut look: impl FnMut(&mut Draft<'_>, &I) -> Result<T, Stop>,
     ) -> Result<Vec<Outcome<T>>> {
         blocking(|| {
-            let state = TipState {
-                tip: None,
-                muhash: None,
-                next_block: 0,
-            };
+            let state = TipState::new(false);
             let mut draft = Draft::new(&self.engine, state);
             items
                 .iter()
@@ -347,12 +344,11 @@ impl Inner {
         outpoint: OutPoint,
     ) -> Result<Outcome<OutputView>> {
         let OutPoint { txid, vout } = outpoint;
-        if !heads.contains_key(&txid) {
+        if let std::collections::hash_map::Entry::Vacant(e) = heads.entry(txid) {
             let value = self
                 .engine
                 .get(snapshot, Space::Records, &record_key(&txid, 0))?;
-            heads.insert(
-                txid,
+            e.insert(
                 value
                     .map(|value| decode_head(&txid, value.bytes()))
                     .transpose()?,
@@ -562,6 +558,12 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
         } else {
             Err(Verdict::AlreadyExists { txid }.into())
         };
+    }
+    // Without a record it was pruned, and what it spent is spent for good.
+    for (vin, outpoint) in (0..).zip(&inputs) {
+        if rules::holds(draft, SpentBy { txid, vin }, *outpoint)? {
+            return Err(Verdict::Pruned { txid }.into());
+        }
     }
     if head.conflicting {
         rules::tell_parents(draft, txid, &inputs, true)?;
@@ -1025,16 +1027,13 @@ impl Inner {
             .map(|entry| entry.and_then(|(key, value)| decode_unmined(&key, &value)))
     }
 
-    fn tip_state(&self, snapshot: &Snapshot) -> Result<Option<TipState>> {
-        self.engine
-            .get(snapshot, Space::Chain, TIP_KEY)?
-            .map(|value| decode_tip(value.bytes()))
-            .transpose()
+    fn tip_state(&self, snapshot: &Snapshot) -> Result<TipState> {
+        read_tip_state(&self.engine, snapshot)
     }
 
     fn scan(&self) -> Result<EmbeddedScan> {
         let snapshot = self.engine.snapshot();
-        let tip = self.tip_state(&snapshot)?.and_then(|state| state.tip);
+        let tip = self.tip_state(&snapshot)?.tip;
         let unmined = self
             .unmined_entries(&snapshot, &[UNMINED_KIND])
             .map(|entry| entry.map(|(txid, ..)| txid))
@@ -1115,12 +1114,12 @@ impl SpendStore for EmbeddedUtxoStore {
 impl BlockStore for EmbeddedUtxoStore {
     async fn tip(&self) -> Result<Option<Tip>> {
         self.inner
-            .read(|snapshot| Ok(self.inner.tip_state(snapshot)?.and_then(|state| state.tip)))
+            .read(|snapshot| Ok(self.inner.tip_state(snapshot)?.tip))
     }
 
     async fn previous_tip(&self) -> Result<Option<Tip>> {
         self.inner.read(|snapshot| {
-            let Some(tip) = self.inner.tip_state(snapshot)?.and_then(|state| state.tip) else {
+            let Some(tip) = self.inner.tip_state(snapshot)?.tip else {
                 return Ok(None);
             };
             chain::previous(&self.inner.engine, snapshot, &tip)
@@ -1310,9 +1309,9 @@ impl ScanStore for EmbeddedUtxoStore {
         blocking(|| {
             let snapshot = self.inner.engine.snapshot();
             let state = self.inner.tip_state(&snapshot)?;
-            let tip = state.as_ref().and_then(|state| state.tip);
+            let tip = state.tip;
             if self.inner.fixed.incremental_digest {
-                let muhash = state.and_then(|state| state.muhash).unwrap_or_default();
+                let muhash = state.muhash.unwrap_or_default();
                 return Ok(SetDigest {
                     tip,
                     muhash: muhash.digest(),

@@ -1,8 +1,10 @@
 //! What can only be tested from within: what lies on the disk.
 
 use std::fs;
+use std::path::Path;
 
 use groundtackle_core::ByteSize;
+use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{
     BlockHash, BlockStore, ChainBlock, Error, Fields, MaintenanceStore, MinedIn, NewRecord,
     OutPoint, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid, UtxoStoreExt,
@@ -14,10 +16,12 @@ use tempfile::TempDir;
 
 use crate::config::EmbeddedUtxoStoreConfig;
 use crate::engine::{MAX_VALUE_BYTES, Space};
+use crate::fuzzing;
 use crate::record::{
-    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, Slot, TipState, Undo, decode_chunk, decode_head,
-    decode_inputs, decode_tip, decode_undo, encode_chunk, encode_head, encode_inputs, encode_tip,
-    encode_undo, record_key, undo_key,
+    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, Slot, TIP_KEY, TipState, Undo, chunk_of,
+    decode_chunk, decode_head, decode_inputs, decode_tip, decode_undo, decode_unmined,
+    encode_chunk, encode_head, encode_inputs, encode_tip, encode_undo, encoded, record_key, seal,
+    undo_key, unmined_key,
 };
 use crate::store::EmbeddedUtxoStore;
 
@@ -48,12 +52,6 @@ fn coinbase(number: u8, scripts: Vec<Vec<u8>>) -> NewRecord {
             on_longest_chain: true,
         },
     }
-}
-
-fn sealed(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    encode(&mut out);
-    out
 }
 
 fn txid() -> impl Strategy<Value = Txid> {
@@ -148,7 +146,7 @@ fn head() -> impl Strategy<Value = Head> {
         option::of(any::<u64>()),
         any::<u64>(),
         any::<u32>(),
-        any::<u32>(),
+        0..=chunk_of(u32::MAX),
     );
     let heights = (option::of(any::<u32>()), option::of(any::<u32>()));
     let inputs = prop_oneof![outpoints().prop_map(Inputs::Here), Just(Inputs::Apart)];
@@ -198,15 +196,15 @@ proptest! {
 
     #[test]
     fn records_survive_the_disk(txid in txid(), head in head(), first in slots(0), later in slots(7)) {
-        let (head_again, slots_again) = decode_head(&txid, &sealed(|out| encode_head(out, &txid, &head, &first))).unwrap();
+        let (head_again, slots_again) = decode_head(&txid, &encoded(|out| encode_head(out, &txid, &head, &first))).unwrap();
         prop_assert_eq!(&head_again, &head);
         prop_assert_eq!(slots_again, first);
-        prop_assert_eq!(decode_chunk(&txid, 7, &sealed(|out| encode_chunk(out, &txid, 7, &later))).unwrap(), later);
+        prop_assert_eq!(decode_chunk(&txid, 7, &encoded(|out| encode_chunk(out, &txid, 7, &later))).unwrap(), later);
     }
 
     #[test]
     fn inputs_survive_the_disk(txid in txid(), inputs in outpoints()) {
-        prop_assert_eq!(decode_inputs(&txid, &sealed(|out| encode_inputs(out, &txid, &inputs))).unwrap(), inputs);
+        prop_assert_eq!(decode_inputs(&txid, &encoded(|out| encode_inputs(out, &txid, &inputs))).unwrap(), inputs);
     }
 
     #[test]
@@ -228,12 +226,12 @@ proptest! {
         });
         let undo = BlockUndo { previous, transactions, replaced };
         let key = undo_key(9, &BlockHash::ZERO);
-        prop_assert_eq!(decode_undo(&key, Some(block), &sealed(|out| encode_undo(out, &key, &undo))).unwrap(), undo);
+        prop_assert_eq!(decode_undo(&key, Some(block), &encoded(|out| encode_undo(out, &key, &undo))).unwrap(), undo);
     }
 
     #[test]
     fn a_flipped_bit_is_found(txid in txid(), head in head(), slots in slots(0), at in any::<prop::sample::Index>(), bit in 0..8) {
-        let mut bytes = sealed(|out| encode_head(out, &txid, &head, &slots));
+        let mut bytes = encoded(|out| encode_head(out, &txid, &head, &slots));
         let at = at.index(bytes.len());
         bytes[at] ^= 1_u8 << bit;
         let error = decode_head(&txid, &bytes).unwrap_err();
@@ -244,24 +242,33 @@ proptest! {
     #[test]
     fn a_record_under_another_key_is_found(txid in txid(), other in txid(), head in head(), slots in slots(0)) {
         prop_assume!(txid != other);
-        prop_assert!(decode_head(&other, &sealed(|out| encode_head(out, &txid, &head, &slots))).is_err());
-        prop_assert!(decode_chunk(&txid, 1, &sealed(|out| encode_chunk(out, &txid, 2, &[]))).is_err());
+        prop_assert!(decode_head(&other, &encoded(|out| encode_head(out, &txid, &head, &slots))).is_err());
+        prop_assert!(decode_chunk(&txid, 1, &encoded(|out| encode_chunk(out, &txid, 2, &[]))).is_err());
     }
 
     #[test]
-    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
-        // With a checksum that fits, so that what is behind it is reached.
-        let key = record_key(&Txid::ZERO, 0);
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&key);
-        crc.update(&bytes);
-        let sealed = [bytes.as_slice(), &crc.finalize().to_le_bytes()].concat();
-        let _ = decode_head(&Txid::ZERO, &sealed);
-        let _ = decode_chunk(&Txid::ZERO, 0, &sealed);
-        let _ = decode_undo(&key, Some(0), &sealed);
-        let _ = decode_inputs(&Txid::ZERO, &bytes);
-        let _ = decode_tip(&bytes);
+    fn any_bytes(kind in 0_u8..8, bytes in vec(any::<u8>(), 0..300)) {
+        fuzzing::record(&[&[kind], bytes.as_slice()].concat());
     }
+}
+
+/// Replays the fuzz target's corpus, without a fuzzer.
+#[test]
+fn embedded_record() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/corpus/embedded_record");
+    if !corpus.is_dir() {
+        eprintln!("SKIPPED: {} is not there", corpus.display());
+        return;
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(&corpus).unwrap() {
+        let path = entry.unwrap().path();
+        // Shown if the check fails.
+        eprintln!("{}", path.display());
+        fuzzing::record(&fs::read(&path).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", corpus.display());
 }
 
 #[test]
@@ -278,9 +285,116 @@ fn the_tip_survives_the_disk() {
         muhash: Some(muhash.clone()),
         next_block: 12,
     };
-    let again = decode_tip(&sealed(|out| encode_tip(out, &state))).unwrap();
+    let again = decode_tip(&encoded(|out| encode_tip(out, &state))).unwrap();
     assert_eq!((again.tip, again.next_block), (Some(tip), 12));
     assert_eq!(again.muhash.unwrap().digest(), muhash.digest());
+}
+
+fn plain_head(last_chunk: u32) -> Head {
+    Head {
+        coinbase: true,
+        locked: false,
+        conflicting: false,
+        fee_sat: None,
+        size_bytes: 100,
+        lock_time: 0,
+        inputs: Inputs::Here(Vec::new()),
+        mined_in: Vec::new(),
+        unmined_since: None,
+        conflicting_children: Vec::new(),
+        preserve_until: None,
+        last_chunk,
+    }
+}
+
+/// Changes a value and makes its checksum fit again.
+fn forged(key: &[u8], mut value: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    value.truncate(value.len() - 4);
+    change(&mut value);
+    encoded(|out| seal(out, key, |out| out.extend(value)))
+}
+
+/// Taken for none, an open store would answer with that of the empty set.
+#[test]
+fn a_digest_that_is_none_is_corrupt() {
+    let state = TipState::new(false);
+    let value = forged(TIP_KEY, encoded(|out| encode_tip(out, &state)), |value| {
+        value.extend([0; MuHash3072::STATE_BYTES]);
+    });
+    let error = decode_tip(&value).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
+#[test]
+fn undo_data_with_other_chunks_than_their_head_says_are_corrupt() {
+    let key = undo_key(9, &BlockHash::ZERO);
+    let undo = BlockUndo {
+        previous: None,
+        transactions: Vec::new(),
+        replaced: Some((plain_head(0), Vec::new())),
+    };
+    let value = forged(
+        &key,
+        encoded(|out| encode_undo(out, &key, &undo)),
+        |value| {
+            // The last chunk's number, and chunks without slots.
+            assert!(value.ends_with(&[0, 0]));
+            value.truncate(value.len() - 2);
+            value.extend([1, 0, 0]);
+        },
+    );
+    let error = decode_undo(&key, None, &value).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
+/// Another version may have put them there.
+#[test]
+fn unknown_flags_are_corrupt() {
+    let key = undo_key(9, &BlockHash::ZERO);
+    let undo = |existed| BlockUndo {
+        previous: None,
+        transactions: vec![(
+            Txid::ZERO,
+            if existed {
+                Undo::Existed {
+                    unmined_since: None,
+                    entry: None,
+                    fee_sat: None,
+                }
+            } else {
+                Undo::Created
+            },
+        )],
+        replaced: None,
+    };
+    // No tip, one transaction and its identifier stand before its flags; the last byte says
+    // whether a record was replaced.
+    for (existed, at, wrong) in [(true, 34, 0x11), (false, 34, 2), (false, 35, 2)] {
+        let value = encoded(|out| encode_undo(out, &key, &undo(existed)));
+        decode_undo(&key, None, &value).unwrap();
+        let value = forged(&key, value, |value| value[at] = wrong);
+        let error = decode_undo(&key, None, &value).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    }
+    let key = unmined_key(&Txid::ZERO);
+    decode_unmined(&key, &[0, 0, 0, 9, 1]).unwrap();
+    let error = decode_unmined(&key, &[0, 0, 0, 9, 2]).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
+#[test]
+fn a_chunk_above_the_last_output_is_corrupt() {
+    let last = chunk_of(u32::MAX);
+    decode_head(
+        &Txid::ZERO,
+        &encoded(|out| encode_head(out, &Txid::ZERO, &plain_head(last), &[])),
+    )
+    .unwrap();
+    for chunk in [last + 1, u32::MAX] {
+        let value = encoded(|out| encode_head(out, &Txid::ZERO, &plain_head(chunk), &[]));
+        let error = decode_head(&Txid::ZERO, &value).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -364,10 +478,37 @@ async fn a_store_that_was_being_created_is_created() {
         matches!(error, Error::Corrupt { .. }),
         "a store that was ready lost its data: {error:?}"
     );
-    fs::write(&header, text.replace("ready", "creating")).unwrap();
-    let store = EmbeddedUtxoStore::open(&path, config()).unwrap();
-    assert_eq!(store.tip().await.unwrap(), None);
-    assert_eq!(fs::read_to_string(&header).unwrap(), text);
+    // Killed after each file that the engine makes, in its order; the last one has all but `ready`.
+    let engine = ["", "lock", "keyspaces/0", "0.jnl", "version"];
+    for made in 0..=engine.len() {
+        fs::write(&header, text.replace("ready", "creating")).unwrap();
+        fs::remove_dir_all(path.join("data")).ok();
+        for name in &engine[..made] {
+            let made = path.join("data").join(name);
+            match *name {
+                "" | "keyspaces/0" => fs::create_dir_all(made).unwrap(),
+                _ => drop(fs::File::create_new(made).unwrap()),
+            }
+        }
+        let error = EmbeddedUtxoStore::open(&path, config().with_create(false)).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+        let store = EmbeddedUtxoStore::open(&path, config()).unwrap();
+        assert_eq!(store.tip().await.unwrap(), None);
+        assert_eq!(fs::read_to_string(&header).unwrap(), text);
+        let error = EmbeddedUtxoStore::open(&path, config()).unwrap_err();
+        assert!(matches!(error, Error::InUse { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_being_created_is_in_use() {
+    let folder = TempDir::new().unwrap();
+    let creating = fs::File::open(folder.path()).unwrap();
+    creating.lock().unwrap();
+    let error = EmbeddedUtxoStore::open(folder.path(), config()).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error:?}");
+    drop(creating);
+    EmbeddedUtxoStore::open(folder.path(), config()).unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! The whole conformance kit against the embedded adapter.
+#![allow(clippy::expect_used, reason = "a test asserts")]
 
 use async_trait::async_trait;
 use groundtackle_core::ByteSize;

@@ -19,6 +19,7 @@ pub use codec::StoredCoin;
 pub use decode::{DecodeError, DecodeOptions, decode_block, decode_transaction};
 pub use error::Error;
 pub use files::{BlockFiles, BlockFilesConfig, StartAfter};
+pub use groundtackle_core::ByteSize;
 pub use hash::{BlockHash, Txid};
 pub use layout::unmask;
 pub use model::{Block, BlockHeader, ChainBlock, OutPoint, Script, Transaction, TxOut};

@@ -63,20 +63,34 @@ pub trait UtxoStoreExt: UtxoStore {
     /// One whole record.
     ///
     /// # Errors
-    /// As [`records`](crate::SpendStore::records).
+    /// As [`records`](crate::SpendStore::records); `WrongRecord` too where the store did not notice.
     async fn record(&self, txid: Txid) -> Result<Option<Record>> {
-        Ok(self.records(&[txid], Fields::ALL).await?.pop().flatten())
+        let record = self.records(&[txid], Fields::ALL).await?.pop().flatten();
+        match &record {
+            Some(other) if other.txid != txid => Err(wrong_record(
+                self.capabilities().backend,
+                txid,
+                other.txid.to_string(),
+            )),
+            _ => Ok(record),
+        }
     }
 
     /// One output.
     ///
     /// # Errors
-    /// As [`outputs`](crate::SpendStore::outputs).
+    /// As [`outputs`](crate::SpendStore::outputs); `WrongRecord` too where the store did not notice.
     async fn output(&self, outpoint: OutPoint) -> Result<Outcome<OutputView>> {
         let mut outputs = self.outputs(&[outpoint]).await?;
-        outputs
-            .pop()
-            .ok_or_else(|| too_few(self.capabilities().backend))
+        let backend = self.capabilities().backend;
+        match outputs.pop().ok_or_else(|| too_few(backend))? {
+            Ok(other) if other.outpoint != outpoint => Err(wrong_record(
+                backend,
+                outpoint.txid,
+                other.outpoint.to_string(),
+            )),
+            output => Ok(output),
+        }
     }
 
     /// Counts the confirmed set and computes its digests by a scan.
@@ -149,6 +163,14 @@ pub trait UtxoStoreExt: UtxoStore {
 }
 
 impl<S: UtxoStore + ?Sized> UtxoStoreExt for S {}
+
+fn wrong_record(backend: &'static str, asked: Txid, got: String) -> Error {
+    Error::WrongRecord {
+        backend,
+        asked,
+        got,
+    }
+}
 
 fn too_few(backend: &'static str) -> Error {
     Error::corrupt(

@@ -466,6 +466,10 @@ impl State {
                 Err(Verdict::AlreadyExists { txid })
             };
         }
+        // Without a record it was pruned, and what it spent is spent for good.
+        if self.holds_any(&record) {
+            return Err(Verdict::Pruned { txid });
+        }
         if record.conflicting {
             self.tell_parents(&record, true);
         }
@@ -870,17 +874,17 @@ impl State {
                     fee_sat,
                 } => {
                     restore_entry(record, block, *entry);
-                    record.unmined_since = *unmined_since;
+                    leave_longest_chain(record, *unmined_since);
                     record.fee_sat = *fee_sat;
                 }
                 Undo::Created => {
                     restore_entry(record, block, None);
-                    record.unmined_since = Some(undo.height);
+                    leave_longest_chain(record, Some(undo.height));
                     if record.coinbase {
                         still_spent(record)?;
                     }
                     if is_marked(record) {
-                        kept_unmined += 1;
+                        kept_unmined += u64::from(record.unmined_since.is_some());
                     } else {
                         let record = record.clone();
                         self.release_inputs(&record);
@@ -1151,6 +1155,14 @@ fn put_on_longest_chain(record: &mut Record, block: Option<BlockHash>) {
         entry.on_longest_chain = entry.block == block;
     }
     record.unmined_since = None;
+}
+
+/// Unless `set_mined` has put the transaction into another block of the longest chain meanwhile.
+fn leave_longest_chain(record: &mut Record, unmined_since: Option<u32>) {
+    record.unmined_since = match record.confirmed_height() {
+        Some(_) => None,
+        None => unmined_since,
+    };
 }
 
 fn restore_entry(record: &mut Record, block: BlockHash, before: Option<MinedIn>) {

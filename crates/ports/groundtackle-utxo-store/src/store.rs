@@ -55,8 +55,9 @@ pub trait SpendStore: Debug + Send + Sync + 'static {
     /// [`Applied::Before`]; another one with that identifier is `AlreadyExists`.
     /// **Cancel safety**: a dropped call leaves each record created or not; repeat it.
     ///
-    /// Verdicts: `AlreadyExists`, `InvalidTransaction` (not a coinbase, a coinbase as conflicting,
-    /// indexes not ascending, an unspendable output in a seed, an amount above 21 million coins).
+    /// Verdicts: `AlreadyExists`, `Pruned` (as conflicting), `InvalidTransaction` (not a coinbase, a
+    /// coinbase as conflicting, indexes not ascending, an unspendable output in a seed, an amount
+    /// above 21 million coins).
     ///
     /// # Errors
     /// When the store could not answer.
@@ -213,8 +214,8 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// Verdicts: `NotNext`, or `InBlock` with the first transaction refused: an output missing,
     /// spent by another (mark that one conflicting and unspend it: blocks come first, the caller
     /// decides), frozen, immature, `Unconfirmed`; the transaction `Conflicting`, or
-    /// `AlreadyExists` on the longest chain; `InvalidTransaction` (a coinbase that is not first, or
-    /// the first that is none).
+    /// `AlreadyExists` on the longest chain, or `Pruned`; `InvalidTransaction` (a coinbase that is
+    /// not first, or the first that is none).
     ///
     /// # Errors
     /// When the store could not answer.
@@ -224,7 +225,8 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// they spent is unspent; those that were there before are unmined since when they were; a
     /// replaced coinbase returns. A transaction that carries a lock, a freeze, a reassignment or a
     /// preservation, or an output of which something unmined spends, stays as unmined
-    /// since the block's height, so that no mark is lost.
+    /// since the block's height, so that no mark is lost. One that `set_mined` has put into another
+    /// block of the longest chain meanwhile stays mined there.
     /// `previous` is the block before, which tells a repetition from a mistake.
     ///
     /// **Atomicity**: as [`connect_block`](Self::connect_block). **Idempotency**: when `previous`
@@ -302,7 +304,7 @@ pub trait ConflictStore: Debug + Send + Sync + 'static {
     /// **Atomicity**: per item the whole cascade. **Idempotency**: yes. **Cancel safety**: each
     /// done or undone, if need be by [`recover`](MaintenanceStore::recover).
     ///
-    /// Verdicts: `UnknownTransaction`, `MinedOnLongestChain` (it or a descendant).
+    /// Verdicts: `UnknownTransaction`, `MinedOnLongestChain` (it or a descendant, a pruned one too).
     ///
     /// # Errors
     /// When the store could not answer.
@@ -333,7 +335,8 @@ pub trait ConflictStore: Debug + Send + Sync + 'static {
     /// When the store could not answer.
     async fn counter_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>>;
 
-    /// Conflicting transactions that name an output of the transaction, ascending.
+    /// Conflicting transactions that name an output of the transaction, ascending: those that were
+    /// created or marked as conflicting while it was on record.
     ///
     /// **Atomicity**: as [`records`](SpendStore::records). **Idempotency**, **cancel safety**: a
     /// read.
@@ -349,7 +352,8 @@ pub trait ConflictStore: Debug + Send + Sync + 'static {
 #[async_trait]
 pub trait RetentionStore: Debug + Send + Sync + 'static {
     /// Lists transactions that no block of the longest chain holds, ascending by identifier;
-    /// with `older_than` only those unmined since a height below it. At most `limit` a page.
+    /// with `older_than` only those unmined since a height below it. At most `limit` a page, and at
+    /// least one.
     ///
     /// **Atomicity**: a page is of one moment; pages need not be. What is unmined from the first
     /// page to the last is listed once. **Idempotency**, **cancel safety**: a read.
@@ -385,7 +389,8 @@ pub trait RetentionStore: Debug + Send + Sync + 'static {
     /// **Idempotency**: yes; counts are of this call. **Cancel safety**: repeat it.
     ///
     /// # Errors
-    /// When the store could not answer; `InvalidRequest` for a horizon above the tip.
+    /// When the store could not answer; `InvalidRequest` for a horizon above the tip. Without a tip
+    /// there is nothing to prune.
     async fn prune(&self, horizon: u32) -> Result<Pruned>;
 }
 
@@ -420,7 +425,7 @@ pub trait SetScan: Debug + Send + Sync {
     /// How many partitions the set has; at least one.
     fn partitions(&self) -> u32;
 
-    /// Reads the next coins of a partition, at most `limit`. Begin with `None`; `next` resumes, in
+    /// Reads the next coins of a partition, at most `limit` and at least one. Begin with `None`; `next` resumes, in
     /// a later scan too. Together the pages have each coin once. Order: see
     /// [`Capabilities::ordered_scan`]; coins of one transaction are next to each other, in one
     /// partition. An error ends nothing: the same page can be asked for again.
@@ -486,6 +491,10 @@ impl<S> UtxoStore for S where
 /// `$body!(self, kind, name, items, call)` becomes each method's body. A `chunked` call takes a slice
 /// of `items` and may be split; a `whole` one may not, and `items` says how many it is about; `scan`
 /// is the one that answers with a scan.
+///
+/// Exported for the conformance kit's own wrappers; not part of the stable interface.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! forward_store {
     ([$($generics:tt)*] $wrapper:ty, $inner:ident, $body:ident) => {
         #[deny(clippy::missing_trait_methods)]

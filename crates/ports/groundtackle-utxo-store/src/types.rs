@@ -124,7 +124,8 @@ pub struct Record {
     /// A conflicting transaction's outputs can't be spent, and it need not hold its inputs. All
     /// others hold each of theirs.
     pub conflicting: bool,
-    /// Conflicting transactions that name an output of this one, ascending.
+    /// Conflicting transactions that name an output of this one, ascending; see
+    /// [`conflicting_children`](crate::ConflictStore::conflicting_children).
     pub conflicting_children: Vec<Txid>,
     /// Kept by [`prune`](crate::RetentionStore::prune) below this horizon.
     pub preserve_until: Option<u32>,

@@ -62,11 +62,11 @@ pub enum Fault {
     WrongRecord(Txid, Txid),
 }
 
-type Place = Arc<dyn Any + Send + Sync>;
+pub(crate) type Place = Arc<dyn Any + Send + Sync>;
 
 /// A [`Harness`] without its types, so that cases are compiled once and not for each adapter.
 #[async_trait]
-trait Opener: Send + Sync {
+pub(crate) trait Opener: Send + Sync {
     async fn place(&self) -> Place;
     async fn open(&self, place: &Place) -> Result<Arc<dyn UtxoStore>>;
     fn round_trips(&self, place: &Place) -> Option<u64>;
@@ -141,11 +141,16 @@ pub fn all<T>(answer: Result<T>) -> T {
 }
 
 impl Subject {
-    pub(crate) async fn new<H: Harness>(harness: H) -> Self {
+    /// A new store of an adapter.
+    pub async fn of(harness: impl Harness) -> Self {
         Self::open(Arc::new(harness)).await
     }
 
-    async fn open(opener: Arc<dyn Opener>) -> Self {
+    pub(crate) fn opener(&self) -> Arc<dyn Opener> {
+        self.opener.clone()
+    }
+
+    pub(crate) async fn open(opener: Arc<dyn Opener>) -> Self {
         let place = opener.place().await;
         let store = all(opener.open(&place).await);
         Self {
@@ -172,6 +177,15 @@ impl Subject {
         drop(store);
         self.store = Some(all(self.opener.open(&self.place).await));
         all(self.recover().await);
+    }
+
+    /// What a process does that begins after a crash.
+    pub async fn restart(&mut self) {
+        if self.capabilities().persistent {
+            self.reopen().await;
+        } else {
+            all(self.recover().await);
+        }
     }
 
     /// The store, for tasks.

@@ -9,13 +9,17 @@
 
 pub mod builder;
 mod cases;
+pub mod differential;
 mod harness;
+pub mod mainnet;
 pub mod state;
+pub mod wrappers;
 
 use std::future::Future;
 use std::io::Write;
 use std::pin::Pin;
 
+pub use cases::chain::check_full_block;
 pub use harness::{Fault, Harness, Subject, all, one};
 
 /// Makes a `#[test]` of every case, against the stores of a [`Harness`].
@@ -75,6 +79,7 @@ macro_rules! __each_case {
             blocks::duplicate_coinbases_replace_and_return,
             blocks::disconnecting_takes_back_exactly,
             blocks::marks_are_kept_on_disconnect,
+            blocks::what_is_mined_elsewhere_stays_mined,
             blocks::disconnecting_names_what_is_in_the_way,
             blocks::a_reorganisation_leaves_one_branch,
             blocks::blocks_are_judged_where_the_mempool_was_not,
@@ -108,11 +113,31 @@ macro_rules! __each_case {
             upkeep::larger_batches_are_an_error if limited_batches,
             upkeep::a_dropped_spend_is_done_or_undone,
             upkeep::dropped_calls_can_be_repeated,
+            formats::what_nobody_can_spend_is_in_no_set,
+            formats::scripts_come_back_byte_for_byte,
+            formats::amounts_come_back_exactly,
+            formats::a_coin_spent_in_its_own_block_leaves_no_trace,
+            formats::indexes_are_ordered_as_numbers if ordered_scan,
+            races::exactly_one_of_many_spenders_wins,
             incidents::first_seen,
             incidents::idempotent_respend,
             incidents::half_open_heights,
             incidents::no_recordless_spender,
+            incidents::unspend_touches_nothing_else,
+            incidents::round_trips if counted_round_trips,
+            incidents::prune_keeps_what_is_needed,
+            incidents::wide_transactions,
+            incidents::verdict_or_failure,
             incidents::names_the_culprit,
+            incidents::bounded_pressure,
+            incidents::wrong_record,
+            incidents::resumable_import,
+            incidents::comparable_digest,
+            incidents::crash_safe_cascades,
+            incidents::every_node_healthy,
+            incidents::backends_agree,
+            chain::chain_oracle,
+            chain::real_chain,
         }
     };
 }
@@ -155,18 +180,21 @@ const CASES: &[Case] = __each_case!(table);
 pub fn run<H: Harness>(harness: H, name: &str) {
     let case = CASES.iter().find(|case| case.name == name);
     let case = case.unwrap_or_else(|| panic!("there is no case {name}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("the system grants threads");
-    runtime.block_on(async {
-        let subject = Subject::new(harness).await;
+    runtime().block_on(async {
+        let subject = Subject::of(harness).await;
         match case.need.iter().try_for_each(|need| need(&subject)) {
             Ok(()) => (case.run)(subject).await,
             Err(reason) => skipped(name, reason),
         }
     });
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the system grants threads")
 }
 
 /// Past the test runner's capture: what is not tested must be seen.

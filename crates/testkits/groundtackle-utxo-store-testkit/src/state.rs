@@ -5,7 +5,8 @@ use std::fmt::{self, Debug, Write};
 
 use groundtackle_utxo_store::digest::{MuHash3072, coin_element};
 use groundtackle_utxo_store::{
-    Coin, Fields, Record, SetDigest, SetScan, Tip, Txid, UnminedTransaction, UtxoStore,
+    Coin, Fields, MemoryUtxoStore, Record, ScanStore, SetDigest, SetScan, Tip, Txid,
+    UnminedTransaction, UtxoStore,
 };
 
 use crate::harness::all;
@@ -78,19 +79,34 @@ pub async fn unmined_all(
 impl State {
     /// What `store` shows of `txids` and of the set.
     pub async fn of(store: &dyn UtxoStore, txids: &[Txid]) -> Self {
+        let digest = all(store.digest().await);
+        Self::with_digest(store, txids, digest).await
+    }
+
+    /// The same of a model, whose digest costs more than all else: with the same coins as in `last`
+    /// it is the same.
+    pub(crate) async fn after(model: &MemoryUtxoStore, txids: &[Txid], last: &Self) -> Self {
+        let mut state = Self::with_digest(model, txids, last.digest).await;
+        state.digest.tip = state.tip;
+        if state.coins != last.coins {
+            state.digest = all(model.digest().await);
+        }
+        state
+    }
+
+    async fn with_digest(store: &dyn UtxoStore, txids: &[Txid], digest: SetDigest) -> Self {
         let records = all(store.records(txids, Fields::ALL).await);
         assert_eq!(records.len(), txids.len(), "one result per item");
+        let records = txids.iter().zip(records);
         Self {
             tip: all(store.tip().await),
-            records: txids
-                .iter()
-                .zip(records)
+            records: records
                 .filter_map(|(txid, record)| Some((*txid, record?)))
                 .inspect(|(txid, record)| assert_eq!(*txid, record.txid, "another than asked"))
                 .collect(),
             unmined: unmined_all(store, None, 1_000).await,
             coins: scan_all(&*all(store.scan().await), 1_000).await,
-            digest: all(store.digest().await),
+            digest,
         }
     }
 

@@ -100,6 +100,8 @@ struct Now {
     permits: usize,
     batch_items: usize,
     calm: u32,
+    /// How often the limits were cut.
+    cuts: u64,
 }
 
 impl<S: UtxoStore> Bounded<S> {
@@ -134,6 +136,7 @@ impl<S: UtxoStore> Bounded<S> {
                 permits: max_in_flight,
                 batch_items: most,
                 calm: 0,
+                cuts: 0,
             }),
             config: BoundedConfig {
                 max_in_flight,
@@ -172,11 +175,28 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// The right to one call, and the limits when it was given.
+struct Turn<'a> {
+    permit: SemaphorePermit<'a>,
+    batch_items: usize,
+    cuts: u64,
+}
+
 impl Limits {
-    async fn turn(&self, operation: &'static str) -> Result<SemaphorePermit<'_>> {
-        if let Ok(permit) = self.turns.try_acquire() {
-            return Ok(permit);
-        }
+    async fn turn(&self, operation: &'static str) -> Result<Turn<'_>> {
+        let permit = match self.turns.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => self.wait(operation).await?,
+        };
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Turn {
+            permit,
+            batch_items: now.batch_items,
+            cuts: now.cuts,
+        })
+    }
+
+    async fn wait(&self, operation: &'static str) -> Result<SemaphorePermit<'_>> {
         let already_waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if already_waiting >= self.config.max_waiting {
@@ -193,19 +213,23 @@ impl Limits {
         operation: &'static str,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let permit = self.turn(operation).await?;
-        let answer = call.await;
+        let turn = self.turn(operation).await?;
+        self.learn(call.await, turn)
+    }
+
+    /// Takes from the answer how the backend is, and gives the turn back or, if there are too many,
+    /// up.
+    fn learn<T>(&self, answer: Result<T>, turn: Turn<'_>) -> Result<T> {
         let pressure = answer
             .as_ref()
             .is_err_and(|error| error.retryability() != Retryability::Permanent);
-        self.learn(pressure, permit);
-        answer
-    }
-
-    fn learn(&self, pressure: bool, permit: SemaphorePermit<'_>) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         if pressure {
             now.calm = 0;
+        }
+        // Calls that were sent before the last cut tell nothing of what it did.
+        if pressure && turn.cuts == now.cuts {
+            now.cuts += 1;
             now.in_flight = (now.in_flight / 2).max(1);
             now.batch_items = (now.batch_items / 2).max(self.config.min_batch_items);
             debug!(
@@ -213,29 +237,24 @@ impl Limits {
                 batch_items = now.batch_items,
                 "the backend is under pressure"
             );
-        } else {
+        } else if !pressure {
             now.calm += 1;
             if now.calm >= CALM {
                 now.calm = 0;
                 now.in_flight = (now.in_flight + 1).min(self.config.max_in_flight);
-                let step = (self.config.max_batch_items / 16).max(1);
+                // By an eighth, so that most answers are calm even where the backend's own limit is near.
+                let step = (now.batch_items / 8).max(1);
                 now.batch_items = (now.batch_items + step).min(self.config.max_batch_items);
             }
         }
         if now.permits > now.in_flight {
             now.permits -= 1;
-            permit.forget();
+            turn.permit.forget();
         } else if now.permits < now.in_flight {
             now.permits += 1;
             self.turns.add_permits(1);
         }
-    }
-
-    fn batch_items(&self) -> usize {
-        self.now
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .batch_items
+        answer
     }
 
     fn in_doubt(&self, operation: &'static str, done: usize, error: Error) -> Error {
@@ -252,15 +271,18 @@ macro_rules! bounded {
         let mut rest = $items;
         let mut answers = Vec::with_capacity(rest.len());
         loop {
-            let ($part, later) = rest.split_at(rest.len().min($self.limits.batch_items()));
-            match $self.limits.call(stringify!($name), $call).await {
-                Ok(answer) => answers.extend(answer),
-                Err(error) => {
-                    return Err($self
-                        .limits
-                        .in_doubt(stringify!($name), answers.len(), error));
-                }
-            }
+            // The size that fits is known only when the turn has come.
+            let sent = async {
+                let turn = $self.limits.turn(stringify!($name)).await?;
+                let ($part, later) = rest.split_at(rest.len().min(turn.batch_items));
+                Ok(($self.limits.learn($call.await, turn)?, later))
+            };
+            let (answer, later) = sent.await.map_err(|error| {
+                $self
+                    .limits
+                    .in_doubt(stringify!($name), answers.len(), error)
+            })?;
+            answers.extend(answer);
             rest = later;
             if rest.is_empty() {
                 break Ok(answers);

@@ -341,7 +341,7 @@ async fn pressure_halves_the_limits_and_calm_raises_them() {
         bounded.create(&[coinbase(1)]).await.unwrap_err();
     }
     assert_eq!(bounded.limits(), (1, 16));
-    for n in 0..200 {
+    for n in (0..=u8::MAX).cycle().take(400) {
         bounded.create(&[coinbase(n)]).await.unwrap();
     }
     assert_eq!(bounded.limits(), (8, 64));

@@ -1,5 +1,7 @@
 //! The bytes of a coin that both digests are made of.
 
+use groundtackle_chain::decode::write_compact_size;
+
 use crate::types::Coin;
 
 /// Bytes of an element beside the script and its length.
@@ -16,21 +18,7 @@ pub fn coin_element(coin: &Coin) -> Vec<u8> {
     // As in Core, the height's top bit is lost: no chain gets there.
     element.extend_from_slice(&(coin.height << 1 | u32::from(coin.coinbase)).to_le_bytes());
     element.extend_from_slice(&coin.output.value_sat.to_le_bytes());
-    match script.len() {
-        len @ 0..=0xfc => element.push(len as u8),
-        len @ 0xfd..=0xffff => {
-            element.push(0xfd);
-            element.extend_from_slice(&(len as u16).to_le_bytes());
-        }
-        len @ 0x1_0000..=0xffff_ffff => {
-            element.push(0xfe);
-            element.extend_from_slice(&(len as u32).to_le_bytes());
-        }
-        len => {
-            element.push(0xff);
-            element.extend_from_slice(&(len as u64).to_le_bytes());
-        }
-    }
+    write_compact_size(&mut element, script.len() as u64);
     element.extend_from_slice(script);
     element
 }

@@ -568,6 +568,28 @@ pub(crate) async fn marks_are_kept_on_disconnect(store: Subject) {
     assert!(store.whole_record(locked.txid).await.locked);
 }
 
+/// "One that `set_mined` has put into another block of the longest chain meanwhile stays mined
+/// there."
+pub(crate) async fn what_is_mined_elsewhere_stays_mined(store: Subject) {
+    let tip = store.begin_chain().await;
+    let coins = store.coins(1, 2).await;
+    let known = store.accept(spender(2, coins[0])).await;
+    let fresh = spender(3, coins[1]).build();
+    let block = store.mine(&[&known, &fresh]).await;
+    let elsewhere = mined_in(1, 201, true);
+    let txids = [known.txid, fresh.txid];
+    assert_eq!(all(store.set_mined(&txids, &elsewhere).await), [NOW; 2]);
+    assert_eq!(store.disconnect(&block).await, taken_back(0, Some(tip)));
+    for txid in txids {
+        let record = store.whole_record(txid).await;
+        assert_eq!(record.mined_in, [elsewhere]);
+        assert_eq!(record.unmined_since, None);
+    }
+    let state = store.state().await;
+    assert_eq!(state.unmined, []);
+    assert_eq!(state.digest.muhash, crate::state::muhash(&state.coins));
+}
+
 /// Verdicts: "`NotTip`, `NoUndo`, `StillSpent` (an unmined transaction spends the block's coinbase:
 /// mark it conflicting and unspend or remove it first)." `previous` "tells a repetition from a
 /// mistake".

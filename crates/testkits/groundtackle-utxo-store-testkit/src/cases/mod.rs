@@ -2,10 +2,13 @@
 
 pub(crate) mod alerts;
 pub(crate) mod blocks;
+pub(crate) mod chain;
 pub(crate) mod conflicts;
+pub(crate) mod formats;
 pub(crate) mod halves;
 pub(crate) mod incidents;
 pub(crate) mod needs;
+pub(crate) mod races;
 pub(crate) mod retention;
 pub(crate) mod scanning;
 pub(crate) mod spending;

@@ -387,6 +387,16 @@ pub(crate) async fn a_pruned_transaction_is_refused(store: Subject) {
     let before = store.state().await;
     let txid = tx.txid;
     assert_eq!(store.submit(&tx).await, Err(Verdict::Pruned { txid }));
+    // Nor does it come back as a conflict, which would make what it spent a coin again.
+    let as_conflict = store.lost(&tx, None, 1).await;
+    assert_eq!(as_conflict, Err(Verdict::Pruned { txid }));
+    let block = store.next_block().await.with(&[&tx]).build();
+    let refused = Verdict::InBlock {
+        block: block.hash,
+        txid,
+        verdict: Box::new(Verdict::Pruned { txid }),
+    };
+    assert_eq!(store.connect(&block).await, Err(refused));
     before.assert_still(&store.state().await);
     // What it spent is still known to be spent.
     let late = spender(4, coins[0]).build();

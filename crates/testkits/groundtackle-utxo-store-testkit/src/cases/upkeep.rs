@@ -120,7 +120,7 @@ pub(crate) async fn larger_batches_are_an_error(store: Subject) {
 }
 
 /// Polls a call at most `polls` times and then drops it, as a timeout does.
-async fn dropped_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn dropped_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
     let mut call = pin!(call);
     for _ in 0..polls {
         if let Poll::Ready(answer) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

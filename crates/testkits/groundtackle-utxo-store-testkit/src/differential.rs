@@ -1,0 +1,1161 @@
+//! One generated sequence of operations into the specification and into adapters; verdicts, records,
+//! listings, set and digest compared after every step.
+//!
+//! Steps say what to do in terms of what there is, so that most of them reach their aim however a
+//! sequence is cut: a [`Pick`] chooses among what exists at that moment. A failure is shrunk and
+//! printed as a test to paste.
+//!
+//! `GROUNDTACKLE_TEST_SEQUENCES` says how many sequences to try (256), `GROUNDTACKLE_TEST_SEED` which
+//! ones (a number; 0).
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::{self, Debug, Display};
+use std::sync::{Arc, Mutex};
+
+use groundtackle_utxo_store::{
+    Applied, BlockHash, ChainBlock, LongestChain, MemoryUtxoStore, MinedIn, NewRecord,
+    NewTransaction, OutPoint, Outcome, Reassignment, Record, RecordOutput, Result, SpendOptions,
+    SpendStore, Tip, Transaction, TxOut, Txid, UtxoStore, Verdict,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
+use crate::builder::{BlockBuilder, TxBuilder, script};
+use crate::harness::{Harness, Opener, Subject, all};
+use crate::state::{State, unmined_all};
+
+/// Chooses one of what there is: in seven of eight cases one that fits the step's purpose, if there
+/// is any.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pick(pub u16);
+
+impl Debug for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pick({})", self.0)
+    }
+}
+
+impl Pick {
+    fn among<T: Clone>(self, fitting: &[T], any: &[T]) -> Option<T> {
+        let from = if self.0 % 8 == 7 { any } else { fitting };
+        let index = usize::from(self.0 / 8).checked_rem(from.len())?;
+        from.get(index).cloned()
+    }
+
+    fn of<T: Clone>(self, any: &[T]) -> T {
+        self.among(any, any).expect("there are some")
+    }
+}
+
+/// A transaction of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A new one.
+    New {
+        /// What it spends.
+        inputs: Vec<Pick>,
+        /// How many outputs it has; the last of more than two can't be spent.
+        outputs: u8,
+    },
+    /// One that occurred before.
+    Known(Pick),
+    /// One that was pruned, if there is one of which a parent is left; otherwise one that was
+    /// refused or removed.
+    Gone(Pick),
+}
+
+/// By what a step's spends are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Heights above the next block.
+    pub ahead: i8,
+    /// Blocks until a coinbase may be spent.
+    pub maturity: u8,
+    /// Spend outputs of locked transactions.
+    pub ignore_locked: bool,
+    /// Create records locked.
+    pub lock: bool,
+}
+
+impl Rules {
+    /// Those of the next block.
+    pub const USUAL: Self = Self {
+        ahead: 0,
+        maturity: 100,
+        ignore_locked: false,
+        lock: false,
+    };
+}
+
+/// What a spender says of the outputs it spends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing.
+    Nothing,
+    /// The truth.
+    Right,
+    /// Another amount for the last one.
+    Wrong,
+    /// One too many.
+    TooMany,
+}
+
+/// One operation. Numbers are heights relative to the tip, unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the operations of the port, with its names")]
+pub enum Step {
+    Submit {
+        items: Vec<Item>,
+        rules: Rules,
+        fee: Option<u8>,
+        expected: Expected,
+    },
+    CreateCoinbase {
+        tx: Item,
+        block: Pick,
+        on: bool,
+    },
+    Seed {
+        coinbase: bool,
+        age: u8,
+        outputs: u8,
+        again: bool,
+    },
+    CreateConflicting {
+        items: Vec<Item>,
+        since: i8,
+    },
+    Spend {
+        txids: Vec<Pick>,
+        rules: Rules,
+    },
+    Unspend(Vec<Pick>),
+    Remove(Vec<Pick>),
+    SetTip,
+    SetMined {
+        txids: Vec<Pick>,
+        block: Pick,
+        subtree: u8,
+        on: bool,
+    },
+    UnsetMined {
+        txids: Vec<Pick>,
+        block: Pick,
+        since: i8,
+    },
+    SetLongestChain {
+        txids: Vec<Pick>,
+        block: Pick,
+        on: bool,
+    },
+    /// With `whole`, what the transactions need of the mempool comes with them, in order.
+    Connect {
+        items: Vec<Item>,
+        whole: bool,
+        branch: u8,
+        coinbase: Option<Pick>,
+        may_overwrite: bool,
+    },
+    /// A block that was connected before: the tip, one that was taken back, one below the tip.
+    ConnectKnown(Pick),
+    Disconnect,
+    DisconnectKnown(Pick, Pick),
+    Freeze(Vec<Pick>),
+    Unfreeze(Vec<Pick>),
+    Reassign {
+        outputs: Vec<Pick>,
+        owner: u8,
+        ahead: i8,
+    },
+    SetLocked {
+        txids: Vec<Pick>,
+        locked: bool,
+    },
+    MarkConflicting(Vec<Pick>),
+    UnmarkConflicting(Vec<Pick>),
+    CounterConflicting(Vec<Pick>),
+    ConflictingChildren(Vec<Pick>),
+    Preserve {
+        txids: Vec<Pick>,
+        ahead: i8,
+    },
+    Prune(i8),
+    Unmined(i8),
+    Recover,
+    /// Closes persistent stores and opens them again.
+    Reopen,
+}
+
+/// A step in terms of the port: the same for all stores.
+#[derive(Debug)]
+enum Call {
+    SpendAndCreate(Vec<NewTransaction>, SpendOptions),
+    Create(Vec<NewRecord>),
+    Spend(Vec<Txid>, SpendOptions),
+    Unspend(Vec<Txid>),
+    Remove(Vec<Txid>),
+    SetTip(Tip),
+    SetMined(Vec<Txid>, MinedIn),
+    UnsetMined(Vec<Txid>, BlockHash, u32),
+    SetLongestChain(Vec<Txid>, BlockHash, LongestChain),
+    ConnectBlock(ChainBlock),
+    DisconnectBlock(BlockHash, BlockHash),
+    Freeze(Vec<OutPoint>),
+    Unfreeze(Vec<OutPoint>),
+    Reassign(Vec<Reassignment>),
+    SetLocked(Vec<Txid>, bool),
+    MarkConflicting(Vec<Txid>),
+    UnmarkConflicting(Vec<Txid>),
+    CounterConflicting(Vec<Txid>),
+    ConflictingChildren(Vec<Txid>),
+    Preserve(Vec<Txid>, u32),
+    Prune(u32),
+    Unmined(u32),
+    Recover,
+    Reopen,
+}
+
+/// What a store said, to be compared: one text per item, and the name of each for statistics.
+#[derive(Debug, Default)]
+struct Answer {
+    texts: Vec<String>,
+    names: Vec<String>,
+}
+
+/// A verdict without its reason, which each adapter words as it likes.
+fn without_reason(verdict: &Verdict) -> Verdict {
+    match verdict {
+        Verdict::InvalidTransaction { txid, .. } => Verdict::InvalidTransaction {
+            txid: *txid,
+            reason: String::new(),
+        },
+        Verdict::InBlock {
+            block,
+            txid,
+            verdict,
+        } => Verdict::InBlock {
+            block: *block,
+            txid: *txid,
+            verdict: Box::new(without_reason(verdict)),
+        },
+        other => other.clone(),
+    }
+}
+
+/// The name of an enum's variant.
+fn variant(value: &impl Debug) -> String {
+    let text = format!("{value:?}");
+    let end = text.find(|c: char| !c.is_alphanumeric());
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+fn verdict_name(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::InBlock { verdict, .. } => format!("InBlock {}", verdict_name(verdict)),
+        other => variant(other),
+    }
+}
+
+impl Answer {
+    fn say(&mut self, name: impl Into<String>, text: impl Into<String>) {
+        self.names.push(name.into());
+        self.texts.push(text.into());
+    }
+
+    fn item<T: Debug>(&mut self, outcome: &Outcome<T>, name: impl Fn(&T) -> String) {
+        match outcome {
+            Ok(done) => self.say(name(done), format!("{done:?}")),
+            Err(verdict) => self.say(
+                verdict_name(verdict),
+                format!("{:?}", without_reason(verdict)),
+            ),
+        }
+    }
+
+    fn items<T: Debug>(answer: Result<Vec<Outcome<T>>>, name: impl Fn(&T) -> String) -> Self {
+        let mut said = Self::default();
+        match answer {
+            Ok(items) => items.iter().for_each(|item| said.item(item, &name)),
+            Err(error) => said.say(format!("error {}", variant(&error)), variant(&error)),
+        }
+        said
+    }
+
+    fn applied(answer: Result<Vec<Outcome<Applied>>>) -> Self {
+        Self::items(answer, variant)
+    }
+
+    fn value<T: Debug>(answer: Result<T>) -> Self {
+        Self::items(answer.map(|value| vec![Ok(value)]), |_| "Ok".into())
+    }
+}
+
+impl Call {
+    async fn apply(&self, store: &dyn UtxoStore) -> Answer {
+        let some = |found: &Vec<Txid>| if found.is_empty() { "none" } else { "some" }.to_owned();
+        match self {
+            Self::SpendAndCreate(new, options) => {
+                Answer::applied(store.spend_and_create(new, options).await)
+            }
+            Self::Create(records) => Answer::applied(store.create(records).await),
+            Self::Spend(txids, options) => Answer::applied(store.spend(txids, options).await),
+            Self::Unspend(txids) => Answer::applied(store.unspend(txids).await),
+            Self::Remove(txids) => Answer::applied(store.remove(txids).await),
+            Self::SetTip(tip) => Answer::value(store.set_tip(tip).await),
+            Self::SetMined(txids, mined) => Answer::applied(store.set_mined(txids, mined).await),
+            Self::UnsetMined(txids, block, since) => {
+                Answer::applied(store.unset_mined(txids, block, *since).await)
+            }
+            Self::SetLongestChain(txids, block, mark) => {
+                Answer::applied(store.set_longest_chain(txids, block, *mark).await)
+            }
+            Self::ConnectBlock(block) => {
+                let answer = store.connect_block(block).await;
+                Answer::items(answer.map(|one| vec![one]), |done| variant(&done.applied))
+            }
+            Self::DisconnectBlock(block, previous) => {
+                let answer = store.disconnect_block(block, previous).await;
+                Answer::items(answer.map(|one| vec![one]), |done| {
+                    let kept = if done.kept_unmined > 0 { " kept" } else { "" };
+                    variant(&done.applied) + kept
+                })
+            }
+            Self::Freeze(outpoints) => Answer::applied(store.freeze(outpoints).await),
+            Self::Unfreeze(outpoints) => Answer::applied(store.unfreeze(outpoints).await),
+            Self::Reassign(reassignments) => Answer::applied(store.reassign(reassignments).await),
+            Self::SetLocked(txids, locked) => {
+                Answer::applied(store.set_locked(txids, *locked).await)
+            }
+            Self::MarkConflicting(txids) => {
+                let name = |found: &Vec<Txid>| format!("{} marked", found.len().min(4));
+                Answer::items(store.mark_conflicting(txids).await, name)
+            }
+            Self::UnmarkConflicting(txids) => {
+                Answer::applied(store.unmark_conflicting(txids).await)
+            }
+            Self::CounterConflicting(txids) => {
+                Answer::items(store.counter_conflicting(txids).await, some)
+            }
+            Self::ConflictingChildren(txids) => {
+                Answer::items(store.conflicting_children(txids).await, some)
+            }
+            Self::Preserve(txids, until) => Answer::applied(store.preserve(txids, *until).await),
+            Self::Prune(horizon) => {
+                let name = |pruned: &groundtackle_utxo_store::Pruned| match pruned.records {
+                    0 => "none".to_owned(),
+                    _ => "some".to_owned(),
+                };
+                let answer = store.prune(*horizon).await;
+                Answer::items(answer.map(|pruned| vec![Ok(pruned)]), name)
+            }
+            Self::Unmined(older_than) => {
+                Answer::value(Ok(unmined_all(store, Some(*older_than), 3).await))
+            }
+            // What it found is the adapter's own affair.
+            Self::Recover => Answer::value(store.recover().await.map(drop)),
+            Self::Reopen => Answer::value(Ok(())),
+        }
+    }
+}
+
+/// What there is at a moment of a sequence, as the model has it.
+struct World {
+    /// Every transaction that occurred, in order of occurrence: parents come first.
+    known: Vec<Transaction>,
+    /// Connected since the beginning.
+    chain: Vec<ChainBlock>,
+    /// Every block that occurred.
+    blocks: Vec<ChainBlock>,
+    records: BTreeMap<Txid, Record>,
+    tip: Tip,
+}
+
+const NOBODY: Txid = Txid::from_bytes([9; 32]);
+
+impl World {
+    /// The same for every sequence: coins, coinbases about to ripen, a tip.
+    fn begin() -> (Self, Vec<Call>) {
+        let seeds: Vec<_> = (0..7)
+            .map(|n| match n {
+                0..3 => TxBuilder::new(n).pay_each(3, 1_000),
+                _ => TxBuilder::coinbase(n),
+            })
+            .collect();
+        let tip = Tip {
+            height: 200,
+            hash: BlockHash::from_bytes([200; 32]),
+            median_time_past: 1,
+        };
+        let known = seeds.iter().cloned().map(TxBuilder::build).collect();
+        let heights = [150, 150, 150, 100, 101, 102, 103];
+        let records = seeds.into_iter().zip(heights);
+        let create = records.map(|(tx, height)| tx.seed(height)).collect();
+        let world = Self {
+            known,
+            chain: Vec::new(),
+            blocks: Vec::new(),
+            records: BTreeMap::new(),
+            tip,
+        };
+        (world, vec![Call::Create(create), Call::SetTip(tip)])
+    }
+
+    fn height(&self, ahead: i8) -> u32 {
+        self.tip.height.saturating_add_signed(ahead.into())
+    }
+
+    /// Transactions on record that fit, in order of occurrence.
+    fn txids(&self, fit: impl Fn(&Record) -> bool) -> Vec<Txid> {
+        let known = self.known.iter().map(|tx| tx.txid);
+        known
+            .filter(|txid| self.records.get(txid).is_some_and(&fit))
+            .collect()
+    }
+
+    fn pick_txids(&self, picks: &[Pick], fit: impl Fn(&Record) -> bool) -> Vec<Txid> {
+        let fitting = self.txids(fit);
+        let mut any: Vec<_> = self.known.iter().map(|tx| tx.txid).collect();
+        any.push(NOBODY);
+        picks
+            .iter()
+            .filter_map(|pick| pick.among(&fitting, &any))
+            .collect()
+    }
+
+    /// Outputs on record that fit.
+    fn outputs(&self, fit: impl Fn(&Record, &RecordOutput) -> bool) -> Vec<OutPoint> {
+        let records = self
+            .known
+            .iter()
+            .filter_map(|tx| self.records.get(&tx.txid));
+        records
+            .flat_map(|record| {
+                let outputs = record.outputs.iter().filter(|output| fit(record, output));
+                outputs.map(|output| OutPoint::new(record.txid, output.vout))
+            })
+            .collect()
+    }
+
+    /// Every output that was ever named, some that can't be spent, and one of nobody's.
+    fn any_output(&self) -> Vec<OutPoint> {
+        let known = self
+            .known
+            .iter()
+            .flat_map(|tx| (0..=tx.outputs.len() as u32).map(|vout| OutPoint::new(tx.txid, vout)));
+        known.chain([OutPoint::new(NOBODY, 0)]).collect()
+    }
+
+    fn pick_outputs(
+        &self,
+        picks: &[Pick],
+        fit: impl Fn(&Record, &RecordOutput) -> bool,
+    ) -> Vec<OutPoint> {
+        let (fitting, any) = (self.outputs(fit), self.any_output());
+        picks
+            .iter()
+            .filter_map(|pick| pick.among(&fitting, &any))
+            .collect()
+    }
+
+    /// The transactions of a batch. A new one prefers `free` outputs, those of its batch included.
+    fn transactions(
+        &mut self,
+        items: &[Item],
+        mut free: Vec<OutPoint>,
+        fit: impl Fn(&Transaction, Option<&Record>) -> bool,
+    ) -> Vec<Transaction> {
+        let mut batch = Vec::new();
+        for item in items {
+            let tx = match item {
+                Item::New { inputs, outputs } => {
+                    let any = self.any_output();
+                    let mut builder = TxBuilder::new(self.known.len() as u64);
+                    for pick in inputs {
+                        if let Some(outpoint) = pick.among(&free, &any) {
+                            free.retain(|other| *other != outpoint);
+                            builder = builder.spend(outpoint);
+                        }
+                    }
+                    for n in 0..*outputs {
+                        builder = match n {
+                            2 => builder.pay_nobody(),
+                            _ => builder.pay(100),
+                        };
+                    }
+                    let tx = builder.build();
+                    self.known.push(tx.clone());
+                    tx
+                }
+                Item::Known(pick) | Item::Gone(pick) => {
+                    let any: Vec<_> = self.known.iter().collect();
+                    let mut fitting = any.clone();
+                    if matches!(item, Item::Gone(_)) {
+                        fitting.retain(|tx| !self.records.contains_key(&tx.txid));
+                        if fitting.iter().any(|tx| self.holds(tx)) {
+                            fitting.retain(|tx| self.holds(tx));
+                        }
+                    } else {
+                        fitting.retain(|tx| fit(tx, self.records.get(&tx.txid)));
+                    }
+                    match pick.among(&fitting, &any) {
+                        Some(tx) => tx.clone(),
+                        None => continue,
+                    }
+                }
+            };
+            free.extend((0..tx.outputs.len().min(2)).map(|n| OutPoint::new(tx.txid, n as u32)));
+            batch.push(tx);
+        }
+        batch
+    }
+
+    /// Whether an output on record names the transaction as its spender.
+    fn holds(&self, tx: &Transaction) -> bool {
+        tx.inputs.iter().any(|input| {
+            let parent = self.records.get(&input.txid);
+            let mut outputs = parent.into_iter().flat_map(|parent| &parent.outputs);
+            outputs.any(|output| output.spent_by.is_some_and(|by| by.txid == tx.txid))
+        })
+    }
+
+    fn tx(&self, txid: Txid) -> &Transaction {
+        let found = self.known.iter().find(|tx| tx.txid == txid);
+        found.expect("it occurred")
+    }
+
+    fn options(&self, rules: &Rules) -> SpendOptions {
+        SpendOptions {
+            coinbase_maturity: rules.maturity.into(),
+            ignore_locked: rules.ignore_locked,
+            lock: rules.lock,
+            ..SpendOptions::at(self.height(rules.ahead.saturating_add(1)))
+        }
+    }
+
+    /// A block by hash and height: one that occurred, or one of three that nobody connected.
+    fn pick_block(&self, pick: Pick) -> (BlockHash, u32) {
+        let known: Vec<_> = self.blocks.iter().map(|b| (b.hash, b.height)).collect();
+        let other = (0..3_u8).map(|n| (BlockHash::from_bytes([n; 32]), 198 + u32::from(n)));
+        let any: Vec<_> = known.into_iter().chain(other).collect();
+        pick.of(&any)
+    }
+
+    /// One that some record names, if there is any.
+    fn pick_entry(&self, pick: Pick) -> (BlockHash, u32) {
+        let entries = self.records.values().flat_map(|record| &record.mined_in);
+        let mut named: Vec<_> = entries
+            .filter_map(|mined| Some((mined.block?, mined.height)))
+            .collect();
+        named.sort_unstable();
+        let named = pick.among(&named, &[]);
+        named.unwrap_or_else(|| self.pick_block(pick))
+    }
+
+    /// Whether a block `ahead` of the next may spend what the record has.
+    fn ripe(&self, record: &Record, rules: &Rules) -> bool {
+        let ripe_at = record
+            .confirmed_height()
+            .map(|height| height + u32::from(rules.maturity));
+        !record.coinbase || ripe_at.is_some_and(|height| height <= self.options(rules).height)
+    }
+
+    /// The unmined ones that `txids` need, with them, parents first.
+    fn with_ancestors(&self, txids: &[Txid]) -> Vec<Transaction> {
+        let mut wanted = txids.to_vec();
+        let mut next = 0;
+        while let Some(txid) = wanted.get(next).copied() {
+            next += 1;
+            for input in &self.tx(txid).inputs {
+                let unmined = self
+                    .records
+                    .get(&input.txid)
+                    .is_some_and(|record| record.unmined_since.is_some());
+                if unmined && !wanted.contains(&input.txid) {
+                    wanted.push(input.txid);
+                }
+            }
+        }
+        let known = self.known.iter();
+        known
+            .filter(|tx| wanted.contains(&tx.txid) && !tx.coinbase)
+            .cloned()
+            .collect()
+    }
+
+    fn expected(&self, tx: &Transaction, expected: Expected) -> Vec<TxOut> {
+        let truth = |outpoint: &OutPoint| {
+            let output = self.known.iter().find(|tx| tx.txid == outpoint.txid);
+            let output = output.and_then(|tx| tx.outputs.get(outpoint.vout as usize));
+            output.cloned().unwrap_or(TxOut {
+                value_sat: 0,
+                script: script(0),
+            })
+        };
+        let mut outputs: Vec<_> = tx.inputs.iter().map(truth).collect();
+        match (expected, outputs.last_mut()) {
+            (Expected::Nothing, _) => outputs.clear(),
+            (Expected::Wrong, Some(last)) => last.value_sat += 1,
+            (Expected::TooMany, Some(last)) => {
+                let last = last.clone();
+                outputs.push(last);
+            }
+            _ => {}
+        }
+        outputs
+    }
+
+    fn resolve(&mut self, step: &Step) -> Call {
+        let unspent = |_: &Record, output: &RecordOutput| output.spent_by.is_none();
+        let unmined = |record: &Record| record.unmined_since.is_some() && !record.conflicting;
+        let conflicting = |record: &Record| record.conflicting;
+        match step {
+            Step::Submit {
+                items,
+                rules,
+                fee,
+                expected,
+            } => {
+                let free = self.outputs(|record, output| {
+                    unspent(record, output)
+                        && !output.frozen
+                        && !record.conflicting
+                        && self.ripe(record, rules)
+                });
+                let transactions = self.transactions(items, free, |tx, _| !tx.coinbase);
+                let new = |tx: Transaction| NewTransaction {
+                    expected: self.expected(&tx, *expected),
+                    fee_sat: fee.map(u64::from),
+                    tx,
+                };
+                let options = self.options(rules);
+                Call::SpendAndCreate(transactions.into_iter().map(new).collect(), options)
+            }
+            Step::CreateCoinbase { tx, block, on } => {
+                let (hash, height) = self.pick_block(*block);
+                let known = match tx {
+                    Item::Known(_) | Item::Gone(_) => {
+                        let known = std::slice::from_ref(tx);
+                        self.transactions(known, vec![], |tx, _| tx.coinbase)
+                    }
+                    Item::New { .. } => vec![],
+                };
+                let tx = known.into_iter().next().unwrap_or_else(|| {
+                    let tx = TxBuilder::coinbase(self.known.len() as u64).pay(5);
+                    self.known.push(tx.clone().build());
+                    tx.build()
+                });
+                let mined = MinedIn {
+                    block: Some(hash),
+                    height,
+                    subtree_index: 0,
+                    on_longest_chain: *on,
+                };
+                Call::Create(vec![NewRecord::Coinbase { tx, mined }])
+            }
+            Step::Seed {
+                coinbase,
+                age,
+                outputs,
+                again,
+            } => {
+                let tag = self.known.len() as u64;
+                let builder = match coinbase {
+                    true => TxBuilder::coinbase(tag),
+                    false => TxBuilder::new(tag).pay_each((*outputs).into(), 1_000),
+                };
+                self.known.push(builder.clone().build());
+                let record = builder.seed(self.tip.height.saturating_sub((*age).into()));
+                let times = if *again { 2 } else { 1 };
+                Call::Create(vec![record; times])
+            }
+            Step::CreateConflicting { items, since } => {
+                let any = self.outputs(|_, _| true);
+                let lost = |tx| NewRecord::Conflicting {
+                    tx,
+                    fee_sat: Some(3),
+                    unmined_since: 0,
+                };
+                let transactions = self.transactions(items, any, |tx, _| !tx.coinbase);
+                let mut records: Vec<_> = transactions.into_iter().map(lost).collect();
+                let height = self.height(*since);
+                for record in &mut records {
+                    if let NewRecord::Conflicting { unmined_since, .. } = record {
+                        *unmined_since = height;
+                    }
+                }
+                Call::Create(records)
+            }
+            Step::Spend { txids, rules } => {
+                Call::Spend(self.pick_txids(txids, conflicting), self.options(rules))
+            }
+            Step::Unspend(txids) => Call::Unspend(self.pick_txids(txids, conflicting)),
+            Step::Remove(txids) => {
+                Call::Remove(self.pick_txids(txids, |r| r.unmined_since.is_some()))
+            }
+            // Another one would leave blocks above it.
+            Step::SetTip => Call::SetTip(Tip {
+                median_time_past: self.tip.median_time_past + 1,
+                ..self.tip
+            }),
+            Step::SetMined {
+                txids,
+                block,
+                subtree,
+                on,
+            } => {
+                let (hash, height) = self.pick_block(*block);
+                let mined = MinedIn {
+                    block: Some(hash),
+                    height,
+                    subtree_index: (*subtree).into(),
+                    on_longest_chain: *on,
+                };
+                Call::SetMined(self.pick_txids(txids, unmined), mined)
+            }
+            Step::UnsetMined {
+                txids,
+                block,
+                since,
+            } => {
+                let (hash, _) = self.pick_entry(*block);
+                let there = |r: &Record| r.mined_in.iter().any(|m| m.block == Some(hash));
+                Call::UnsetMined(self.pick_txids(txids, there), hash, self.height(*since))
+            }
+            Step::SetLongestChain { txids, block, on } => {
+                let (hash, height) = self.pick_entry(*block);
+                let there = |r: &Record| r.mined_in.iter().any(|m| m.block == Some(hash));
+                let mark = match on {
+                    true => LongestChain::On,
+                    false => LongestChain::Off {
+                        unmined_since: height,
+                    },
+                };
+                Call::SetLongestChain(self.pick_txids(txids, there), hash, mark)
+            }
+            Step::Connect {
+                items,
+                whole,
+                branch,
+                coinbase,
+                may_overwrite,
+            } => {
+                let free = self.outputs(|record, output| {
+                    unspent(record, output)
+                        && !output.frozen
+                        && !record.conflicting
+                        && record.unmined_since.is_none()
+                        && self.ripe(record, &Rules::USUAL)
+                });
+                let mut transactions =
+                    self.transactions(items, free, |_, record| record.is_some_and(unmined));
+                if *whole {
+                    let txids: Vec<_> = transactions.iter().map(|tx| tx.txid).collect();
+                    transactions = self.with_ancestors(&txids);
+                }
+                let branch = (self.known.len() as u64) << 8 | u64::from(*branch);
+                let mut builder = BlockBuilder::after(self.tip).branch(branch);
+                if let Some(pick) = coinbase {
+                    let coinbases: Vec<_> = self
+                        .known
+                        .iter()
+                        .filter(|tx| tx.coinbase)
+                        .cloned()
+                        .collect();
+                    builder = match pick.among(&coinbases, &self.known) {
+                        Some(tx) => builder.coinbase(&tx),
+                        None => builder,
+                    };
+                }
+                if *may_overwrite {
+                    builder = builder.coinbase_may_overwrite();
+                }
+                let block = builder
+                    .with(&transactions.iter().collect::<Vec<_>>())
+                    .build();
+                if coinbase.is_none() {
+                    self.known.push(block.transactions[0].clone());
+                }
+                self.blocks.push(block.clone());
+                Call::ConnectBlock(block)
+            }
+            Step::ConnectKnown(pick) => {
+                let next = |block: &&ChainBlock| {
+                    block.previous == self.tip.hash || block.hash == self.tip.hash
+                };
+                let fitting: Vec<_> = self.blocks.iter().filter(next).cloned().collect();
+                let genesis = [BlockBuilder::after(None).build()];
+                let any: Vec<_> = self.blocks.iter().chain(&genesis).cloned().collect();
+                let block = pick.among(&fitting, &any);
+                Call::ConnectBlock(block.unwrap_or_else(|| pick.of(&any)))
+            }
+            Step::Disconnect => match self.chain.last() {
+                Some(block) => Call::DisconnectBlock(block.hash, block.previous),
+                None => Call::DisconnectBlock(self.tip.hash, BlockHash::ZERO),
+            },
+            Step::DisconnectKnown(block, previous) => {
+                Call::DisconnectBlock(self.pick_block(*block).0, self.pick_block(*previous).0)
+            }
+            Step::Freeze(outputs) => Call::Freeze(self.pick_outputs(outputs, unspent)),
+            Step::Unfreeze(outputs) => {
+                Call::Unfreeze(self.pick_outputs(outputs, |_, output| output.frozen))
+            }
+            Step::Reassign {
+                outputs,
+                owner,
+                ahead,
+            } => {
+                let frozen = self.pick_outputs(outputs, |_, output| {
+                    output.frozen || output.spendable_from.is_some()
+                });
+                let script = match owner {
+                    0 => groundtackle_utxo_store::Script::from_bytes(vec![0x6a]),
+                    _ => script((*owner).into()),
+                };
+                let to = |outpoint| Reassignment {
+                    outpoint,
+                    script: script.clone(),
+                    spendable_from: self.height(*ahead),
+                };
+                Call::Reassign(frozen.into_iter().map(to).collect())
+            }
+            Step::SetLocked { txids, locked } => {
+                let other = |record: &Record| record.locked != *locked;
+                Call::SetLocked(self.pick_txids(txids, other), *locked)
+            }
+            Step::MarkConflicting(txids) => Call::MarkConflicting(self.pick_txids(txids, unmined)),
+            Step::UnmarkConflicting(txids) => {
+                Call::UnmarkConflicting(self.pick_txids(txids, conflicting))
+            }
+            Step::CounterConflicting(txids) => {
+                Call::CounterConflicting(self.pick_txids(txids, conflicting))
+            }
+            Step::ConflictingChildren(txids) => {
+                let parent = |record: &Record| !record.conflicting_children.is_empty();
+                Call::ConflictingChildren(self.pick_txids(txids, parent))
+            }
+            Step::Preserve { txids, ahead } => {
+                Call::Preserve(self.pick_txids(txids, |_| true), self.height(*ahead))
+            }
+            Step::Prune(ahead) => Call::Prune(self.height(*ahead)),
+            Step::Unmined(ahead) => Call::Unmined(self.height(*ahead)),
+            Step::Recover => Call::Recover,
+            Step::Reopen => Call::Reopen,
+        }
+    }
+
+    /// Takes over what the model has after a call.
+    fn learn(&mut self, call: &Call, state: &State) {
+        self.records.clone_from(&state.records);
+        let tip = state.tip.expect("the sequence began with a tip");
+        match call {
+            Call::ConnectBlock(block) if tip.hash == block.hash && self.tip.hash != tip.hash => {
+                self.chain.push(block.clone());
+            }
+            Call::DisconnectBlock(..) if self.tip.hash != tip.hash => {
+                self.chain.pop();
+            }
+            _ => {}
+        }
+        self.tip = tip;
+    }
+}
+
+/// How often each operation had each outcome.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// Sequences that ran to their end.
+    pub sequences: u64,
+    /// Steps of them.
+    pub steps: u64,
+    /// By operation, then by outcome: a verdict's name, `Now`, `Before`, …
+    pub outcomes: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+impl Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} sequences, {} steps", self.sequences, self.steps)?;
+        for (operation, outcomes) in &self.outcomes {
+            write!(f, "{operation}:")?;
+            for (outcome, times) in outcomes {
+                write!(f, " {outcome} {times},")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adapters to compare with the specification, side by side.
+#[derive(Default)]
+pub struct Differential {
+    openers: Vec<Arc<dyn Opener>>,
+}
+
+impl Debug for Differential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Differential")
+            .field("adapters", &self.openers.len())
+            .finish()
+    }
+}
+
+impl Differential {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an adapter.
+    #[must_use]
+    pub fn with(mut self, harness: impl Harness) -> Self {
+        self.openers.push(Arc::new(harness));
+        self
+    }
+
+    pub(crate) fn of(subject: &Subject) -> Self {
+        Self {
+            openers: vec![subject.opener()],
+        }
+    }
+
+    /// Tries as many sequences as the environment says.
+    ///
+    /// # Panics
+    /// When an adapter differs, with the shortest sequence found that shows it.
+    pub fn run(&self) -> Coverage {
+        let number = |name: &str, otherwise: u64| {
+            let text = env::var(name).ok();
+            text.map_or(otherwise, |text| {
+                text.parse()
+                    .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}"))
+            })
+        };
+        let sequences = number("GROUNDTACKLE_TEST_SEQUENCES", 256);
+        self.run_sequences(sequences, number("GROUNDTACKLE_TEST_SEED", 0))
+    }
+
+    /// Tries this many sequences, the same ones for the same seed.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_sequences(&self, sequences: u64, seed: u64) -> Coverage {
+        let config = Config {
+            cases: sequences.try_into().expect("less than four billion"),
+            max_shrink_iters: 4_096,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let coverage = Mutex::new(Coverage::default());
+        let outcome = TestRunner::new_with_rng(config, rng).run(&sequence(), |steps| {
+            let mut seen = Coverage::default();
+            blocking(self.drive(&steps, &mut seen)).map_err(TestCaseError::fail)?;
+            let mut coverage = coverage.lock().expect("no panic");
+            coverage.sequences += 1;
+            coverage.steps += seen.steps;
+            for (operation, outcomes) in seen.outcomes {
+                let all = coverage.outcomes.entry(operation).or_default();
+                for (outcome, times) in outcomes {
+                    *all.entry(outcome).or_default() += times;
+                }
+            }
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => coverage.into_inner().expect("no panic"),
+            Err(TestError::Fail(reason, steps)) => panic!("{reason}\n{}", as_test(&steps)),
+            Err(TestError::Abort(reason)) => panic!("{reason}"),
+        }
+    }
+
+    /// Runs one sequence: what a failure prints.
+    ///
+    /// # Panics
+    /// When an adapter differs.
+    pub fn replay(&self, steps: &[Step]) {
+        blocking(self.drive(steps, &mut Coverage::default()))
+            .unwrap_or_else(|difference| panic!("{difference}"));
+    }
+
+    async fn drive(&self, steps: &[Step], coverage: &mut Coverage) -> Result<(), String> {
+        let model = MemoryUtxoStore::new();
+        let mut subjects = Vec::new();
+        for opener in &self.openers {
+            subjects.push(Subject::open(opener.clone()).await);
+        }
+        let (mut world, prologue) = World::begin();
+        for call in prologue {
+            call.apply(&model).await;
+            for subject in &subjects {
+                call.apply(&**subject).await;
+            }
+        }
+        let txids: Vec<_> = world.known.iter().map(|tx| tx.txid).collect();
+        let mut last = State::of(&model, &txids).await;
+        world.learn(&Call::Recover, &last);
+        for (number, step) in steps.iter().enumerate() {
+            let call = world.resolve(step);
+            let at = |backend: &str, what: String| {
+                format!("{backend} differs after step {number}, {call:?}\n{what}")
+            };
+            let said = call.apply(&model).await;
+            let txids: Vec<_> = world.known.iter().map(|tx| tx.txid).collect();
+            let state = State::after(&model, &txids, &last).await;
+            let outpoints = world.any_output();
+            let outputs = all(model.outputs(&outpoints).await);
+            for subject in &mut subjects {
+                let backend = subject.capabilities().backend;
+                if matches!(call, Call::Reopen) && subject.capabilities().persistent {
+                    subject.reopen().await;
+                }
+                let answer = call.apply(&**subject).await;
+                if answer.texts != said.texts {
+                    let (said, answer) = (said.texts.join("\n  "), answer.texts.join("\n  "));
+                    return Err(at(
+                        backend,
+                        format!("model:\n  {said}\nadapter:\n  {answer}"),
+                    ));
+                }
+                if let Some(difference) = state.difference(&State::of(&**subject, &txids).await) {
+                    return Err(at(backend, format!("(model, then adapter)\n{difference}")));
+                }
+                let theirs = all(subject.outputs(&outpoints).await);
+                for (ours, theirs) in outputs.iter().zip(&theirs) {
+                    if ours != theirs {
+                        return Err(at(backend, format!("model: {ours:?}\nadapter: {theirs:?}")));
+                    }
+                }
+            }
+            let outcomes = coverage.outcomes.entry(variant(&call)).or_default();
+            for name in said.names {
+                *outcomes.entry(name).or_default() += 1;
+            }
+            coverage.steps += 1;
+            world.learn(&call, &state);
+            last = state;
+        }
+        Ok(())
+    }
+}
+
+/// Runs in the runtime that there is, or in one of its own.
+fn blocking<T>(work: impl Future<Output = T>) -> T {
+    match Handle::try_current() {
+        Ok(handle) => block_in_place(|| handle.block_on(work)),
+        Err(_) => crate::runtime().block_on(work),
+    }
+}
+
+/// A test to paste.
+fn as_test(steps: &[Step]) -> String {
+    let steps = format!("{steps:?}").replace('[', "vec![");
+    format!(
+        "the shortest sequence found; as a test:\n\n\
+         #[test]\nfn regression() {{\n    \
+         use groundtackle_utxo_store_testkit::differential::{{Differential, Expected::*, Item::*, Pick, Rules, Step::*}};\n    \
+         Differential::new().with(HARNESS).replay(&{steps});\n}}\n"
+    )
+}
+
+fn sequence() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 1..48)
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    any::<u16>().prop_map(Pick)
+}
+
+fn picks() -> impl Strategy<Value = Vec<Pick>> {
+    proptest::collection::vec(pick(), 1..4)
+}
+
+fn fresh() -> impl Strategy<Value = Item> {
+    (proptest::collection::vec(pick(), 1..4), 0..5_u8)
+        .prop_map(|(inputs, outputs)| Item::New { inputs, outputs })
+}
+
+fn items(fresh_weight: u32, known_weight: u32) -> impl Strategy<Value = Vec<Item>> {
+    let item = prop_oneof![
+        2 * fresh_weight => fresh(),
+        2 * known_weight => pick().prop_map(Item::Known),
+        1 => pick().prop_map(Item::Gone),
+    ];
+    proptest::collection::vec(item, 1..4)
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    (
+        prop_oneof![6 => Just(0), 1 => -1..4_i8],
+        prop_oneof![4 => Just(100), 1 => 0..3_u8],
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(ahead, maturity, ignore_locked, lock)| Rules {
+            ahead,
+            maturity,
+            ignore_locked,
+            lock,
+        })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let expected = prop_oneof![
+        20 => Just(Expected::Nothing),
+        6 => Just(Expected::Right),
+        2 => Just(Expected::Wrong),
+        1 => Just(Expected::TooMany),
+    ];
+    let fee = proptest::option::weighted(0.3, any::<u8>());
+    let near = || -3..4_i8;
+    prop_oneof![
+        20 => (items(6, 1), rules(), fee, expected).prop_map(|(items, rules, fee, expected)| {
+            Step::Submit { items, rules, fee, expected }
+        }),
+        1 => (prop_oneof![2 => fresh(), 1 => pick().prop_map(Item::Known)], pick(), any::<bool>())
+            .prop_map(|(tx, block, on)| Step::CreateCoinbase { tx, block, on }),
+        2 => (any::<bool>(), 98..101_u8, 0..4_u8, any::<bool>())
+            .prop_map(|(coinbase, age, outputs, again)| Step::Seed { coinbase, age, outputs, again }),
+        4 => (items(5, 1), near()).prop_map(|(items, since)| Step::CreateConflicting { items, since }),
+        4 => (picks(), rules()).prop_map(|(txids, rules)| Step::Spend { txids, rules }),
+        4 => picks().prop_map(Step::Unspend),
+        2 => picks().prop_map(Step::Remove),
+        1 => Just(Step::SetTip),
+        3 => (picks(), pick(), 0..2_u8, any::<bool>())
+            .prop_map(|(txids, block, subtree, on)| Step::SetMined { txids, block, subtree, on }),
+        2 => (picks(), pick(), near())
+            .prop_map(|(txids, block, since)| Step::UnsetMined { txids, block, since }),
+        3 => (picks(), pick(), any::<bool>())
+            .prop_map(|(txids, block, on)| Step::SetLongestChain { txids, block, on }),
+        16 => (
+            items(1, 2),
+            prop::bool::weighted(0.8),
+            any::<u8>(),
+            proptest::option::weighted(0.1, pick()),
+            prop::bool::weighted(0.1),
+        ).prop_map(|(items, whole, branch, coinbase, may_overwrite)| {
+            Step::Connect { items, whole, branch, coinbase, may_overwrite }
+        }),
+        3 => pick().prop_map(Step::ConnectKnown),
+        6 => Just(Step::Disconnect),
+        1 => (pick(), pick()).prop_map(|(block, previous)| Step::DisconnectKnown(block, previous)),
+        3 => picks().prop_map(Step::Freeze),
+        2 => picks().prop_map(Step::Unfreeze),
+        3 => (picks(), 0..4_u8, near())
+            .prop_map(|(outputs, owner, ahead)| Step::Reassign { outputs, owner, ahead }),
+        3 => (picks(), any::<bool>()).prop_map(|(txids, locked)| Step::SetLocked { txids, locked }),
+        5 => picks().prop_map(Step::MarkConflicting),
+        5 => picks().prop_map(Step::UnmarkConflicting),
+        1 => picks().prop_map(Step::CounterConflicting),
+        1 => picks().prop_map(Step::ConflictingChildren),
+        2 => (picks(), near()).prop_map(|(txids, ahead)| Step::Preserve { txids, ahead }),
+        6 => (-3..2_i8).prop_map(Step::Prune),
+        1 => near().prop_map(Step::Unmined),
+        1 => Just(Step::Recover),
+        3 => Just(Step::Reopen),
+    ]
+}

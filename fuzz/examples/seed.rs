@@ -1,0 +1,403 @@
+//! Cuts the seeds of the corpus out of the chain crate's real blocks. See README.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::{Block, Transaction, hex::FromHex};
+use groundtackle_chain::codec::{write_coin, write_script};
+use groundtackle_chain::{
+    BlockFiles, BlockFilesConfig, BlockHash, BlockSource, BlockUndo, ChainBlock, Network, OutPoint,
+    Script, StoredCoin, TxOut, Txid,
+};
+use groundtackle_core::ByteSize;
+use groundtackle_utxo_store::{
+    AlertStore, BlockStore, NewRecord, NewTransaction, SpendOptions, SpendStore,
+};
+use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig, fuzzing};
+
+const MAX_SEED_BYTES: usize = 32 << 10;
+
+fn main() {
+    let first = first_blocks();
+    let blocks: Vec<Block> = ["702861.raw", "367891/raw.zst", "testnet3/block928816.raw"]
+        .map(|name| deserialize(&read(&format!("full-blocks/{name}"))).unwrap())
+        .into();
+    let coins = spent_coins();
+
+    for height in [0, 1, 170, 546, 586] {
+        save("block", format!("main-{height}"), &first[height]);
+    }
+    for (block, name) in blocks.iter().zip(["702861", "367891", "testnet3-928816"]) {
+        save("block", format!("cut-{name}"), &serialize(&cut(block)));
+    }
+
+    let mut shapes = BTreeSet::new();
+    for tx in blocks.iter().flat_map(|block| &block.txdata) {
+        let witness = tx.input.iter().map(|input| input.witness.len()).max();
+        let shape = (
+            tx.input.len(),
+            tx.output.len(),
+            witness.unwrap_or_default().min(4),
+        );
+        let bytes = serialize(tx);
+        if shape.0 <= 4 && shape.1 <= 4 && bytes.len() < 2_000 && shapes.insert(shape) {
+            let name = format!("{}-inputs-{}-outputs-{}-items", shape.0, shape.1, shape.2);
+            save("transaction", name, &bytes);
+        }
+    }
+    save(
+        "transaction",
+        "many-inputs",
+        &serialize(largest(&blocks, |tx| tx.input.len())),
+    );
+    save(
+        "transaction",
+        "many-outputs",
+        &serialize(largest(&blocks, |tx| tx.output.len())),
+    );
+
+    let undo_file = read("mainnet-0-599/rev00000.dat");
+    save("undo", "rev00000", &undo_file);
+    let network = Network::Main;
+    for record in groundtackle_chain::undo::undo_records(&undo_file, network)
+        .flatten()
+        .take(2)
+    {
+        save(
+            "undo",
+            format!("main-{}-bytes", record.undo.len()),
+            record.undo,
+        );
+    }
+    for count in [1, 8, 200] {
+        let transactions = coins[..count * 2].chunks(2).map(<[_]>::to_vec).collect();
+        let undo = BlockUndo { transactions }.encode().unwrap();
+        save("undo", format!("866342-{count}-transactions"), &undo);
+    }
+
+    // A version stands after every height but 0.
+    let at = |height| StoredCoin {
+        height,
+        ..coins[0].clone()
+    };
+    for height in [0, 1] {
+        let mut bytes = Vec::new();
+        write_coin(&mut bytes, &at(height)).unwrap();
+        save("coin", format!("height-{height}"), &bytes);
+    }
+    let transactions = vec![vec![at(0), at(1)], vec![at(i32::MAX as u32)]];
+    let undo = BlockUndo { transactions }.encode().unwrap();
+    save("undo", "heights", &undo);
+
+    // One of each length and beginning.
+    let mut kinds: BTreeMap<_, &StoredCoin> = BTreeMap::new();
+    for coin in &coins {
+        let script = coin.output.script.as_bytes();
+        kinds.entry((script.len(), script.first())).or_insert(coin);
+    }
+    for (number, coin) in kinds.values().enumerate() {
+        let script = coin.output.script.as_bytes();
+        save("script", format!("raw-{number}"), script);
+        let mut short = Vec::new();
+        write_script(&mut short, script);
+        save("script", format!("compact-{number}"), &short);
+        let mut bytes = Vec::new();
+        write_coin(&mut bytes, coin).unwrap();
+        save("coin", format!("866342-{number}"), &bytes);
+    }
+    for (number, block) in [0, 1].into_iter().enumerate() {
+        let block: Block = deserialize(&first[block]).unwrap();
+        let script = block.txdata[0].output[0].script_pubkey.as_bytes();
+        save("script", format!("key-{number}"), script);
+        let mut short = Vec::new();
+        write_script(&mut short, script);
+        save("script", format!("compact-key-{number}"), &short);
+    }
+
+    save_refused(&deserialize(&first[170]).unwrap());
+    save_block_files(&first);
+    save_records(&first);
+}
+
+// What is refused, each for one reason.
+fn save_refused(real: &Block) {
+    let transaction = |name: &str, change: &dyn Fn(&mut Transaction)| {
+        let mut tx = real.txdata[1].clone();
+        change(&mut tx);
+        save("transaction", format!("refused-{name}"), &serialize(&tx));
+    };
+    transaction("no-inputs", &|tx| tx.input.clear());
+    transaction("null-input", &|tx| {
+        tx.input.push(real.txdata[0].input[0].clone());
+    });
+    transaction("amount", &|tx| tx.output[1].value = bitcoin::Amount::MAX);
+    transaction("sum", &|tx| {
+        let max = bitcoin::Amount::MAX_MONEY;
+        tx.output.iter_mut().for_each(|output| output.value = max);
+    });
+    let plain = serialize(&real.txdata[1]);
+    let (version, body) = plain.split_at(4);
+    let (body, lock_time) = body.split_at(body.len() - 4);
+    for (name, parts) in [
+        (
+            "superfluous-witness",
+            [version, &[0, 1], body, &[0], lock_time],
+        ),
+        ("unknown-flag", [version, &[0, 2], body, &[1, 0], lock_time]),
+        (
+            "long-count",
+            [version, &[0xfd, 1, 0], &body[1..], &[], lock_time],
+        ),
+        ("trailing-byte", [version, body, lock_time, &[0], &[]]),
+        ("cut", [version, body, &[], &[], &[]]),
+    ] {
+        save("transaction", format!("refused-{name}"), &parts.concat());
+    }
+
+    let block = |name: &str, change: &dyn Fn(&mut Block)| {
+        let mut block = real.clone();
+        change(&mut block);
+        save("block", format!("refused-{name}"), &serialize(&block));
+    };
+    block("repeated", &|block| {
+        block.txdata.extend(real.txdata.clone())
+    });
+    block("two-coinbases", &|block| {
+        block.txdata[1] = real.txdata[0].clone()
+    });
+    block("no-coinbase", &|block| drop(block.txdata.remove(0)));
+    block("no-transactions", &|block| block.txdata.clear());
+}
+
+const TOLERATE: u8 = 1;
+const OBFUSCATE: u8 = 1 << 1;
+const UP_TO: u8 = 1 << 2;
+const AFTER: u8 = 1 << 3;
+const MEND: u8 = 1 << 4;
+const SPLIT: u8 = 1 << 5;
+const MAIN: u8 = 1 << 6;
+const FORGET: u8 = 1 << 7;
+
+// The first four bytes mean what the check says.
+fn save_block_files(first: &[Vec<u8>]) {
+    let save = |name: &str, how: [u8; 4], content: &[u8]| {
+        save("block_files", name, &[&how[..], content].concat());
+    };
+    let main = framed(Network::Main, &first[..12]);
+    let regtest = framed(Network::Regtest, &first[1..15]);
+    let payments = framed(Network::Regtest, &first[168..183]);
+    save("main", [MAIN, 0, 0, 0], &main);
+    save("main-up-to-5", [MAIN | UP_TO, 5, 0, 0], &main);
+    save("main-in-two", [MAIN | OBFUSCATE | SPLIT, 0, 0, 146], &main);
+    save("main-after-4", [MAIN | AFTER, 0, 4, 0], &main);
+    save(
+        "main-after-4-forgotten",
+        [MAIN | AFTER | FORGET, 0, 4, 12],
+        &main,
+    );
+    save(
+        "main-tail",
+        [MAIN | TOLERATE, 0, 0, 0],
+        &main[..main.len() - 50],
+    );
+    save(
+        "main-zeros",
+        [MAIN | TOLERATE, 0, 0, 0],
+        &[&main[..], &[0; 300]].concat(),
+    );
+    save("main-raw", [MAIN, 0, 0, 0], &first[0]);
+    let lines: Vec<String> = first[..3].iter().map(|block| hex(block)).collect();
+    save("main-hex", [MAIN, 0, 0, 0], lines.join("\r\n").as_bytes());
+    save("regtest", [MEND, 0, 0, 0], &regtest);
+    save(
+        "regtest-after-1",
+        [MEND | OBFUSCATE | AFTER, 0, 1, 0],
+        &regtest,
+    );
+    save("regtest-payments", [MEND, 0, 0, 0], &payments);
+}
+
+fn framed(network: Network, blocks: &[Vec<u8>]) -> Vec<u8> {
+    let frame = |block: &Vec<u8>| {
+        let length = u32::try_from(block.len()).unwrap().to_le_bytes();
+        [&network.magic()[..], &length, block].concat()
+    };
+    blocks.iter().flat_map(frame).collect()
+}
+
+// What a store keeps of real blocks, unmined and conflicting transactions, and frozen outputs.
+fn save_records(first: &[Vec<u8>]) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = EmbeddedUtxoStoreConfig::default()
+        .with_cache(ByteSize::mib(8))
+        .with_min_free(ByteSize::mib(1));
+    let store = EmbeddedUtxoStore::open(folder.path().join("store"), config).unwrap();
+    let blocks = folder.path().join("blk00000.dat");
+    fs::write(&blocks, framed(Network::Main, &first[..184])).unwrap();
+    runtime.block_on(async {
+        let mut source = BlockFiles::open(vec![blocks], BlockFilesConfig::default())
+            .await
+            .unwrap();
+        let mut connected: Vec<ChainBlock> = Vec::new();
+        while let Some(block) = source.next_block().await.unwrap() {
+            // Half of them come first by themselves.
+            for tx in block.transactions.iter().skip(1).step_by(2) {
+                let mut new = NewTransaction::from(tx.clone());
+                new.fee_sat = (block.height % 2 == 0).then_some(1);
+                let options = SpendOptions::at(block.height);
+                let outcomes = store.spend_and_create(&[new], &options).await.unwrap();
+                for outcome in outcomes {
+                    outcome.unwrap();
+                }
+            }
+            store.connect_block(&block).await.unwrap().unwrap();
+            connected.push(block);
+        }
+        // As main net's two exceptions to BIP 30 do, this one replaces an unspent coinbase.
+        let mut replacing = connected[183].clone();
+        replacing.height += 1;
+        replacing.previous = replacing.hash;
+        replacing.hash = BlockHash::from_bytes([4; 32]);
+        replacing.transactions = vec![connected[30].transactions[0].clone()];
+        replacing.coinbase_may_overwrite = true;
+        store.connect_block(&replacing).await.unwrap().unwrap();
+
+        let coinbases: Vec<Txid> = connected.iter().map(|b| b.transactions[0].txid).collect();
+        let frozen = [
+            OutPoint::new(coinbases[20], 0),
+            OutPoint::new(coinbases[21], 0),
+        ];
+        store.freeze(&frozen).await.unwrap();
+        let mut tx = groundtackle_chain::Transaction {
+            txid: Txid::from_bytes([1; 32]),
+            inputs: (0..20)
+                .map(|vout| OutPoint::new(Txid::from_bytes([2; 32]), vout))
+                .collect(),
+            outputs: (0..80_u8)
+                .map(|number| TxOut {
+                    value_sat: u64::from(number) * 1_000,
+                    script: Script::from_bytes(vec![0x51, number]),
+                })
+                .collect(),
+            lock_time: 9,
+            size_bytes: 3_000,
+            coinbase: false,
+        };
+        let conflicting = |tx: &groundtackle_chain::Transaction, fee_sat| NewRecord::Conflicting {
+            tx: tx.clone(),
+            fee_sat,
+            unmined_since: 183,
+        };
+        let many = conflicting(&tx, Some(7));
+        tx.txid = Txid::from_bytes([3; 32]);
+        tx.inputs = vec![OutPoint::new(coinbases[22], 0)];
+        tx.outputs.truncate(2);
+        store.create(&[many, conflicting(&tx, None)]).await.unwrap();
+    });
+
+    // A few of each kind and length.
+    let mut counts: BTreeMap<(u8, usize), u32> = BTreeMap::new();
+    for record in fuzzing::records(&store).unwrap() {
+        let count = counts.entry((record[0], record.len())).or_default();
+        *count += 1;
+        if *count <= 2 {
+            let name = format!("kind-{}-{}-bytes-{count}", record[0], record.len());
+            save("embedded_record", name, &record);
+        }
+    }
+}
+
+// The coinbase and so many of the next transactions as keep the block small.
+fn cut(block: &Block) -> Block {
+    let mut cut = block.clone();
+    let mut bytes = 0;
+    cut.txdata.retain(|tx| {
+        bytes += tx.total_size();
+        bytes < MAX_SEED_BYTES / 2
+    });
+    cut.header.merkle_root = cut.compute_merkle_root().unwrap();
+    cut
+}
+
+fn largest(blocks: &[Block], size: impl Fn(&Transaction) -> usize) -> &Transaction {
+    let small = |tx: &&Transaction| tx.total_size() < MAX_SEED_BYTES;
+    let all = blocks.iter().flat_map(|block| &block.txdata);
+    all.filter(small).max_by_key(|tx| size(tx)).unwrap()
+}
+
+fn first_blocks() -> Vec<Vec<u8>> {
+    let files = [
+        read("mainnet-0-599/blk00000.dat"),
+        read("mainnet-0-599/blk00001.dat"),
+    ]
+    .concat();
+    let mut rest = files.as_slice();
+    let mut blocks = Vec::new();
+    while rest.starts_with(&Network::Main.magic()) {
+        let size = u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
+        blocks.push(rest[8..8 + size].to_vec());
+        rest = &rest[8 + size..];
+    }
+    blocks
+}
+
+fn spent_coins() -> Vec<StoredCoin> {
+    let json = read("full-blocks/866342/spent_utxos.zst");
+    let coins: Vec<serde_json::Value> = serde_json::from_slice(&json).unwrap();
+    let coin = |coin: &serde_json::Value| StoredCoin {
+        height: coin["creation_height"]
+            .as_u64()
+            .unwrap()
+            .try_into()
+            .unwrap(),
+        coinbase: coin["is_coinbase"].as_bool().unwrap(),
+        output: TxOut {
+            value_sat: coin["txout"]["value"].as_u64().unwrap(),
+            script: Vec::from_hex(coin["txout"]["script_pubkey"].as_str().unwrap())
+                .unwrap()
+                .into(),
+        },
+    };
+    coins.iter().map(coin).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read(name: &str) -> Vec<u8> {
+    let bytes = fs::read(
+        fuzz()
+            .join("../crates/ports/groundtackle-chain/tests/data")
+            .join(name),
+    );
+    let bytes = bytes.unwrap();
+    if !name.ends_with(".zst") {
+        return bytes;
+    }
+    let mut plain = Vec::new();
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(bytes.as_slice()).unwrap();
+    decoder.read_to_end(&mut plain).unwrap();
+    plain
+}
+
+fn save(target: &str, name: impl AsRef<str>, bytes: &[u8]) {
+    assert!(
+        bytes.len() <= MAX_SEED_BYTES,
+        "{target}/{} is too large",
+        name.as_ref()
+    );
+    let folder = fuzz().join("corpus").join(target);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("{}.seed", name.as_ref())), bytes).unwrap();
+}
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
