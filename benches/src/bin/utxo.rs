@@ -10,6 +10,7 @@ use groundtackle_benches::machine::{
 };
 use groundtackle_benches::regtest::{BlockReader, BlockWriter, Regtest};
 use groundtackle_chain::{BlockHash, OutPoint, Script, Transaction, TxOut, Txid};
+use groundtackle_core::ByteSize;
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{BlockStore, ChainBlock, ScanStore, StatisticsOptions, UtxoStoreExt};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
@@ -21,7 +22,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "utxo [--blocks N] [--txs-per-block N] [--seed N] [--repeat N] [--dir DIR] [--millions 1,10] \
+const USAGE: &str = "utxo [--blocks N] [--txs-per-block N] [--seed N] [--repeat N] [--dir DIR] [--cache-mib N] [--write-buffer-mib N] [--millions 1,10] \
      [--python PYTHON --core-script benches/core.py] [--only connect,raw,core,scan,muhash,memory]";
 
 /// Blocks until the first coinbase can be spent: they hold nothing else.
@@ -43,6 +44,8 @@ struct Options {
     /// Set in a child: what it is to do.
     child: Option<String>,
     digest: bool,
+    write_buffer: ByteSize,
+    cache: ByteSize,
 }
 
 impl Options {
@@ -59,6 +62,8 @@ impl Options {
             only: None,
             child: None,
             digest: false,
+            write_buffer: EmbeddedUtxoStoreConfig::default().write_buffer,
+            cache: EmbeddedUtxoStoreConfig::default().cache,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -74,6 +79,8 @@ impl Options {
                 "--core-script" => options.core_script = value,
                 "--only" => options.only = Some(value),
                 "--child" => options.child = Some(value),
+                "--write-buffer-mib" => options.write_buffer = ByteSize::mib(value.parse()?),
+                "--cache-mib" => options.cache = ByteSize::mib(value.parse()?),
                 "--digest" => options.digest = value == "on",
                 _ => return Err(USAGE.into()),
             }
@@ -101,7 +108,10 @@ impl Options {
     }
 
     fn config(&self) -> EmbeddedUtxoStoreConfig {
-        EmbeddedUtxoStoreConfig::default().with_incremental_digest(self.digest)
+        EmbeddedUtxoStoreConfig::default()
+            .with_incremental_digest(self.digest)
+            .with_write_buffer(self.write_buffer)
+            .with_cache(self.cache)
     }
 }
 
@@ -273,7 +283,8 @@ fn raw(options: &Options) -> Result<(), BoxError> {
     let database = fjall::Database::builder(dir.join("data"))
         .cache_size(config.cache.bytes())
         .journal_compression(fjall::CompressionType::None)
-        .max_journaling_size(config.write_buffer.bytes() * 2)
+        .max_journaling_size((config.write_buffer.bytes() * 2).max(64 << 20))
+        .worker_threads(1)
         .open()?;
     let records = database.keyspace("records", fjall::KeyspaceCreateOptions::default)?;
     let chain = database.keyspace("chain", fjall::KeyspaceCreateOptions::default)?;
@@ -509,6 +520,11 @@ fn child(options: &Options, job: &str, lines: &mut Lines) -> Result<(), BoxError
             .args(["--txs-per-block", &options.txs_per_block.to_string()])
             .args(["--seed", &options.seed.to_string()])
             .args(["--millions", &options.millions])
+            .args(["--cache-mib", &(options.cache.bytes() >> 20).to_string()])
+            .args([
+                "--write-buffer-mib",
+                &(options.write_buffer.bytes() >> 20).to_string(),
+            ])
             .arg("--dir")
             .arg(&options.dir),
         lines,

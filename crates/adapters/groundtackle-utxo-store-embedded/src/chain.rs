@@ -55,6 +55,10 @@ pub(crate) fn connect(
     } else {
         block.transactions.as_slice()
     };
+    draft.read_ahead(transactions.iter().flat_map(|tx| {
+        let parents = tx.inputs.iter().map(|outpoint| outpoint.txid);
+        parents.chain(Some(tx.txid))
+    }))?;
     for (index, tx) in transactions.iter().enumerate() {
         connecting
             .transaction(draft, index == 0, tx)
@@ -68,7 +72,7 @@ pub(crate) fn connect(
                 error @ Stop::Error(_) => error,
             })?;
     }
-    draft.put_undo(block.height, &block.hash, &connecting.undo);
+    draft.put_undo(block.height, &block.hash, connecting.undo);
     draft.set_tip(Some(Tip {
         height: block.height,
         hash: block.hash,
@@ -99,7 +103,7 @@ impl Connecting<'_> {
                 "a block begins with its only coinbase, and all else spends",
             );
         }
-        rules::check_amounts(txid, &tx.outputs)?;
+        rules::check_amounts(txid, rules::amounts(&tx.outputs))?;
         let standing = draft.standing(txid)?;
         if draft
             .entry(txid)?

@@ -3,22 +3,22 @@
 //! Everything is checked and changed here first. Committing writes it as one batch; dropping the
 //! draft leaves the store as it was.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry as Place;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
 use fjall::Snapshot;
 use groundtackle_utxo_store::digest::coin_element;
-use groundtackle_utxo_store::{
-    BlockHash, Coin, OutPoint, RecordOutput, Result, SpentBy, Tip, Txid, Verdict,
-};
+use groundtackle_utxo_store::{BlockHash, Coin, OutPoint, Result, SpentBy, Tip, Txid, Verdict};
 
-use crate::engine::{Change, Engine, Space};
+use crate::engine::{Change, Engine, MAX_VALUE_BYTES, Space};
 use crate::error::{Stop, corrupt};
+use crate::fast::{TxidHash, TxidMap};
 use crate::record::{
-    BlockUndo, Head, Inputs, TIP_KEY, TipState, block_key, chunk_of, decode_chunk, decode_head,
-    decode_inputs, encode_chunk, encode_head, encode_inputs, encode_tip, encode_undo,
+    BlockUndo, Head, Inputs, Slot, TIP_KEY, TipState, block_key, chunk_of, decode_chunk,
+    decode_head, decode_inputs, encode_chunk, encode_head, encode_inputs, encode_tip, encode_undo,
     encode_unmined, expiring_key, inputs_apart, inputs_key, number_key, read_number, record_key,
-    undo_key, unmined_key,
+    split_expiring_key, undo_key, unmined_key,
 };
 
 /// Coins from which on it is worth to multiply on all cores.
@@ -29,14 +29,15 @@ pub(crate) struct Draft<'a> {
     snapshot: Snapshot,
     pub(crate) state: TipState,
     tip_changed: bool,
-    records: HashMap<Txid, Cached>,
+    records: TxidMap<Cached>,
     /// What happens to the confirmed set: a coin that comes and goes leaves no trace.
-    coins: BTreeMap<OutPoint, Delta>,
-    expiring: BTreeSet<(u32, Txid)>,
+    coins: HashMap<OutPoint, Delta, TxidHash>,
+    /// Records to look at when pruning to a height.
+    expiring: Vec<(u32, Txid)>,
     /// Changes of small keys.
     raw: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Undo data to write or to remove, and in how many parts the old one lies.
-    undo: Vec<(Vec<u8>, Option<Vec<u8>>, u32)>,
+    undo: Vec<(Vec<u8>, Option<BlockUndo>, u32)>,
 }
 
 /// A record as it was and as it will be.
@@ -50,16 +51,20 @@ struct Cached {
 #[derive(Clone, Default)]
 struct Stored {
     last_chunk: u32,
-    /// Parts of each chunk that was read; by chunk.
-    parts: BTreeMap<u32, u32>,
+    /// Parts of the head, and of each later chunk that was read.
+    parts: u32,
+    later_parts: BTreeMap<u32, u32>,
     inputs_apart: bool,
     unmined: Option<(u32, bool)>,
 }
 
-/// A record under change. The head's chunk of slots is number 0.
+/// A record under change.
 pub(crate) struct Entry {
     pub(crate) head: Head,
-    chunks: BTreeMap<u32, Chunk>,
+    /// The head's chunk of slots, number 0.
+    first: Chunk,
+    /// The other chunks that were read.
+    later: BTreeMap<u32, Chunk>,
     /// Of [`Inputs::Apart`], once read.
     inputs: Option<Vec<OutPoint>>,
     head_changed: bool,
@@ -68,7 +73,7 @@ pub(crate) struct Entry {
 
 #[derive(Default)]
 struct Chunk {
-    slots: Vec<RecordOutput>,
+    slots: Vec<Slot>,
     changed: bool,
 }
 
@@ -87,27 +92,61 @@ pub(crate) enum Standing {
     Confirmed(u32),
 }
 
+impl Cached {
+    fn load(engine: &Engine, snapshot: &Snapshot, txid: &Txid) -> Result<Self> {
+        let Some(value) = engine.get(snapshot, Space::Records, &record_key(txid, 0))? else {
+            return Ok(Self::default());
+        };
+        let (head, slots) = decode_head(txid, value.bytes())?;
+        let stored = Stored {
+            last_chunk: head.last_chunk,
+            parts: value.parts,
+            later_parts: BTreeMap::new(),
+            inputs_apart: head.inputs == Inputs::Apart,
+            unmined: head.unmined_since.map(|since| (since, head.conflicting)),
+        };
+        let now = Entry {
+            head,
+            first: Chunk {
+                slots,
+                changed: false,
+            },
+            later: BTreeMap::new(),
+            inputs: None,
+            head_changed: false,
+            inputs_new: false,
+        };
+        Ok(Self {
+            stored: Some(stored),
+            now: Some(now),
+        })
+    }
+}
+
 impl Entry {
     /// A record that does not exist yet. `head.inputs` and `head.last_chunk` are filled in.
-    pub(crate) fn new(mut head: Head, inputs: Vec<OutPoint>, outputs: Vec<RecordOutput>) -> Self {
+    pub(crate) fn new(mut head: Head, inputs: Vec<OutPoint>, outputs: Vec<Slot>) -> Self {
         head.last_chunk = outputs.last().map_or(0, |output| chunk_of(output.vout));
-        let mut chunks: BTreeMap<u32, Chunk> = BTreeMap::new();
-        for chunk in 0..=head.last_chunk {
-            chunks.insert(
-                chunk,
-                Chunk {
-                    slots: Vec::new(),
-                    changed: true,
-                },
-            );
+        let new = |slots| Chunk {
+            slots,
+            changed: true,
+        };
+        let mut slots = outputs;
+        let mut later = BTreeMap::new();
+        if head.last_chunk > 0 {
+            let at = slots.partition_point(|slot| chunk_of(slot.vout) == 0);
+            for slot in slots.split_off(at) {
+                later
+                    .entry(chunk_of(slot.vout))
+                    .or_insert_with(|| new(Vec::new()))
+                    .slots
+                    .push(slot);
+            }
+            for chunk in 1..=head.last_chunk {
+                later.entry(chunk).or_insert_with(|| new(Vec::new()));
+            }
         }
-        for output in outputs {
-            chunks
-                .entry(chunk_of(output.vout))
-                .or_default()
-                .slots
-                .push(output);
-        }
+        let first = new(slots);
         let apart = inputs_apart(inputs.len());
         let (kept, inputs) = if apart {
             (Inputs::Apart, Some(inputs))
@@ -117,7 +156,8 @@ impl Entry {
         head.inputs = kept;
         Self {
             head,
-            chunks,
+            first,
+            later,
             inputs,
             head_changed: true,
             inputs_new: apart,
@@ -125,12 +165,28 @@ impl Entry {
     }
 
     /// The slots that have been read.
-    fn slots(&self) -> impl Iterator<Item = &RecordOutput> {
-        self.chunks.values().flat_map(|chunk| &chunk.slots)
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        std::iter::once(&self.first)
+            .chain(self.later.values())
+            .flat_map(|chunk| &chunk.slots)
     }
 
-    pub(crate) fn slot(&self, vout: u32) -> Option<&RecordOutput> {
-        let slots = &self.chunks.get(&chunk_of(vout))?.slots;
+    fn chunk(&self, number: u32) -> Option<&Chunk> {
+        match number {
+            0 => Some(&self.first),
+            number => self.later.get(&number),
+        }
+    }
+
+    fn chunk_mut(&mut self, number: u32) -> Option<&mut Chunk> {
+        match number {
+            0 => Some(&mut self.first),
+            number => self.later.get_mut(&number),
+        }
+    }
+
+    pub(crate) fn slot(&self, vout: u32) -> Option<&Slot> {
+        let slots = &self.chunk(chunk_of(vout))?.slots;
         slots.get(slots.binary_search_by_key(&vout, |slot| slot.vout).ok()?)
     }
 }
@@ -142,9 +198,9 @@ impl<'a> Draft<'a> {
             snapshot: engine.snapshot(),
             state,
             tip_changed: false,
-            records: HashMap::new(),
-            coins: BTreeMap::new(),
-            expiring: BTreeSet::new(),
+            records: TxidMap::default(),
+            coins: HashMap::default(),
+            expiring: Vec::new(),
             raw: BTreeMap::new(),
             undo: Vec::new(),
         }
@@ -155,43 +211,23 @@ impl<'a> Draft<'a> {
     }
 
     fn load(&mut self, txid: Txid) -> Result<&mut Cached> {
-        use std::collections::hash_map::Entry as Place;
         match self.records.entry(txid) {
             Place::Occupied(place) => Ok(place.into_mut()),
             Place::Vacant(place) => {
-                let Some(value) =
-                    self.engine
-                        .get(&self.snapshot, Space::Records, &record_key(&txid, 0))?
-                else {
-                    return Ok(place.insert(Cached::default()));
-                };
-                let (head, slots) = decode_head(&txid, value.bytes())?;
-                let stored = Stored {
-                    last_chunk: head.last_chunk,
-                    parts: BTreeMap::from([(0, value.parts)]),
-                    inputs_apart: head.inputs == Inputs::Apart,
-                    unmined: head.unmined_since.map(|since| (since, head.conflicting)),
-                };
-                let chunks = BTreeMap::from([(
-                    0,
-                    Chunk {
-                        slots,
-                        changed: false,
-                    },
-                )]);
-                let now = Entry {
-                    head,
-                    chunks,
-                    inputs: None,
-                    head_changed: false,
-                    inputs_new: false,
-                };
-                Ok(place.insert(Cached {
-                    stored: Some(stored),
-                    now: Some(now),
-                }))
+                Ok(place.insert(Cached::load(self.engine, &self.snapshot, &txid)?))
             }
         }
+    }
+
+    /// Reads records in order of their keys, which is quicker than in any other.
+    pub(crate) fn read_ahead(&mut self, txids: impl Iterator<Item = Txid>) -> Result<()> {
+        let mut txids: Vec<_> = txids.collect();
+        txids.sort_unstable();
+        txids.dedup();
+        self.records.reserve(txids.len());
+        txids
+            .into_iter()
+            .try_for_each(|txid| self.load(txid).map(drop))
     }
 
     /// The record, if there is one, with its head and first slots.
@@ -213,14 +249,18 @@ impl<'a> Draft<'a> {
     }
 
     fn load_chunk(&mut self, txid: Txid, chunk: u32) -> Result<Option<&mut Entry>> {
-        let (engine, snapshot) = (self.engine, self.snapshot.clone());
-        let cached = self.load(txid)?;
-        let Some(entry) = &mut cached.now else {
+        let engine = self.engine;
+        self.load(txid)?;
+        let Some(Cached {
+            stored,
+            now: Some(entry),
+        }) = self.records.get_mut(&txid)
+        else {
             return Ok(None);
         };
-        if chunk <= entry.head.last_chunk && !entry.chunks.contains_key(&chunk) {
+        if chunk <= entry.head.last_chunk && entry.chunk(chunk).is_none() {
             let value = engine
-                .get(&snapshot, Space::Records, &record_key(&txid, chunk))?
+                .get(&self.snapshot, Space::Records, &record_key(&txid, chunk))?
                 .ok_or_else(|| {
                     corrupt(
                         format!("the record of {txid}"),
@@ -228,15 +268,15 @@ impl<'a> Draft<'a> {
                     )
                 })?;
             let slots = decode_chunk(&txid, chunk, value.bytes())?;
-            entry.chunks.insert(
+            entry.later.insert(
                 chunk,
                 Chunk {
                     slots,
                     changed: false,
                 },
             );
-            if let Some(stored) = &mut cached.stored {
-                stored.parts.insert(chunk, value.parts);
+            if let Some(stored) = stored {
+                stored.later_parts.insert(chunk, value.parts);
             }
         }
         Ok(Some(entry))
@@ -249,10 +289,12 @@ impl<'a> Draft<'a> {
     }
 
     /// The slot of `outpoint` and its record.
-    pub(crate) fn slot(&mut self, outpoint: OutPoint) -> Result<(&Entry, &RecordOutput), Stop> {
-        let entry: &Entry = self
-            .load_chunk(outpoint.txid, chunk_of(outpoint.vout))?
-            .ok_or(Verdict::MissingTransaction { outpoint })?;
+    pub(crate) fn slot(&mut self, outpoint: OutPoint) -> Result<(&Entry, &Slot), Stop> {
+        let entry: &Entry = match chunk_of(outpoint.vout) {
+            0 => self.load(outpoint.txid)?.now.as_ref(),
+            chunk => self.load_chunk(outpoint.txid, chunk)?.map(|entry| &*entry),
+        }
+        .ok_or(Verdict::MissingTransaction { outpoint })?;
         let slot = entry
             .slot(outpoint.vout)
             .ok_or(Verdict::MissingOutput { outpoint })?;
@@ -260,11 +302,13 @@ impl<'a> Draft<'a> {
     }
 
     /// The slot of `outpoint`, to be changed in anything but what the digest is made of.
-    pub(crate) fn slot_mut(&mut self, outpoint: OutPoint) -> Result<Option<&mut RecordOutput>> {
-        let Some(entry) = self.load_chunk(outpoint.txid, chunk_of(outpoint.vout))? else {
-            return Ok(None);
+    pub(crate) fn slot_mut(&mut self, outpoint: OutPoint) -> Result<Option<&mut Slot>> {
+        let number = chunk_of(outpoint.vout);
+        let entry = match number {
+            0 => self.load(outpoint.txid)?.now.as_mut(),
+            number => self.load_chunk(outpoint.txid, number)?,
         };
-        let Some(chunk) = entry.chunks.get_mut(&chunk_of(outpoint.vout)) else {
+        let Some(chunk) = entry.and_then(|entry| entry.chunk_mut(number)) else {
             return Ok(None);
         };
         chunk.changed = true;
@@ -275,7 +319,7 @@ impl<'a> Draft<'a> {
     }
 
     /// All slots, chunk by chunk.
-    pub(crate) fn all_slots(&mut self, txid: Txid) -> Result<Vec<RecordOutput>> {
+    pub(crate) fn all_slots(&mut self, txid: Txid) -> Result<Vec<Slot>> {
         self.load_all(txid)?;
         Ok(self
             .entry(txid)?
@@ -285,14 +329,17 @@ impl<'a> Draft<'a> {
 
     /// The inputs, each with the mark that it makes.
     pub(crate) fn inputs(&mut self, txid: Txid) -> Result<Vec<(SpentBy, OutPoint)>> {
-        let (engine, snapshot) = (self.engine, self.snapshot.clone());
-        let Some(entry) = &mut self.load(txid)?.now else {
+        self.load(txid)?;
+        let Some(Cached {
+            now: Some(entry), ..
+        }) = self.records.get_mut(&txid)
+        else {
             return Ok(Vec::new());
         };
         let inputs = match (&entry.head.inputs, &entry.inputs) {
             (Inputs::Here(inputs), _) | (Inputs::Apart, Some(inputs)) => inputs.clone(),
             (Inputs::Apart, None) => {
-                let inputs = read_inputs(engine, &snapshot, &txid)?;
+                let inputs = read_inputs(self.engine, &self.snapshot, &txid)?;
                 entry.inputs = Some(inputs.clone());
                 inputs
             }
@@ -370,9 +417,9 @@ impl<'a> Draft<'a> {
 
     /// The transaction joins the longest chain: what it spends leaves the set, what it made joins.
     fn confirm(&mut self, txid: Txid, height: u32) -> Result<()> {
-        let mut touched = BTreeSet::from([txid]);
+        let mut touched = vec![txid];
         for (me, outpoint) in self.inputs(txid)? {
-            touched.insert(outpoint.txid);
+            touched.push(outpoint.txid);
             if let Some(coin) = self.held_coin(me, outpoint)? {
                 self.remove_coin(coin);
             }
@@ -387,7 +434,7 @@ impl<'a> Draft<'a> {
             if self.entry(txid)?.is_some_and(|entry| {
                 entry.head.last_chunk > 0 || entry.slots().all(|slot| slot.spent_by.is_some())
             }) {
-                self.expiring.insert((height, txid));
+                self.expiring.push((height, txid));
             }
         }
         Ok(())
@@ -426,15 +473,16 @@ impl<'a> Draft<'a> {
             Err(Stop::Verdict(_)) => return Ok(None),
             Err(Stop::Error(error)) => return Err(error),
         };
-        Ok(entry.head.confirmed_height().map(|height| {
-            let coin = Coin {
-                outpoint,
-                output: slot.output.clone(),
-                height,
-                coinbase: entry.head.coinbase,
-            };
-            (coin, slot.spent_by)
-        }))
+        let Some(height) = entry.head.confirmed_height() else {
+            return Ok(None);
+        };
+        let coin = Coin {
+            outpoint,
+            output: slot.output()?,
+            height,
+            coinbase: entry.head.coinbase,
+        };
+        Ok(Some((coin, slot.spent_by)))
     }
 
     /// The coins of a transaction that no confirmed one spends.
@@ -444,21 +492,18 @@ impl<'a> Draft<'a> {
             return Ok(Vec::new());
         };
         let coinbase = entry.head.coinbase;
-        let coins: Vec<_> = entry
+        let coins = entry
             .slots()
             .map(|slot| {
-                let outpoint = OutPoint::new(txid, slot.vout);
-                (
-                    Coin {
-                        outpoint,
-                        output: slot.output.clone(),
-                        height,
-                        coinbase,
-                    },
-                    slot.spent_by,
-                )
+                let coin = Coin {
+                    outpoint: OutPoint::new(txid, slot.vout),
+                    output: slot.output()?,
+                    height,
+                    coinbase,
+                };
+                Ok((coin, slot.spent_by))
             })
-            .collect();
+            .collect::<Result<Vec<_>>>()?;
         let mut unspent = Vec::with_capacity(coins.len());
         for (coin, spent_by) in coins {
             let in_set = match spent_by {
@@ -490,7 +535,7 @@ impl<'a> Draft<'a> {
 
     /// Have the pruning look at a record when its horizon comes to `height`.
     pub(crate) fn look_at(&mut self, height: u32, txid: Txid) {
-        self.expiring.insert((height, txid));
+        self.expiring.push((height, txid));
     }
 
     pub(crate) fn looked_at(&mut self, key: Vec<u8>) {
@@ -533,10 +578,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(crate) fn put_undo(&mut self, height: u32, block: &BlockHash, undo: &BlockUndo) {
-        let key = undo_key(height, block);
-        let value = encode_undo(&key, undo);
-        self.undo.push((key, Some(value), 0));
+    pub(crate) fn put_undo(&mut self, height: u32, block: &BlockHash, undo: BlockUndo) {
+        self.undo.push((undo_key(height, block), Some(undo), 0));
     }
 
     pub(crate) fn remove_undo(&mut self, key: Vec<u8>, parts: u32) {
@@ -572,7 +615,10 @@ impl<'a> Draft<'a> {
     pub(crate) fn commit(mut self, durable: bool) -> Result<TipState> {
         self.apply_coins();
         let mut change = self.engine.change();
-        for (txid, cached) in &self.records {
+        // The engine finds its place for a key faster near that of the last one.
+        let mut records: Vec<_> = self.records.iter().collect();
+        records.sort_unstable_by_key(|(txid, _)| **txid);
+        for (txid, cached) in records {
             match (&cached.stored, &cached.now) {
                 (None, None) => {}
                 (Some(stored), None) => self.write_removal(&mut change, txid, stored)?,
@@ -581,11 +627,7 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        for (height, txid) in &self.expiring {
-            self.raw
-                .entry(expiring_key(*height, txid))
-                .or_insert_with(|| Some(Vec::new()));
-        }
+        self.list_expiring()?;
         for (key, value) in &self.raw {
             match value {
                 Some(value) => change.put_raw(key, value),
@@ -594,17 +636,45 @@ impl<'a> Draft<'a> {
         }
         for (key, value, parts) in &self.undo {
             match value {
-                Some(value) => change.put(Space::Chain, key, value, *parts),
+                Some(undo) => change.put(Space::Chain, key, *parts, |out| {
+                    encode_undo(out, key, undo);
+                }),
                 None => change.remove(Space::Chain, key, *parts),
             }
         }
         if self.tip_changed {
-            change.put(Space::Chain, TIP_KEY, &encode_tip(&self.state), 0);
+            change.put(Space::Chain, TIP_KEY, 0, |out| encode_tip(out, &self.state));
         }
         if !change.is_empty() {
             change.commit(durable)?;
         }
         Ok(self.state)
+    }
+
+    /// Adds lists behind those that a height has.
+    fn list_expiring(&mut self) -> Result<()> {
+        self.expiring.sort_unstable();
+        self.expiring.dedup();
+        for same in self.expiring.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((height, _)) = same.first() else {
+                continue;
+            };
+            let (start, end) = (expiring_key(*height, 0), expiring_key(*height, u32::MAX));
+            let last = self
+                .engine
+                .range(&self.snapshot, Space::Chain, &start, Some(&end))
+                .next_back()
+                .transpose()?;
+            let next = match last {
+                Some((key, _)) => split_expiring_key(&key)?.1.saturating_add(1),
+                None => 0,
+            };
+            for (number, list) in (next..).zip(same.chunks(MAX_VALUE_BYTES / 32)) {
+                let list: Vec<_> = list.iter().flat_map(|(_, txid)| *txid.as_bytes()).collect();
+                self.raw.insert(expiring_key(*height, number), Some(list));
+            }
+        }
+        Ok(())
     }
 
     fn write_entry(
@@ -617,24 +687,24 @@ impl<'a> Draft<'a> {
         let none = Stored::default();
         let old = stored.unwrap_or(&none);
         let replaced = entry.inputs_new
-            || entry.chunks.values().all(|chunk| chunk.changed) && entry.head_changed;
-        for (number, chunk) in &entry.chunks {
-            let parts = match old.parts.get(number) {
+            || entry.head_changed
+                && entry.first.changed
+                && entry.later.values().all(|chunk| chunk.changed);
+        if entry.first.changed || entry.head_changed {
+            change.put(Space::Records, &record_key(txid, 0), old.parts, |out| {
+                encode_head(out, txid, &entry.head, &entry.first.slots);
+            });
+        }
+        for (number, chunk) in entry.later.iter().filter(|(_, chunk)| chunk.changed) {
+            let key = record_key(txid, *number);
+            let parts = match old.later_parts.get(number) {
                 Some(parts) => *parts,
-                None if stored.is_some() && chunk.changed && *number <= old.last_chunk => {
-                    self.parts(&record_key(txid, *number))?
-                }
+                None if *number <= old.last_chunk => self.parts(&key)?,
                 None => 0,
             };
-            if *number == 0 {
-                if chunk.changed || entry.head_changed {
-                    let value = encode_head(txid, &entry.head, &chunk.slots);
-                    change.put(Space::Records, &record_key(txid, 0), &value, parts);
-                }
-            } else if chunk.changed {
-                let value = encode_chunk(txid, *number, &chunk.slots);
-                change.put(Space::Records, &record_key(txid, *number), &value, parts);
-            }
+            change.put(Space::Records, &key, parts, |out| {
+                encode_chunk(out, txid, *number, &chunk.slots);
+            });
         }
         if replaced {
             for number in entry.head.last_chunk.saturating_add(1)..=old.last_chunk {
@@ -655,7 +725,9 @@ impl<'a> Draft<'a> {
             } else {
                 0
             };
-            change.put(Space::Records, &key, &encode_inputs(txid, inputs), parts);
+            change.put(Space::Records, &key, parts, |out| {
+                encode_inputs(out, txid, inputs);
+            });
         }
         let unmined = entry
             .head
@@ -675,7 +747,8 @@ impl<'a> Draft<'a> {
     fn write_removal(&self, change: &mut Change<'_>, txid: &Txid, stored: &Stored) -> Result<()> {
         for number in 0..=stored.last_chunk {
             let key = record_key(txid, number);
-            let parts = match stored.parts.get(&number) {
+            let parts = match stored.later_parts.get(&number) {
+                _ if number == 0 => stored.parts,
                 Some(parts) => *parts,
                 None => self.parts(&key)?,
             };

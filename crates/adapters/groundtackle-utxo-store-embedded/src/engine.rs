@@ -98,25 +98,35 @@ impl Value {
 pub(crate) struct Change<'a> {
     engine: &'a Engine,
     batch: OwnedWriteBatch,
+    /// For one value after the other.
+    buffer: Vec<u8>,
 }
 
 impl Change<'_> {
     /// Writes a value over one of `old_parts` parts.
-    pub(crate) fn put(&mut self, space: Space, key: &[u8], value: &[u8], old_parts: u32) {
-        let mut framed = Vec::with_capacity(value.len().min(MAX_VALUE_BYTES) + 1);
+    pub(crate) fn put(
+        &mut self,
+        space: Space,
+        key: &[u8],
+        old_parts: u32,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut value = std::mem::take(&mut self.buffer);
+        value.clear();
+        value.push(HERE);
+        encode(&mut value);
         let mut parts = 0;
-        if value.len() <= MAX_VALUE_BYTES {
-            framed.push(HERE);
-            framed.extend_from_slice(value);
-        } else {
-            for part in value.chunks(MAX_VALUE_BYTES) {
+        if value.len() > MAX_VALUE_BYTES + 1 {
+            for part in value.get(1..).unwrap_or_default().chunks(MAX_VALUE_BYTES) {
                 self.put_raw(&part_key(space, key, parts), part);
                 parts += 1;
             }
-            framed.push(IN_PARTS);
-            write_varint(&mut framed, u64::from(parts));
+            value.clear();
+            value.push(IN_PARTS);
+            write_varint(&mut value, u64::from(parts));
         }
-        self.insert(space, key, framed);
+        self.insert(space, key, &value);
+        self.buffer = value;
         self.remove_parts(space, key, parts, old_parts);
     }
 
@@ -158,10 +168,9 @@ impl Change<'_> {
         }
     }
 
-    fn insert(&mut self, space: Space, key: &[u8], value: impl Into<Slice>) {
-        let value = value.into();
+    fn insert(&mut self, space: Space, key: &[u8], value: &[u8]) {
         #[cfg(feature = "__record")]
-        self.engine.record(space, key, Some(&value));
+        self.engine.record(space, key, Some(value));
         self.batch.insert(self.engine.keyspace(space), key, value);
     }
 
@@ -277,7 +286,7 @@ impl Engine {
             }
             let mut change = engine.change();
             let state = TipState::new(fixed.incremental_digest);
-            change.put(Space::Chain, TIP_KEY, &encode_tip(&state), 0);
+            change.put(Space::Chain, TIP_KEY, 0, |out| encode_tip(out, &state));
             change.commit(true)?;
         }
         Header { ready: true, fixed }
@@ -294,6 +303,8 @@ impl Engine {
             .cache_size(config.cache.bytes())
             .journal_compression(CompressionType::None)
             .max_journaling_size(write_buffer.saturating_mul(2).max(MIN_JOURNAL_BYTES))
+            // While one of two workers compacts, the other one spins: it sends itself the same message.
+            .worker_threads(1)
             .open()
             .map_err(error)?;
         let options = || {
@@ -337,6 +348,7 @@ impl Engine {
         Change {
             engine: self,
             batch: self.database.batch(),
+            buffer: Vec::new(),
         }
     }
 
@@ -361,7 +373,7 @@ impl Engine {
         space: Space,
         start: &[u8],
         end: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<(Slice, Slice)>> {
+    ) -> impl DoubleEndedIterator<Item = Result<(Slice, Slice)>> {
         let bounds = (
             Bound::Included(start.to_vec()),
             end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.to_vec())),

@@ -11,8 +11,8 @@ use crate::engine::Space;
 use crate::record::{
     TIP_KEY, TipState, UNDO_KIND, UNMINED_KIND, chunk_of, decode_chunk, decode_head, decode_inputs,
     decode_tip, decode_undo, decode_unmined, encode_chunk, encode_head, encode_inputs, encode_tip,
-    encode_undo, encode_unmined, inputs_key, read_hash, read_number, record_key, seal,
-    split_height_key, split_record_key, undo_key, unmined_key,
+    encode_undo, encode_unmined, encoded, expiring_key, inputs_key, read_expiring, read_hash,
+    read_number, record_key, seal, split_expiring_key, split_record_key, undo_key, unmined_key,
 };
 use crate::store::EmbeddedUtxoStore;
 
@@ -35,11 +35,11 @@ pub fn record(bytes: &[u8]) {
     };
     match *kind {
         HEAD => same_again(
-            &seal(&record_key(&TXID, 0), body.to_vec()),
+            &sealed(&record_key(&TXID, 0), body),
             |value| decode_head(&TXID, value),
             |(head, slots)| {
                 assert!(head.last_chunk <= chunk_of(u32::MAX));
-                encode_head(&TXID, head, slots)
+                encoded(|out| encode_head(out, &TXID, head, slots))
             },
         ),
         CHUNK => {
@@ -48,30 +48,30 @@ pub fn record(bytes: &[u8]) {
             };
             let number = u32::from_be_bytes(*number);
             same_again(
-                &seal(&record_key(&TXID, number), body.to_vec()),
+                &sealed(&record_key(&TXID, number), body),
                 |value| decode_chunk(&TXID, number, value),
                 |slots| {
                     assert!(slots.iter().all(|slot| chunk_of(slot.vout) == number));
                     assert!(slots.is_sorted_by(|a, b| a.vout < b.vout));
-                    encode_chunk(&TXID, number, slots)
+                    encoded(|out| encode_chunk(out, &TXID, number, slots))
                 },
             );
         }
         INPUTS => same_again(
-            &seal(&inputs_key(&TXID), body.to_vec()),
+            &sealed(&inputs_key(&TXID), body),
             |value| decode_inputs(&TXID, value),
-            |inputs| encode_inputs(&TXID, inputs),
+            |inputs| encoded(|out| encode_inputs(out, &TXID, inputs)),
         ),
         UNDO => {
             let key = undo_key(9, &BlockHash::ZERO);
             same_again(
-                &seal(&key, body.to_vec()),
+                &sealed(&key, body),
                 |value| decode_undo(&key, Some(8), value),
-                |undo| encode_undo(&key, undo),
+                |undo| encoded(|out| encode_undo(out, &key, undo)),
             );
         }
         TIP => {
-            let value = seal(TIP_KEY, body.to_vec());
+            let value = sealed(TIP_KEY, body);
             let Ok(state) = decode_tip(&value) else {
                 return;
             };
@@ -82,7 +82,7 @@ pub fn record(bytes: &[u8]) {
                 "a digest is read or refused, not left out"
             );
             // A digest of numbers above the modulus is written below it.
-            let again = encode_tip(&state);
+            let again = encoded(|out| encode_tip(out, &state));
             assert_eq!(again.len(), value.len());
             let again = decode_tip(&again).unwrap();
             assert_eq!(again.tip, state.tip);
@@ -109,6 +109,10 @@ pub fn record(bytes: &[u8]) {
     }
 }
 
+fn sealed(key: &[u8], body: &[u8]) -> Vec<u8> {
+    encoded(|out| seal(out, key, |out| out.extend_from_slice(body)))
+}
+
 fn same_again<T: Debug + PartialEq>(
     value: &[u8],
     decode: impl Fn(&[u8]) -> Result<T>,
@@ -128,10 +132,10 @@ fn keys(key: &[u8]) {
     if let Ok((txid, None)) = split_record_key(key) {
         assert_eq!(inputs_key(&txid), key);
     }
-    if let Ok((height, hash)) = split_height_key(key) {
-        let again = undo_key(height, &BlockHash::from_bytes(hash));
-        assert_eq!(again.get(1..), key.get(1..));
+    if let Ok((height, number)) = split_expiring_key(key) {
+        assert_eq!(expiring_key(height, number), key);
     }
+    assert_eq!(read_expiring(key).is_ok(), key.len().is_multiple_of(32));
     if let Ok((txid, ..)) = decode_unmined(key, &[0; 5]) {
         assert_eq!(unmined_key(&txid).get(1..), key.get(1..));
     }

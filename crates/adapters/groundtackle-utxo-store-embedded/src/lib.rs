@@ -5,6 +5,7 @@ mod config;
 mod draft;
 mod engine;
 mod error;
+mod fast;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

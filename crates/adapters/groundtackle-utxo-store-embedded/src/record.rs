@@ -6,7 +6,7 @@
 //! | `records` | txid, chunk n as `u32` BE | the slots of outputs 32 n to 32 n + 31 |
 //! | `records` | txid, `ffffffff` | inputs, where there are more than eight |
 //! | `chain` | `u`, txid | unmined since as `u32` BE, 1 if conflicting |
-//! | `chain` | `e`, height as `u32` BE, txid | nothing: look at the record when pruning to that height |
+//! | `chain` | `e`, height as `u32` BE, number as `u32` BE | txids: look at these records when pruning to that height |
 //! | `chain` | `x`, height as `u32` BE, block hash | what taking the block back needs |
 //! | `chain` | `b`, block hash | the block's number as `u32` BE: records name blocks by number |
 //! | `chain` | `n`, number as `u32` BE | the block's hash |
@@ -18,13 +18,13 @@
 //! many parts (1, count): see [`MAX_VALUE_BYTES`](crate::engine::MAX_VALUE_BYTES).
 
 use groundtackle_chain::codec::{
-    LongScripts, compress_amount, decompress_amount, read_script, read_varint, write_script,
-    write_varint,
+    LongScripts, compress_amount, decompress_amount, read_compact_script, read_script, read_varint,
+    write_script, write_varint,
 };
 use groundtackle_chain::decode::{DecodeError, Reader};
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{
-    BlockHash, Error, OutPoint, RecordOutput, Result, SpentBy, Tip, TxOut, Txid,
+    BlockHash, Error, OutPoint, RecordOutput, Result, Script, SpentBy, Tip, TxOut, Txid,
 };
 
 use crate::error::corrupt;
@@ -51,11 +51,15 @@ pub(crate) const fn chunk_of(vout: u32) -> u32 {
     vout / CHUNK_OUTPUTS
 }
 
-pub(crate) fn record_key(txid: &Txid, chunk: u32) -> Vec<u8> {
-    [txid.as_bytes().as_slice(), &chunk.to_be_bytes()].concat()
+pub(crate) fn record_key(txid: &Txid, chunk: u32) -> [u8; 36] {
+    let mut key = [0; 36];
+    let (head, tail) = key.split_at_mut(32);
+    head.copy_from_slice(txid.as_bytes());
+    tail.copy_from_slice(&chunk.to_be_bytes());
+    key
 }
 
-pub(crate) fn inputs_key(txid: &Txid) -> Vec<u8> {
+pub(crate) fn inputs_key(txid: &Txid) -> [u8; 36] {
     record_key(txid, INPUTS_CHUNK)
 }
 
@@ -63,13 +67,36 @@ pub(crate) fn unmined_key(txid: &Txid) -> Vec<u8> {
     [&[UNMINED_KIND], txid.as_bytes().as_slice()].concat()
 }
 
-pub(crate) fn expiring_key(height: u32, txid: &Txid) -> Vec<u8> {
+pub(crate) fn expiring_key(height: u32, number: u32) -> Vec<u8> {
     [
         &[EXPIRING_KIND],
         height.to_be_bytes().as_slice(),
-        txid.as_bytes(),
+        &number.to_be_bytes(),
     ]
     .concat()
+}
+
+/// The height and the number of a list.
+pub(crate) fn split_expiring_key(key: &[u8]) -> Result<(u32, u32)> {
+    match key.split_last_chunk::<4>() {
+        Some(([EXPIRING_KIND, a, b, c, d], number)) => Ok((
+            u32::from_be_bytes([*a, *b, *c, *d]),
+            u32::from_be_bytes(*number),
+        )),
+        _ => Err(bad_key(key)),
+    }
+}
+
+pub(crate) fn read_expiring(value: &[u8]) -> Result<Vec<Txid>> {
+    let (txids, rest) = value.as_chunks::<32>();
+    if rest.is_empty() {
+        Ok(txids.iter().copied().map(Txid::from_bytes).collect())
+    } else {
+        Err(corrupt(
+            "a list of records to prune",
+            "it has another length",
+        ))
+    }
 }
 
 pub(crate) fn undo_key(height: u32, block: &BlockHash) -> Vec<u8> {
@@ -105,17 +132,6 @@ pub(crate) fn split_record_key(key: &[u8]) -> Result<(Txid, Option<u32>)> {
         Txid::from_bytes(*txid),
         (chunk != INPUTS_CHUNK).then_some(chunk),
     ))
-}
-
-/// The height and hash of a key of undo data or of an expiring record.
-pub(crate) fn split_height_key(key: &[u8]) -> Result<(u32, [u8; 32])> {
-    match key {
-        [_, a, b, c, d, hash @ ..] => Ok((
-            u32::from_be_bytes([*a, *b, *c, *d]),
-            hash.try_into().map_err(|_| bad_key(key))?,
-        )),
-        _ => Err(bad_key(key)),
-    }
 }
 
 fn bad_key(key: &[u8]) -> Error {
@@ -163,6 +179,96 @@ pub(crate) struct Head {
     pub(crate) last_chunk: u32,
 }
 
+/// An output and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) vout: u32,
+    pub(crate) value_sat: u64,
+    pub(crate) script: CompactScript,
+    pub(crate) spent_by: Option<SpentBy>,
+    pub(crate) frozen: bool,
+    pub(crate) spendable_from: Option<u32>,
+}
+
+impl Slot {
+    pub(crate) fn unspent(vout: u32, output: &TxOut) -> Self {
+        Self {
+            vout,
+            value_sat: output.value_sat,
+            script: CompactScript::new(&output.script),
+            spent_by: None,
+            frozen: false,
+            spendable_from: None,
+        }
+    }
+
+    pub(crate) fn output(&self) -> Result<TxOut> {
+        Ok(TxOut {
+            value_sat: self.value_sat,
+            script: self.script.read()?,
+        })
+    }
+
+    pub(crate) fn read(&self) -> Result<RecordOutput> {
+        Ok(RecordOutput {
+            vout: self.vout,
+            output: self.output()?,
+            spent_by: self.spent_by,
+            frozen: self.frozen,
+            spendable_from: self.spendable_from,
+        })
+    }
+}
+
+/// The bytes of a short script's compact form: all templates fit.
+const SHORT_BYTES: usize = 38;
+
+/// A script in compact form. Most slots that are read are written again without anybody asking for
+/// their script, and one form can take a curve's square root to read.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum CompactScript {
+    /// The length, then the bytes, then zeros.
+    Short(u8, [u8; SHORT_BYTES]),
+    Long(Box<[u8]>),
+}
+
+impl CompactScript {
+    pub(crate) fn new(script: &Script) -> Self {
+        let mut compact = Vec::with_capacity(script.as_bytes().len() + 4);
+        write_script(&mut compact, script.as_bytes());
+        Self::from_compact(&compact)
+    }
+
+    fn from_compact(compact: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_BYTES];
+        match (bytes.get_mut(..compact.len()), u8::try_from(compact.len())) {
+            (Some(head), Ok(length)) => {
+                head.copy_from_slice(compact);
+                Self::Short(length, bytes)
+            }
+            _ => Self::Long(compact.into()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(length, bytes) => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+
+    fn read(&self) -> Result<Script> {
+        read_script(&mut Reader::new(self.as_bytes()), LongScripts::Keep)
+            .map_err(|error| corrupt("a script", error.to_string()))
+    }
+}
+
+impl std::fmt::Debug for CompactScript {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CompactScript({:02x?})", self.as_bytes())
+    }
+}
+
 /// The outpoints that a transaction names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Inputs {
@@ -198,11 +304,20 @@ const SPENT: u64 = 1;
 const FROZEN: u64 = 1 << 1;
 const REASSIGNED: u64 = 1 << 2;
 
-/// The value with its checksum.
-pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
-    let checksum = checksum(key, &value);
-    value.extend_from_slice(&checksum);
-    value
+/// Appends a value and its checksum.
+pub(crate) fn seal(out: &mut Vec<u8>, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    let checksum = checksum(key, out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&checksum);
+}
+
+/// The bytes of one value.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
 }
 
 fn checksum(key: &[u8], value: &[u8]) -> [u8; 4] {
@@ -406,7 +521,7 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
     })
 }
 
-fn write_slots(out: &mut Vec<u8>, chunk: u32, slots: &[RecordOutput]) {
+fn write_slots<'a>(out: &mut Vec<u8>, chunk: u32, slots: impl ExactSizeIterator<Item = &'a Slot>) {
     write_varint(out, slots.len() as u64);
     for slot in slots {
         let flag = |set: bool, flag: u64| if set { flag } else { 0 };
@@ -422,11 +537,8 @@ fn write_slots(out: &mut Vec<u8>, chunk: u32, slots: &[RecordOutput]) {
                 | state,
         );
         // Amounts were checked when the output came in.
-        write_varint(
-            out,
-            compress_amount(slot.output.value_sat).unwrap_or(u64::MAX),
-        );
-        write_script(out, slot.output.script.as_bytes());
+        write_varint(out, compress_amount(slot.value_sat).unwrap_or(u64::MAX));
+        out.extend_from_slice(slot.script.as_bytes());
         if let Some(by) = slot.spent_by {
             out.extend_from_slice(by.txid.as_bytes());
             write_varint(out, u64::from(by.vin));
@@ -435,9 +547,9 @@ fn write_slots(out: &mut Vec<u8>, chunk: u32, slots: &[RecordOutput]) {
     }
 }
 
-fn read_slots(reader: &mut Reader<'_>, chunk: u32) -> Result<Vec<RecordOutput>, DecodeError> {
+fn read_slots(reader: &mut Reader<'_>, chunk: u32) -> Result<Vec<Slot>, DecodeError> {
     let count = count(reader, 3)?;
-    let mut slots: Vec<RecordOutput> = Vec::with_capacity(count);
+    let mut slots: Vec<Slot> = Vec::with_capacity(count);
     for _ in 0..count {
         let range = |reader: &Reader<'_>| DecodeError::NumberOutOfRange {
             offset: reader.position(),
@@ -450,7 +562,7 @@ fn read_slots(reader: &mut Reader<'_>, chunk: u32) -> Result<Vec<RecordOutput>, 
             .filter(|vout| slots.last().is_none_or(|last| last.vout < *vout))
             .ok_or_else(|| range(reader))?;
         let value_sat = decompress_amount(read_varint(reader)?).ok_or_else(|| range(reader))?;
-        let script = read_script(reader, LongScripts::Keep)?;
+        let script = CompactScript::from_compact(read_compact_script(reader)?);
         let spent_by = if place & SPENT == 0 {
             None
         } else {
@@ -465,9 +577,10 @@ fn read_slots(reader: &mut Reader<'_>, chunk: u32) -> Result<Vec<RecordOutput>, 
             Some(number(reader)?)
         };
         let frozen = place & FROZEN != 0;
-        slots.push(RecordOutput {
+        slots.push(Slot {
             vout,
-            output: TxOut { value_sat, script },
+            value_sat,
+            script,
             spent_by,
             frozen,
             spendable_from,
@@ -476,35 +589,33 @@ fn read_slots(reader: &mut Reader<'_>, chunk: u32) -> Result<Vec<RecordOutput>, 
     Ok(slots)
 }
 
-pub(crate) fn encode_head(txid: &Txid, head: &Head, slots: &[RecordOutput]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + slots.len() * 32);
-    write_head(&mut out, head);
-    write_slots(&mut out, 0, slots);
-    seal(&record_key(txid, 0), out)
+pub(crate) fn encode_head(out: &mut Vec<u8>, txid: &Txid, head: &Head, slots: &[Slot]) {
+    seal(out, &record_key(txid, 0), |out| {
+        write_head(out, head);
+        write_slots(out, 0, slots.iter());
+    });
 }
 
-pub(crate) fn decode_head(txid: &Txid, value: &[u8]) -> Result<(Head, Vec<RecordOutput>)> {
+pub(crate) fn decode_head(txid: &Txid, value: &[u8]) -> Result<(Head, Vec<Slot>)> {
     parse_record(txid, &record_key(txid, 0), value, |reader| {
         Ok((read_head(reader)?, read_slots(reader, 0)?))
     })
 }
 
-pub(crate) fn encode_chunk(txid: &Txid, chunk: u32, slots: &[RecordOutput]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(slots.len() * 32);
-    write_slots(&mut out, chunk, slots);
-    seal(&record_key(txid, chunk), out)
+pub(crate) fn encode_chunk(out: &mut Vec<u8>, txid: &Txid, chunk: u32, slots: &[Slot]) {
+    seal(out, &record_key(txid, chunk), |out| {
+        write_slots(out, chunk, slots.iter());
+    });
 }
 
-pub(crate) fn decode_chunk(txid: &Txid, chunk: u32, value: &[u8]) -> Result<Vec<RecordOutput>> {
+pub(crate) fn decode_chunk(txid: &Txid, chunk: u32, value: &[u8]) -> Result<Vec<Slot>> {
     parse_record(txid, &record_key(txid, chunk), value, |reader| {
         read_slots(reader, chunk)
     })
 }
 
-pub(crate) fn encode_inputs(txid: &Txid, inputs: &[OutPoint]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(inputs.len() * 34);
-    write_outpoints(&mut out, inputs);
-    seal(&inputs_key(txid), out)
+pub(crate) fn encode_inputs(out: &mut Vec<u8>, txid: &Txid, inputs: &[OutPoint]) {
+    seal(out, &inputs_key(txid), |out| write_outpoints(out, inputs));
 }
 
 pub(crate) fn decode_inputs(txid: &Txid, value: &[u8]) -> Result<Vec<OutPoint>> {
@@ -540,7 +651,7 @@ pub(crate) struct BlockUndo {
     pub(crate) previous: Option<Tip>,
     pub(crate) transactions: Vec<(Txid, Undo)>,
     /// A replaced coinbase: its head and its slots.
-    pub(crate) replaced: Option<(Head, Vec<RecordOutput>)>,
+    pub(crate) replaced: Option<(Head, Vec<Slot>)>,
 }
 
 /// What a block's transaction was before the block.
@@ -581,10 +692,13 @@ fn read_tip(reader: &mut Reader<'_>) -> Result<Option<Tip>, DecodeError> {
     }
 }
 
-pub(crate) fn encode_undo(key: &[u8], undo: &BlockUndo) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + undo.transactions.len() * 33);
-    write_tip(&mut out, undo.previous.as_ref());
-    write_varint(&mut out, undo.transactions.len() as u64);
+pub(crate) fn encode_undo(out: &mut Vec<u8>, key: &[u8], undo: &BlockUndo) {
+    seal(out, key, |out| write_undo(out, undo));
+}
+
+fn write_undo(out: &mut Vec<u8>, undo: &BlockUndo) {
+    write_tip(out, undo.previous.as_ref());
+    write_varint(out, undo.transactions.len() as u64);
     for (txid, how) in &undo.transactions {
         out.extend_from_slice(txid.as_bytes());
         match how {
@@ -599,13 +713,13 @@ pub(crate) fn encode_undo(key: &[u8], undo: &BlockUndo) -> Vec<u8> {
                         | u8::from(entry.is_some()) << 2
                         | u8::from(fee_sat.is_some()) << 3,
                 );
-                write_optional(&mut out, *unmined_since);
+                write_optional(out, *unmined_since);
                 if let Some(entry) = entry {
-                    write_varint(&mut out, u64::from(entry.height));
-                    write_varint(&mut out, u64::from(entry.subtree_index));
+                    write_varint(out, u64::from(entry.height));
+                    write_varint(out, u64::from(entry.subtree_index));
                 }
                 if let Some(fee_sat) = fee_sat {
-                    write_varint(&mut out, *fee_sat);
+                    write_varint(out, *fee_sat);
                 }
             }
         }
@@ -614,19 +728,17 @@ pub(crate) fn encode_undo(key: &[u8], undo: &BlockUndo) -> Vec<u8> {
         None => out.push(0),
         Some((head, slots)) => {
             out.push(1);
-            write_head(&mut out, head);
-            write_varint(&mut out, u64::from(head.last_chunk));
+            write_head(out, head);
+            write_varint(out, u64::from(head.last_chunk));
             for chunk in 0..=head.last_chunk {
                 let slots: Vec<_> = slots
                     .iter()
                     .filter(|slot| chunk_of(slot.vout) == chunk)
-                    .cloned()
                     .collect();
-                write_slots(&mut out, chunk, &slots);
+                write_slots(out, chunk, slots.into_iter());
             }
         }
     }
-    seal(key, out)
 }
 
 /// `block` is the number of the block that the undo data belongs to.
@@ -725,14 +837,14 @@ impl TipState {
     }
 }
 
-pub(crate) fn encode_tip(state: &TipState) -> Vec<u8> {
-    let mut out = Vec::with_capacity(832);
-    write_tip(&mut out, state.tip.as_ref());
-    write_varint(&mut out, u64::from(state.next_block));
-    if let Some(muhash) = &state.muhash {
-        out.extend_from_slice(&muhash.to_bytes());
-    }
-    seal(TIP_KEY, out)
+pub(crate) fn encode_tip(out: &mut Vec<u8>, state: &TipState) {
+    seal(out, TIP_KEY, |out| {
+        write_tip(out, state.tip.as_ref());
+        write_varint(out, u64::from(state.next_block));
+        if let Some(muhash) = &state.muhash {
+            out.extend_from_slice(&muhash.to_bytes());
+        }
+    });
 }
 
 pub(crate) fn decode_tip(value: &[u8]) -> Result<TipState> {

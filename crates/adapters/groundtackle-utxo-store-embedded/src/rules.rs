@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use groundtackle_chain::model::MAX_MONEY_SAT;
 use groundtackle_utxo_store::{
-    Applied, OutPoint, RecordOutput, Result, SpendOptions, SpentBy, Transaction, TxOut, Txid,
-    UnspendableRule, Verdict,
+    Applied, OutPoint, Result, SpendOptions, SpentBy, Transaction, TxOut, Txid, UnspendableRule,
+    Verdict,
 };
 
 use crate::draft::{Draft, Entry};
 use crate::error::Stop;
-use crate::record::{Head, Inputs};
+use crate::record::{CompactScript, Head, Inputs, Slot};
 
 /// Under which rules an input is judged.
 #[derive(Clone, Copy)]
@@ -35,30 +35,32 @@ pub(crate) fn invalid<T>(txid: Txid, reason: &str) -> Result<T, Stop> {
     .into())
 }
 
-pub(crate) fn check_amounts<'a>(
+pub(crate) fn check_amounts(
     txid: Txid,
-    outputs: impl IntoIterator<Item = &'a TxOut>,
+    amounts: impl IntoIterator<Item = u64>,
 ) -> Result<(), Stop> {
-    if outputs
+    if amounts
         .into_iter()
-        .any(|output| output.value_sat > MAX_MONEY_SAT)
+        .any(|value_sat| value_sat > MAX_MONEY_SAT)
     {
         return invalid(txid, "an amount is above 21 million coins");
     }
     Ok(())
 }
 
-pub(crate) fn total<'a>(outputs: impl IntoIterator<Item = &'a TxOut>) -> u64 {
-    outputs
-        .into_iter()
-        .fold(0, |sum, output| sum.saturating_add(output.value_sat))
+pub(crate) fn amounts(outputs: &[TxOut]) -> impl Iterator<Item = u64> {
+    outputs.iter().map(|output| output.value_sat)
 }
 
-pub(crate) fn new_slots(rule: UnspendableRule, tx: &Transaction) -> Vec<RecordOutput> {
+pub(crate) fn total(outputs: &[TxOut]) -> u64 {
+    amounts(outputs).fold(0, u64::saturating_add)
+}
+
+pub(crate) fn new_slots(rule: UnspendableRule, tx: &Transaction) -> Vec<Slot> {
     (0..)
         .zip(&tx.outputs)
         .filter(|(_, output)| !rule.is_unspendable(&output.script))
-        .map(|(vout, output)| RecordOutput::unspent(vout, output.clone()))
+        .map(|(vout, output)| Slot::unspent(vout, output))
         .collect()
 }
 
@@ -98,7 +100,7 @@ pub(crate) fn put_on_longest_chain(head: &mut Head, block: Option<u32>) {
 
 /// Whether `me` may spend `outpoint`; `Before` where it does.
 fn judge(
-    found: (&Entry, &RecordOutput),
+    found: (&Entry, &Slot),
     me: SpentBy,
     outpoint: OutPoint,
     expected: Option<&TxOut>,
@@ -139,7 +141,9 @@ fn judge(
     if in_block && confirmed.is_none() {
         return Err(Verdict::Unconfirmed { outpoint });
     }
-    if expected.is_some_and(|expected| *expected != slot.output) {
+    if expected.is_some_and(|expected| {
+        expected.value_sat != slot.value_sat || CompactScript::new(&expected.script) != slot.script
+    }) {
         return Err(Verdict::OutputMismatch { outpoint });
     }
     Ok(applied(!held))

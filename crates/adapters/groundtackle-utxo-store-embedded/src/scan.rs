@@ -3,13 +3,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fjall::{Slice, Snapshot};
-use groundtackle_utxo_store::{
-    Coin, Cursor, Error, OutPoint, Page, RecordOutput, Result, SetScan, Tip, Txid,
-};
+use groundtackle_utxo_store::{Coin, Cursor, Error, OutPoint, Page, Result, SetScan, Tip, Txid};
 
 use crate::engine::{Engine, Space};
 use crate::error::corrupt;
-use crate::record::{chunk_of, decode_chunk, decode_head, record_key, split_record_key};
+use crate::record::{Slot, chunk_of, decode_chunk, decode_head, record_key, split_record_key};
 use crate::store::blocking;
 
 /// Partitions, by the first byte of the transaction identifier.
@@ -76,7 +74,7 @@ impl EmbeddedScan {
         mut act: impl FnMut(Coin) -> bool,
     ) -> Result<()> {
         let start = match after {
-            Some(after) => record_key(&after.txid, chunk_of(after.vout)),
+            Some(after) => record_key(&after.txid, chunk_of(after.vout)).to_vec(),
             None => first_key(partition).unwrap_or_default(),
         };
         let end = first_key(partition + 1);
@@ -102,7 +100,7 @@ impl EmbeddedScan {
                 }
                 if !act(Coin {
                     outpoint,
-                    output: slot.output,
+                    output: slot.output()?,
                     height,
                     coinbase: this.coinbase,
                 }) {
@@ -120,7 +118,7 @@ impl EmbeddedScan {
         key: &[u8],
         value: Slice,
         last: Option<Origin>,
-    ) -> Result<(Origin, Vec<RecordOutput>)> {
+    ) -> Result<(Origin, Vec<Slot>)> {
         let value = self
             .engine
             .whole(&self.snapshot, Space::Records, key, value)?;

@@ -9,8 +9,8 @@ use groundtackle_utxo_store::{
     AlertStore, Applied, BlockHash, BlockStore, Capabilities, ChainBlock, ConflictStore, Connected,
     Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain, MaintenanceStore,
     MinedIn, NewRecord, NewTransaction, OutPoint, Outcome, OutputView, Page, Pruned, Reassignment,
-    Record, RecordOutput, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan,
-    SpendOptions, SpendStore, SpentBy, Tip, Txid, UnminedTransaction, Verdict,
+    Record, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan, SpendOptions,
+    SpendStore, SpentBy, Tip, Txid, UnminedTransaction, Verdict,
 };
 
 use crate::chain;
@@ -19,9 +19,9 @@ use crate::draft::{Draft, Entry, Standing, read_inputs};
 use crate::engine::{Engine, Fixed, Space};
 use crate::error::{BACKEND, Stop, corrupt, outcome};
 use crate::record::{
-    self, EXPIRING_KIND, Head, Inputs, Mined, TIP_KEY, TipState, UNDO_KIND, UNMINED_KIND, chunk_of,
-    decode_chunk, decode_head, decode_tip, decode_unmined, end_of_height, read_hash, record_key,
-    split_height_key, unmined_key,
+    self, CompactScript, EXPIRING_KIND, Head, Inputs, Mined, Slot, TIP_KEY, TipState, UNDO_KIND,
+    UNMINED_KIND, chunk_of, decode_chunk, decode_head, decode_tip, decode_unmined, end_of_height,
+    read_expiring, read_hash, record_key, unmined_key,
 };
 use crate::rules::{self, Judge, applied, invalid};
 use crate::scan::EmbeddedScan;
@@ -274,13 +274,13 @@ impl Inner {
         else {
             return Ok(None);
         };
-        let (head, mut outputs) = decode_head(txid, value.bytes())?;
+        let (head, mut slots) = decode_head(txid, value.bytes())?;
         if fields.outputs {
             for chunk in 1..=head.last_chunk {
-                outputs.extend(self.chunk(snapshot, txid, chunk)?);
+                slots.extend(self.chunk(snapshot, txid, chunk)?);
             }
         } else {
-            outputs.clear();
+            slots.clear();
         }
         let inputs = match (fields.inputs, head.inputs) {
             (false, _) => Vec::new(),
@@ -306,6 +306,7 @@ impl Inner {
                 on_longest_chain,
             });
         }
+        let outputs = slots.iter().map(Slot::read).collect::<Result<_>>()?;
         Ok(Some(Record {
             txid: *txid,
             coinbase: head.coinbase,
@@ -323,7 +324,7 @@ impl Inner {
         }))
     }
 
-    fn chunk(&self, snapshot: &Snapshot, txid: &Txid, chunk: u32) -> Result<Vec<RecordOutput>> {
+    fn chunk(&self, snapshot: &Snapshot, txid: &Txid, chunk: u32) -> Result<Vec<Slot>> {
         let value = self
             .engine
             .get(snapshot, Space::Records, &record_key(txid, chunk))?
@@ -369,21 +370,22 @@ impl Inner {
             .binary_search_by_key(&vout, |slot| slot.vout)
             .ok()
             .and_then(|at| slots.get(at));
-        Ok(slot
-            .ok_or(Verdict::MissingOutput { outpoint })
-            .map(|slot| OutputView {
-                outpoint,
-                output: slot.output.clone(),
-                height: head.confirmed_height(),
-                coinbase: head.coinbase,
-                state: slot.state(),
-                locked: head.locked,
-                conflicting: head.conflicting,
-            }))
+        let Some(slot) = slot.map(Slot::read).transpose()? else {
+            return Ok(Err(Verdict::MissingOutput { outpoint }));
+        };
+        Ok(Ok(OutputView {
+            outpoint,
+            state: slot.state(),
+            output: slot.output,
+            height: head.confirmed_height(),
+            coinbase: head.coinbase,
+            locked: head.locked,
+            conflicting: head.conflicting,
+        }))
     }
 }
 
-type Heads = HashMap<Txid, Option<(Head, Vec<RecordOutput>)>>;
+type Heads = HashMap<Txid, Option<(Head, Vec<Slot>)>>;
 
 fn spend_and_create(
     draft: &mut Draft<'_>,
@@ -406,7 +408,7 @@ fn spend_and_create(
     if !expected.is_empty() && expected.len() != tx.inputs.len() {
         return invalid(txid, "the expected outputs are not one per input");
     }
-    rules::check_amounts(txid, &tx.outputs)?;
+    rules::check_amounts(txid, rules::amounts(&tx.outputs))?;
     if let Some(entry) = draft.entry(txid)? {
         // What is not conflicting holds its inputs.
         return if entry.head.conflicting {
@@ -470,7 +472,7 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             }
             let unmined_since = (!place.on_longest_chain).then_some(place.height);
             // A block that some record names has its number for good, so check before giving one.
-            rules::check_amounts(txid, &tx.outputs)?;
+            rules::check_amounts(txid, rules::amounts(&tx.outputs))?;
             let mined_in = vec![mined(draft, place)?];
             (
                 Head {
@@ -505,7 +507,7 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             }];
             let slots = outputs
                 .iter()
-                .map(|(vout, output)| RecordOutput::unspent(*vout, output.clone()));
+                .map(|(vout, output)| Slot::unspent(*vout, output));
             (
                 Head {
                     coinbase: *coinbase,
@@ -533,7 +535,7 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             (head, tx.inputs.clone(), rules::new_slots(rule, tx))
         }
     };
-    rules::check_amounts(txid, slots.iter().map(|slot| &slot.output))?;
+    rules::check_amounts(txid, slots.iter().map(|slot| slot.value_sat))?;
     if let Some(there) = draft.entry(txid)?.map(|entry| entry.head.clone()) {
         let same = there.coinbase == head.coinbase
             && there.conflicting == head.conflicting
@@ -549,8 +551,8 @@ fn create(draft: &mut Draft<'_>, fixed: Fixed, new: &NewRecord) -> Result<Applie
             && draft
                 .all_slots(txid)?
                 .iter()
-                .map(|slot| (slot.vout, slot.output.value_sat))
-                .eq(slots.iter().map(|slot| (slot.vout, slot.output.value_sat)));
+                .map(|slot| (slot.vout, slot.value_sat))
+                .eq(slots.iter().map(|slot| (slot.vout, slot.value_sat)));
         return if same {
             Ok(Applied::Before)
         } else {
@@ -830,6 +832,7 @@ fn reassign(
         spendable_from,
     } = reassignment;
     let outpoint = *outpoint;
+    let compact = CompactScript::new(script);
     let (_, slot) = draft.slot(outpoint)?;
     if let Some(by) = slot.spent_by {
         return Err(Verdict::AlreadySpent { outpoint, by }.into());
@@ -838,7 +841,7 @@ fn reassign(
         return invalid(outpoint.txid, "the new script can't be spent");
     }
     if !slot.frozen {
-        let same = slot.output.script == *script && slot.spendable_from == Some(*spendable_from);
+        let same = slot.script == compact && slot.spendable_from == Some(*spendable_from);
         return if same {
             Ok(Applied::Before)
         } else {
@@ -847,7 +850,7 @@ fn reassign(
     }
     let coin = draft.coin(outpoint)?;
     if let Some(slot) = draft.slot_mut(outpoint)? {
-        slot.output.script = script.clone();
+        slot.script = compact;
         slot.spendable_from = Some(*spendable_from);
         slot.frozen = false;
     }
@@ -955,25 +958,27 @@ impl Inner {
         self.write(false, |draft| {
             let snapshot = draft.snapshot().clone();
             let end = end_of_height(EXPIRING_KIND, horizon);
-            let keys: Vec<_> = self
+            let (mut records, mut looked_at) = (0, 0);
+            for entry in self
                 .engine
                 .range(&snapshot, Space::Chain, &[EXPIRING_KIND], Some(&end))
-                .take(PRUNE_STEP)
-                .map(|entry| entry.map(|(key, _)| key.to_vec()))
-                .collect::<Result<_>>()?;
-            let more = keys.len() == PRUNE_STEP;
-            let mut records = 0;
-            for key in keys {
-                let txid = Txid::from_bytes(split_height_key(&key)?.1);
-                draft.looked_at(key);
-                if let Some(until) = kept_until(draft, txid, horizon)? {
-                    draft.look_at(until, txid);
-                } else if is_done(draft, txid, horizon)? {
-                    draft.forget(txid)?;
-                    records += 1;
+            {
+                if looked_at >= PRUNE_STEP {
+                    return Ok((records, true));
+                }
+                let (key, value) = entry?;
+                draft.looked_at(key.to_vec());
+                for txid in read_expiring(&value)? {
+                    looked_at += 1;
+                    if let Some(until) = kept_until(draft, txid, horizon)? {
+                        draft.look_at(until, txid);
+                    } else if is_done(draft, txid, horizon)? {
+                        draft.forget(txid)?;
+                        records += 1;
+                    }
                 }
             }
-            Ok((records, more))
+            Ok((records, false))
         })
     }
 

@@ -7,8 +7,7 @@ use groundtackle_core::ByteSize;
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{
     BlockHash, BlockStore, ChainBlock, Error, Fields, MaintenanceStore, MinedIn, NewRecord,
-    OutPoint, RecordOutput, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid,
-    UtxoStoreExt,
+    OutPoint, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid, UtxoStoreExt,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -19,9 +18,10 @@ use crate::config::EmbeddedUtxoStoreConfig;
 use crate::engine::{MAX_VALUE_BYTES, Space};
 use crate::fuzzing;
 use crate::record::{
-    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, TIP_KEY, TipState, Undo, chunk_of, decode_chunk,
-    decode_head, decode_inputs, decode_tip, decode_undo, decode_unmined, encode_chunk, encode_head,
-    encode_inputs, encode_tip, encode_undo, record_key, seal, undo_key, unmined_key,
+    BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, Slot, TIP_KEY, TipState, Undo, chunk_of,
+    decode_chunk, decode_head, decode_inputs, decode_tip, decode_undo, decode_unmined,
+    encode_chunk, encode_head, encode_inputs, encode_tip, encode_undo, encoded, record_key, seal,
+    undo_key, unmined_key,
 };
 use crate::store::EmbeddedUtxoStore;
 
@@ -89,7 +89,7 @@ fn spent_by() -> impl Strategy<Value = SpentBy> {
     (txid(), any::<u32>()).prop_map(|(txid, vin)| SpentBy { txid, vin })
 }
 
-fn slots(chunk: u32) -> impl Strategy<Value = Vec<RecordOutput>> {
+fn slots(chunk: u32) -> impl Strategy<Value = Vec<Slot>> {
     let money = 0..=groundtackle_chain::model::MAX_MONEY_SAT;
     let slot = (
         money,
@@ -102,12 +102,16 @@ fn slots(chunk: u32) -> impl Strategy<Value = Vec<RecordOutput>> {
         slots
             .into_iter()
             .map(
-                |(offset, (value_sat, script, spent_by, frozen, spendable_from))| RecordOutput {
-                    vout: chunk * CHUNK_OUTPUTS + offset,
-                    output: TxOut { value_sat, script },
-                    spent_by,
-                    frozen,
-                    spendable_from,
+                |(offset, (value_sat, script, spent_by, frozen, spendable_from))| {
+                    let output = TxOut { value_sat, script };
+                    let slot = Slot::unspent(chunk * CHUNK_OUTPUTS + offset, &output);
+                    assert_eq!(slot.output().unwrap(), output);
+                    Slot {
+                        spent_by,
+                        frozen,
+                        spendable_from,
+                        ..slot
+                    }
                 },
             )
             .collect()
@@ -192,15 +196,15 @@ proptest! {
 
     #[test]
     fn records_survive_the_disk(txid in txid(), head in head(), first in slots(0), later in slots(7)) {
-        let (head_again, slots_again) = decode_head(&txid, &encode_head(&txid, &head, &first)).unwrap();
+        let (head_again, slots_again) = decode_head(&txid, &encoded(|out| encode_head(out, &txid, &head, &first))).unwrap();
         prop_assert_eq!(&head_again, &head);
         prop_assert_eq!(slots_again, first);
-        prop_assert_eq!(decode_chunk(&txid, 7, &encode_chunk(&txid, 7, &later)).unwrap(), later);
+        prop_assert_eq!(decode_chunk(&txid, 7, &encoded(|out| encode_chunk(out, &txid, 7, &later))).unwrap(), later);
     }
 
     #[test]
     fn inputs_survive_the_disk(txid in txid(), inputs in outpoints()) {
-        prop_assert_eq!(decode_inputs(&txid, &encode_inputs(&txid, &inputs)).unwrap(), inputs);
+        prop_assert_eq!(decode_inputs(&txid, &encoded(|out| encode_inputs(out, &txid, &inputs))).unwrap(), inputs);
     }
 
     #[test]
@@ -222,12 +226,12 @@ proptest! {
         });
         let undo = BlockUndo { previous, transactions, replaced };
         let key = undo_key(9, &BlockHash::ZERO);
-        prop_assert_eq!(decode_undo(&key, Some(block), &encode_undo(&key, &undo)).unwrap(), undo);
+        prop_assert_eq!(decode_undo(&key, Some(block), &encoded(|out| encode_undo(out, &key, &undo))).unwrap(), undo);
     }
 
     #[test]
     fn a_flipped_bit_is_found(txid in txid(), head in head(), slots in slots(0), at in any::<prop::sample::Index>(), bit in 0..8) {
-        let mut bytes = encode_head(&txid, &head, &slots);
+        let mut bytes = encoded(|out| encode_head(out, &txid, &head, &slots));
         let at = at.index(bytes.len());
         bytes[at] ^= 1_u8 << bit;
         let error = decode_head(&txid, &bytes).unwrap_err();
@@ -238,8 +242,8 @@ proptest! {
     #[test]
     fn a_record_under_another_key_is_found(txid in txid(), other in txid(), head in head(), slots in slots(0)) {
         prop_assume!(txid != other);
-        prop_assert!(decode_head(&other, &encode_head(&txid, &head, &slots)).is_err());
-        prop_assert!(decode_chunk(&txid, 1, &encode_chunk(&txid, 2, &[])).is_err());
+        prop_assert!(decode_head(&other, &encoded(|out| encode_head(out, &txid, &head, &slots))).is_err());
+        prop_assert!(decode_chunk(&txid, 1, &encoded(|out| encode_chunk(out, &txid, 2, &[]))).is_err());
     }
 
     #[test]
@@ -281,7 +285,7 @@ fn the_tip_survives_the_disk() {
         muhash: Some(muhash.clone()),
         next_block: 12,
     };
-    let again = decode_tip(&encode_tip(&state)).unwrap();
+    let again = decode_tip(&encoded(|out| encode_tip(out, &state))).unwrap();
     assert_eq!((again.tip, again.next_block), (Some(tip), 12));
     assert_eq!(again.muhash.unwrap().digest(), muhash.digest());
 }
@@ -307,14 +311,14 @@ fn plain_head(last_chunk: u32) -> Head {
 fn forged(key: &[u8], mut value: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     value.truncate(value.len() - 4);
     change(&mut value);
-    seal(key, value)
+    encoded(|out| seal(out, key, |out| out.extend(value)))
 }
 
 /// Taken for none, an open store would answer with that of the empty set.
 #[test]
 fn a_digest_that_is_none_is_corrupt() {
     let state = TipState::new(false);
-    let value = forged(TIP_KEY, encode_tip(&state), |value| {
+    let value = forged(TIP_KEY, encoded(|out| encode_tip(out, &state)), |value| {
         value.extend([0; MuHash3072::STATE_BYTES]);
     });
     let error = decode_tip(&value).unwrap_err();
@@ -329,12 +333,16 @@ fn undo_data_with_other_chunks_than_their_head_says_are_corrupt() {
         transactions: Vec::new(),
         replaced: Some((plain_head(0), Vec::new())),
     };
-    let value = forged(&key, encode_undo(&key, &undo), |value| {
-        // The last chunk's number, and chunks without slots.
-        assert!(value.ends_with(&[0, 0]));
-        value.truncate(value.len() - 2);
-        value.extend([1, 0, 0]);
-    });
+    let value = forged(
+        &key,
+        encoded(|out| encode_undo(out, &key, &undo)),
+        |value| {
+            // The last chunk's number, and chunks without slots.
+            assert!(value.ends_with(&[0, 0]));
+            value.truncate(value.len() - 2);
+            value.extend([1, 0, 0]);
+        },
+    );
     let error = decode_undo(&key, None, &value).unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
 }
@@ -362,7 +370,7 @@ fn unknown_flags_are_corrupt() {
     // No tip, one transaction and its identifier stand before its flags; the last byte says
     // whether a record was replaced.
     for (existed, at, wrong) in [(true, 34, 0x11), (false, 34, 2), (false, 35, 2)] {
-        let value = encode_undo(&key, &undo(existed));
+        let value = encoded(|out| encode_undo(out, &key, &undo(existed)));
         decode_undo(&key, None, &value).unwrap();
         let value = forged(&key, value, |value| value[at] = wrong);
         let error = decode_undo(&key, None, &value).unwrap_err();
@@ -379,11 +387,11 @@ fn a_chunk_above_the_last_output_is_corrupt() {
     let last = chunk_of(u32::MAX);
     decode_head(
         &Txid::ZERO,
-        &encode_head(&Txid::ZERO, &plain_head(last), &[]),
+        &encoded(|out| encode_head(out, &Txid::ZERO, &plain_head(last), &[])),
     )
     .unwrap();
     for chunk in [last + 1, u32::MAX] {
-        let value = encode_head(&Txid::ZERO, &plain_head(chunk), &[]);
+        let value = encoded(|out| encode_head(out, &Txid::ZERO, &plain_head(chunk), &[]));
         let error = decode_head(&Txid::ZERO, &value).unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
     }
@@ -405,7 +413,9 @@ async fn a_swapped_record_is_never_believed() {
         .unwrap()
         .unwrap();
     let mut change = engine.change();
-    change.put(Space::Records, &record_key(&one, 0), value.bytes(), 0);
+    change.put(Space::Records, &record_key(&one, 0), 0, |out| {
+        out.extend_from_slice(value.bytes());
+    });
     change.commit(true).unwrap();
     let error = store.records(&[one], Fields::ALL).await.unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");

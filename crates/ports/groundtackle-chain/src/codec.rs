@@ -51,6 +51,11 @@ pub enum EncodeCoinError {
 /// Appends a VARINT: base 128, highest digit first, one less in every digit but the last, so
 /// that each number has one form. It is not a CompactSize.
 pub fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+    // Nearly all that are written have one digit.
+    if value <= 0x7f {
+        out.push(value as u8);
+        return;
+    }
     let start = out.len();
     let mut more = 0;
     loop {
@@ -184,6 +189,22 @@ pub fn read_script(reader: &mut Reader<'_>, long: LongScripts) -> Result<Script,
         }
     };
     Ok(Script::from_bytes(bytes))
+}
+
+/// Reads the compact form of a script without taking it apart: what [`read_script`] reads.
+///
+/// # Errors
+/// [`DecodeError::Truncated`], or [`DecodeError::NumberOutOfRange`].
+pub fn read_compact_script<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+    let start = reader.rest();
+    let length = match read_varint(reader)? {
+        0 | 1 => 20,
+        2..SCRIPT_KINDS => 32,
+        length => length - SCRIPT_KINDS,
+    };
+    reader.bytes(length)?;
+    let read = start.len() - reader.rest().len();
+    Ok(start.get(..read).unwrap_or_default())
 }
 
 /// Appends a coin: height and coinbase flag, amount, script.
