@@ -13,8 +13,8 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::PublicKey;
 use groundtackle_chain::codec::{
-    LongScripts, compress_amount, decompress_amount, read_coin, read_script, read_varint,
-    write_coin, write_script, write_varint,
+    LongScripts, compress_amount, decompress_amount, read_coin, read_compact_script, read_script,
+    read_varint, write_coin, write_script, write_varint,
 };
 use groundtackle_chain::decode::{DecodeOptions, Reader, merkle_root};
 use groundtackle_chain::model::{MAX_MONEY_SAT, MAX_SCRIPT_BYTES};
@@ -221,6 +221,15 @@ pub fn script(bytes: &[u8]) {
         } else {
             assert_eq!(shown, script);
         }
+    }
+
+    let mut reader = Reader::new(bytes);
+    let mut skipping = Reader::new(bytes);
+    let skipped = read_compact_script(&mut skipping);
+    match read_script(&mut reader, LongScripts::Keep) {
+        Ok(_) => assert_eq!(skipped, Ok(&bytes[..reader.position()])),
+        Err(DecodeError::KeyNotOnCurve { offset }) => assert_eq!(skipped, Ok(&bytes[..offset])),
+        Err(error) => assert_eq!(skipped, Err(error)),
     }
 
     let short = compact(bytes);
