@@ -5,13 +5,17 @@
 //! sequence is cut: a [`Pick`] chooses among what exists at that moment. A failure is shrunk and
 //! printed as a test to paste.
 //!
-//! `GROUNDTACKLE_TEST_SEQUENCES` says how many sequences to try (256), `GROUNDTACKLE_TEST_SEED` which
+//! `GROUNDTACKLE_TEST_SEQUENCES` says how many sequences to try (10,000), `GROUNDTACKLE_TEST_SEED` which
 //! ones (a number; 0).
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::{self, Debug, Display};
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use groundtackle_utxo_store::{
     Applied, BlockHash, ChainBlock, LongestChain, MemoryUtxoStore, MinedIn, NewRecord,
@@ -874,6 +878,19 @@ pub struct Coverage {
     pub outcomes: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
+impl Coverage {
+    fn add(&mut self, other: Self) {
+        self.sequences += other.sequences;
+        self.steps += other.steps;
+        for (operation, outcomes) in other.outcomes {
+            let all = self.outcomes.entry(operation).or_default();
+            for (outcome, times) in outcomes {
+                *all.entry(outcome).or_default() += times;
+            }
+        }
+    }
+}
+
 impl Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} sequences, {} steps", self.sequences, self.steps)?;
@@ -933,37 +950,70 @@ impl Differential {
                     .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}"))
             })
         };
-        let sequences = number("GROUNDTACKLE_TEST_SEQUENCES", 256);
+        let sequences = number("GROUNDTACKLE_TEST_SEQUENCES", 10_000);
         self.run_sequences(sequences, number("GROUNDTACKLE_TEST_SEED", 0))
     }
 
-    /// Tries this many sequences, the same ones for the same seed.
+    /// Tries this many sequences on several threads; the same ones for the same
+    /// seed.
     ///
     /// # Panics
     /// As [`run`](Self::run).
     pub fn run_sequences(&self, sequences: u64, seed: u64) -> Coverage {
+        // Twice the cores: adapters wait for disks and servers.
+        let threads = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let work = || {
+            let _stop = StopOnPanic(&over);
+            let mut coverage = Coverage::default();
+            while !over.load(Ordering::Relaxed) {
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                let left = sequences
+                    .saturating_sub(part.saturating_mul(PART))
+                    .min(PART);
+                if left == 0 {
+                    break;
+                }
+                coverage.add(self.run_part(left, [seed, part]));
+            }
+            coverage
+        };
+        let run = || {
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+                let mut coverage = Coverage::default();
+                for thread in threads {
+                    let part = thread.join();
+                    coverage.add(part.unwrap_or_else(|panic| resume_unwind(panic)));
+                }
+                coverage
+            })
+        };
+        match Handle::try_current() {
+            Ok(_) => block_in_place(run),
+            Err(_) => run(),
+        }
+    }
+
+    fn run_part(&self, sequences: u64, seed: [u64; 2]) -> Coverage {
         let config = Config {
-            cases: sequences.try_into().expect("less than four billion"),
+            cases: sequences as u32,
             max_shrink_iters: 4_096,
             failure_persistence: None,
             ..Config::default()
         };
         let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        for (bytes, seed) in bytes.chunks_exact_mut(8).zip(seed) {
+            bytes.copy_from_slice(&seed.to_le_bytes());
+        }
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let coverage = Mutex::new(Coverage::default());
+        let runtime = crate::runtime();
         let outcome = TestRunner::new_with_rng(config, rng).run(&sequence(), |steps| {
             let mut seen = Coverage::default();
-            blocking(self.drive(&steps, &mut seen)).map_err(TestCaseError::fail)?;
-            let mut coverage = coverage.lock().expect("no panic");
-            coverage.sequences += 1;
-            coverage.steps += seen.steps;
-            for (operation, outcomes) in seen.outcomes {
-                let all = coverage.outcomes.entry(operation).or_default();
-                for (outcome, times) in outcomes {
-                    *all.entry(outcome).or_default() += times;
-                }
-            }
+            let driven = runtime.block_on(self.drive(&steps, &mut seen));
+            driven.map_err(TestCaseError::fail)?;
+            coverage.lock().expect("no panic").add(seen);
             Ok(())
         });
         match outcome {
@@ -1039,7 +1089,22 @@ impl Differential {
             world.learn(&call, &state);
             last = state;
         }
+        coverage.sequences += 1;
         Ok(())
+    }
+}
+
+/// Sequences from one seed.
+const PART: u64 = 32;
+
+/// Tells the other threads that one has found a difference.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 
