@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod fail_point;
 mod retry;
 mod size;
 
+#[doc(hidden)]
+pub use fail_point::fail_point;
 pub use retry::{InvalidRetryConfig, RetryConfig, RetrySchedule, Retryability};
 pub use size::{ByteSize, ParseByteSizeError};
