@@ -121,6 +121,8 @@ macro_rules! __each_case {
             formats::a_coin_spent_in_its_own_block_leaves_no_trace,
             formats::indexes_are_ordered_as_numbers if ordered_scan,
             races::exactly_one_of_many_spenders_wins,
+            races::take_overs_leave_one_holder,
+            races::blocks_and_transactions_meet,
             crashes::killed_at_each_write_point if addressed,
             crashes::killed_at_any_moment if addressed,
             crashes::killed_while_connecting_the_real_chain if addressed,
