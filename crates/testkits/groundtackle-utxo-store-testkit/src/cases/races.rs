@@ -156,6 +156,8 @@ pub(crate) async fn take_overs_leave_one_holder(store: Subject) {
                     Err(Verdict::AlreadySpent { by, .. }) => assert!(rivals.contains(&by.txid)),
                     other => panic!("{other:?}"),
                 }
+                // The others' turn, also where calls don't wait for anything.
+                tokio::task::yield_now().await;
                 match one(store.unmark_conflicting(&[me]).await) {
                     // Another one has taken them over meanwhile.
                     Ok(_) | Err(Verdict::AlreadySpent { .. } | Verdict::NotSpending { .. }) => {}
