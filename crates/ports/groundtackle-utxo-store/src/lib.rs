@@ -2,6 +2,7 @@
 
 pub mod decorators;
 pub mod digest;
+pub mod draft;
 mod error;
 mod ext;
 mod memory;

@@ -1,0 +1,242 @@
+//! Removing what nothing needs any more, a bounded number of records at a time.
+
+use std::collections::BTreeSet;
+
+use groundtackle_utxo_store::draft::{Reads, ops};
+use groundtackle_utxo_store::{Error, Pruned, Result, Txid};
+use tokio_postgres::types::ToSql;
+
+use crate::error::Failed;
+use crate::record::{self, column};
+use crate::session::Lease;
+use crate::store::{Inner, Kind, Locks};
+use crate::write;
+
+/// Lists of records that one step looks at: other writers get their turn between steps.
+const STEP_LISTS: i64 = 16;
+
+/// Conflicting transactions that one step looks at.
+const STEP_CONFLICTS: i64 = 4096;
+
+const ACTION: &str = "prune";
+
+impl Inner {
+    pub(crate) async fn prune(&self, horizon: u32) -> Result<Pruned> {
+        let rows = self.query(ACTION, |s| &s.chain, &[]).await?;
+        let Some(tip) = rows
+            .first()
+            .map(|row| record::tip(row, 0))
+            .transpose()?
+            .flatten()
+        else {
+            return Ok(Pruned::default());
+        };
+        if horizon > tip.height {
+            return Err(Error::invalid_request(format!(
+                "the horizon {horizon} is above the tip at {}: prune at or below it",
+                tip.height
+            )));
+        }
+        let mut pruned = Pruned::default();
+        // Undo data goes first, so that no block can be taken back whose records are half gone.
+        while self.step(horizon, Step::Undo).await?.more {
+            pruned.blocks += 1;
+        }
+        loop {
+            let Done { records, more } = self.step(horizon, Step::Expired).await?;
+            pruned.records += records;
+            if !more {
+                break;
+            }
+        }
+        loop {
+            let records = self.prune_conflicting(horizon).await?;
+            pruned.records += records;
+            if records == 0 {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    async fn step(&self, horizon: u32, step: Step) -> Result<Done> {
+        let mut attempts = self.attempts(ACTION);
+        loop {
+            let done = async {
+                let mut lease = self.lease(ACTION).await?;
+                lease.begin();
+                let begin = async {
+                    let session = lease.session()?;
+                    let begin = async {
+                        // Nothing joins or leaves the confirmed set meanwhile.
+                        tokio::try_join!(
+                            biased;
+                            session.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"),
+                            session.client.query(&session.statements.chain_locked, &[]),
+                        )
+                    };
+                    lease.answer(ACTION, begin).await
+                };
+                begin.await?;
+                let done = match step {
+                    Step::Undo => undo_step(&lease, horizon).await?,
+                    Step::Expired => expired_step(&lease, horizon).await?,
+                };
+                let commit = lease.session()?.client.batch_execute("COMMIT");
+                lease.answer(ACTION, commit).await?;
+                lease.end();
+                Ok::<_, Failed>(done)
+            };
+            match Box::pin(done).await {
+                Ok(done) => return Ok(done),
+                // A step may be done twice: what is gone is not counted again.
+                Err(failed) => attempts.again(failed).await?,
+            }
+        }
+    }
+
+    async fn prune_conflicting(&self, horizon: u32) -> Result<u64> {
+        let mut records = 0;
+        let mut after = Vec::new();
+        loop {
+            let values: [&(dyn ToSql + Sync); 3] = [&after, &i64::from(horizon), &STEP_CONFLICTS];
+            let rows = self.query(ACTION, |s| &s.conflicting, &values).await?;
+            let txids = rows
+                .iter()
+                .map(|row| record::txid(row, 0))
+                .collect::<Result<Vec<_>>>()?;
+            let Some(last) = txids.last() else {
+                return Ok(records);
+            };
+            after = last.as_bytes().to_vec();
+            let mut reads = Reads::new();
+            txids.iter().for_each(|txid| reads.whole(*txid));
+            let kind = Kind::looking(ACTION, Locks::Records);
+            for step in txids.chunks(self.config.max_batch_items) {
+                let gone = self
+                    .call(kind, step, reads.clone(), |draft, txid| {
+                        ops::prune_conflicting(draft, *txid, horizon)
+                    })
+                    .await?;
+                records += gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// One block's undo data; its records are listed to be looked at.
+    Undo,
+    /// Some lists of records.
+    Expired,
+}
+
+struct Done {
+    records: u64,
+    more: bool,
+}
+
+fn bytes(txid: &Txid) -> &[u8] {
+    txid.as_bytes()
+}
+
+async fn undo_step(lease: &Lease, horizon: u32) -> Result<Done, Failed> {
+    let session = lease.session()?;
+    let (client, statements) = (&session.client, &session.statements);
+    let values: [&(dyn ToSql + Sync); 1] = [&i64::from(horizon)];
+    let rows = lease
+        .answer(ACTION, client.query(&statements.blocks_below, &values))
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(Done {
+            records: 0,
+            more: false,
+        });
+    };
+    let hash: &[u8] = column(row, 0)?;
+    let undo = record::unpack_undo(column(row, 1)?)?;
+    let txids: Vec<&[u8]> = undo.iter().map(|(txid, _)| bytes(txid)).collect();
+    let values: [&(dyn ToSql + Sync); 1] = [&txids];
+    let rows = lease
+        .answer(ACTION, client.query(&statements.inputs_of, &values))
+        .await?;
+    let mut touched: BTreeSet<Txid> = undo.iter().map(|(txid, _)| *txid).collect();
+    for row in &rows {
+        touched.extend(
+            record::inputs(column(row, 0)?)?
+                .iter()
+                .map(|input| input.txid),
+        );
+    }
+    let expiring: Vec<_> = touched.into_iter().map(|txid| (horizon, txid)).collect();
+    let writes = async {
+        tokio::try_join!(
+            biased;
+            write::write_expiring(client, statements, &expiring),
+            write::execute_if(true, client, &statements.delete_undo, [&hash]),
+        )
+    };
+    lease.answer(ACTION, writes).await?;
+    Ok(Done {
+        records: 0,
+        more: true,
+    })
+}
+
+async fn expired_step(lease: &Lease, horizon: u32) -> Result<Done, Failed> {
+    let session = lease.session()?;
+    let (client, statements) = (&session.client, &session.statements);
+    let height = i64::from(horizon);
+    let values: [&(dyn ToSql + Sync); 2] = [&height, &STEP_LISTS];
+    let rows = lease
+        .answer(ACTION, client.query(&statements.expiring, &values))
+        .await?;
+    let (mut heights, mut numbers, mut txids) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for row in &rows {
+        heights.push(column::<i64>(row, 0)?);
+        numbers.push(column::<i64>(row, 1)?);
+        txids.extend(record::txids(column(row, 2)?)?);
+    }
+    if rows.is_empty() {
+        return Ok(Done {
+            records: 0,
+            more: false,
+        });
+    }
+    let txids: Vec<&[u8]> = txids.iter().map(bytes).collect();
+    let with_inputs = vec![false; txids.len()];
+    let locked: [&(dyn ToSql + Sync); 2] = [&txids, &with_inputs];
+    let judged: [&(dyn ToSql + Sync); 2] = [&txids, &height];
+    let reads = async {
+        tokio::try_join!(
+            biased;
+            client.query(&statements.records_locked, &locked),
+            client.query(&statements.done, &judged),
+            client.query(&statements.preserved, &judged),
+        )
+    };
+    let (_, done, preserved) = lease.answer(ACTION, reads).await?;
+    let done = done
+        .iter()
+        .map(|row| record::txid(row, 0))
+        .collect::<Result<Vec<_>>>()?;
+    let mut later = preserved
+        .iter()
+        .map(|row| Ok((record::number(column(row, 1)?)?, record::txid(row, 0)?)))
+        .collect::<Result<Vec<_>>>()?;
+    later.sort_unstable();
+    let listed: [&(dyn ToSql + Sync); 2] = [&heights, &numbers];
+    let writes = async {
+        tokio::try_join!(
+            biased;
+            write::delete(client, statements, &done),
+            write::execute_if(true, client, &statements.delete_expiring, listed),
+            write::write_expiring(client, statements, &later),
+        )
+    };
+    lease.answer(ACTION, writes).await?;
+    Ok(Done {
+        records: done.len() as u64,
+        more: true,
+    })
+}

@@ -1,0 +1,203 @@
+//! Walking the confirmed set as it was at one moment.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use groundtackle_utxo_store::{
+    Coin, Cursor, Error, OutPoint, Page, Result, Retryability, SetScan, Tip, TxOut,
+};
+use tokio_postgres::types::ToSql;
+
+use crate::error::{BACKEND, Failed};
+use crate::record::{self, column};
+use crate::session::Lease;
+use crate::store::Inner;
+
+/// Partitions, by the first byte of the transaction identifier.
+const PARTITIONS: u32 = 16;
+const BYTES_EACH: u32 = 256 / PARTITIONS;
+
+const ACTION: &str = "scan";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+pub(crate) struct PostgresScan {
+    inner: Arc<Inner>,
+    tip: Option<Tip>,
+    /// The server's name of the moment, for further connections.
+    snapshot: String,
+    /// The connection that keeps the moment: without it the others can't join.
+    keeper: tokio::sync::Mutex<Lease>,
+    /// Further connections at rest in the moment.
+    joined: Mutex<Vec<Lease>>,
+    began: Instant,
+}
+
+impl fmt::Debug for PostgresScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresScan")
+            .field("tip", &self.tip)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresScan {
+    pub(crate) async fn begin(inner: Arc<Inner>) -> Result<Self> {
+        let mut attempts = inner.attempts(ACTION);
+        let (lease, tip, snapshot) = loop {
+            let begun = async {
+                let mut lease = inner.lease(ACTION).await?;
+                lease.begin();
+                let session = lease.session()?;
+                let begin = async {
+                    tokio::try_join!(
+                        biased;
+                        session.client.batch_execute(BEGIN),
+                        session.client.query_one("SELECT pg_export_snapshot()", &[]),
+                        session.client.query_one(&session.statements.chain, &[]),
+                    )
+                };
+                let ((), snapshot, chain) = lease.answer(ACTION, Box::pin(begin)).await?;
+                let snapshot: String = column(&snapshot, 0)?;
+                let tip = record::tip(&chain, 0)?;
+                Ok::<_, Failed>((lease, tip, snapshot))
+            };
+            match begun.await {
+                Ok(begun) => break begun,
+                Err(failed) => attempts.again(failed).await?,
+            }
+        };
+        Ok(Self {
+            inner,
+            tip,
+            snapshot,
+            keeper: tokio::sync::Mutex::new(lease),
+            joined: Mutex::default(),
+            began: Instant::now(),
+        })
+    }
+
+    /// One more connection that sees the moment.
+    async fn join(&self) -> Result<Lease, Failed> {
+        let resting = self
+            .joined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        if let Some(lease) = resting {
+            return Ok(lease);
+        }
+        let mut lease = self.inner.lease(ACTION).await?;
+        lease.begin();
+        let client = &lease.session()?.client;
+        // The server made the name: hexadecimal digits and dashes.
+        let begin = format!("{BEGIN}; SET TRANSACTION SNAPSHOT '{}'", self.snapshot);
+        lease.answer(ACTION, client.batch_execute(&begin)).await?;
+        Ok(lease)
+    }
+
+    async fn rows(
+        &self,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, Failed> {
+        if let Ok(lease) = self.keeper.try_lock() {
+            return rows(&lease, values).await;
+        }
+        let lease = match self.join().await {
+            Ok(lease) => lease,
+            // There are no more connections: take turns on the first.
+            Err(_) => return rows(&*self.keeper.lock().await, values).await,
+        };
+        let rows = rows(&lease, values).await?;
+        self.joined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(lease);
+        Ok(rows)
+    }
+}
+
+async fn rows(
+    lease: &Lease,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<tokio_postgres::Row>, Failed> {
+    let session = lease.session()?;
+    let query = session.client.query(&session.statements.coins, values);
+    lease.answer(ACTION, query).await
+}
+
+/// The least identifier of a partition; the last one ends above all.
+fn first_key(partition: u32) -> Vec<u8> {
+    u8::try_from(partition * BYTES_EACH).map_or_else(|_| vec![u8::MAX; 33], |byte| vec![byte])
+}
+
+fn partition_of(outpoint: &OutPoint) -> u32 {
+    outpoint
+        .txid
+        .as_bytes()
+        .first()
+        .map_or(0, |byte| u32::from(*byte) / BYTES_EACH)
+}
+
+#[async_trait]
+impl SetScan for PostgresScan {
+    fn tip(&self) -> Option<Tip> {
+        self.tip
+    }
+
+    fn partitions(&self) -> u32 {
+        PARTITIONS
+    }
+
+    async fn page(
+        &self,
+        partition: u32,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<Coin>> {
+        let after = after.map(Cursor::outpoint).transpose()?;
+        if partition >= PARTITIONS || after.is_some_and(|after| partition_of(&after) != partition) {
+            return Err(Error::invalid_request(format!(
+                "no such place in partition {partition} of {PARTITIONS}"
+            )));
+        }
+        if self.began.elapsed() > self.inner.config.scan_timeout {
+            return Err(Error::backend(
+                BACKEND,
+                "scan (it is older than scan_timeout; begin another one and go on at the same cursor)",
+                Retryability::Permanent,
+                "the scan is over",
+            ));
+        }
+        let (txid, vout) = match after {
+            Some(after) => (after.txid.as_bytes().to_vec(), i64::from(after.vout)),
+            None => (first_key(partition), -1),
+        };
+        let end = first_key(partition + 1);
+        let limit = limit.clamp(1, self.inner.config.max_batch_items);
+        let wanted = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+        let values: [&(dyn ToSql + Sync); 4] = [&txid, &vout, &end, &wanted];
+        let rows = Box::pin(self.rows(&values))
+            .await
+            .map_err(|failed| failed.error)?;
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows.iter().take(limit) {
+            items.push(Coin {
+                outpoint: OutPoint::new(record::txid(row, 0)?, record::number(column(row, 1)?)?),
+                output: TxOut {
+                    value_sat: column::<i64>(row, 2)?.cast_unsigned(),
+                    script: column::<Vec<u8>>(row, 3)?.into(),
+                },
+                coinbase: column(row, 4)?,
+                height: record::number(column(row, 5)?)?,
+            });
+        }
+        let more = rows.len() > limit;
+        let next = items
+            .last()
+            .filter(|_| more)
+            .map(|last| Cursor::from(last.outpoint));
+        Ok(Page { items, next })
+    }
+}

@@ -1,0 +1,1162 @@
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use groundtackle_core::RetrySchedule;
+use groundtackle_utxo_store::digest::MuHash3072;
+use groundtackle_utxo_store::draft::{Changes, Draft, Loaded, Reads, Run, Stop, ops, run};
+use groundtackle_utxo_store::{
+    AlertStore, Applied, BlockHash, BlockStore, Capabilities, ChainBlock, ConflictStore, Connected,
+    Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain, MaintenanceStore,
+    MinedIn, NewRecord, NewTransaction, OutPoint, Outcome, OutputView, Page, Pruned, Reassignment,
+    Record, Recovered, Result, RetentionStore, Retryability, ScanStore, SetDigest, SetScan,
+    SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, Verdict,
+};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::config::PostgresUtxoStoreConfig;
+use crate::error::{Again, BACKEND, Failed, corrupt, failed, in_doubt};
+use crate::record::{self, column};
+use crate::scan::PostgresScan;
+use crate::session::{Lease, Server, Session, SessionPool};
+use crate::{schema, write};
+
+/// Rounds of looking for what a call needs; each is a generation of a cascade.
+const MOST_ROUNDS: usize = 100_000;
+
+/// A UTXO store in a PostgreSQL database. Clones share the pool of connections.
+#[derive(Clone)]
+pub struct PostgresUtxoStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for PostgresUtxoStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresUtxoStore")
+            .field("schema", &self.inner.config.schema)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) server: Arc<Server>,
+    pub(crate) pool: SessionPool,
+    pub(crate) config: PostgresUtxoStoreConfig,
+}
+
+/// What a call keeps others from changing while it judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locks {
+    /// Nothing: it only reads.
+    None,
+    /// The outputs it names; of their records only that they stay as they are.
+    Slots,
+    /// Its records with all their outputs.
+    Records,
+    /// Those, and the tip with the digest: the confirmed set may change.
+    Chain,
+}
+
+/// A call under way: what it is about, and when it gives up.
+pub(crate) struct Attempts {
+    action: &'static str,
+    schedule: RetrySchedule,
+    failed: u32,
+    retryability: Retryability,
+}
+
+impl Attempts {
+    /// Waits until it is time to try again.
+    pub(crate) async fn again(&mut self, failed: Failed) -> Result<()> {
+        self.failed += 1;
+        self.retryability = failed.error.retryability().after(self.retryability);
+        if failed.again == Again::No {
+            return Err(self.give_up(failed.error));
+        }
+        let Some(delay) = self.schedule.next_delay() else {
+            return Err(self.give_up(failed.error));
+        };
+        tracing::debug!(action = self.action, attempts = self.failed, error = %failed.error, "tries again");
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+
+    fn give_up(&self, error: Error) -> Error {
+        if self.failed == 1 {
+            return error;
+        }
+        Error::GaveUp {
+            action: self.action.into(),
+            attempts: self.failed,
+            retryability: self.retryability,
+            source: Box::new(error),
+        }
+    }
+}
+
+/// The chain's row.
+pub(crate) struct Chain {
+    pub(crate) tip: Option<Tip>,
+    pub(crate) muhash: MuHash3072,
+}
+
+impl Chain {
+    fn read(rows: &[Row]) -> Result<Self> {
+        let damaged = |detail: &str| corrupt("the row of the chain", detail);
+        let row = rows.first().ok_or_else(|| damaged("it is missing"))?;
+        let bytes: &[u8] = column(row, 3)?;
+        let muhash = bytes
+            .try_into()
+            .ok()
+            .and_then(MuHash3072::from_bytes)
+            .ok_or_else(|| damaged("its digest is none"))?;
+        Ok(Self {
+            tip: record::tip(row, 0)?,
+            muhash,
+        })
+    }
+}
+
+/// Runs what takes a while where it hurts least: on a multi-thread runtime other tasks move on.
+pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}
+
+async fn query_if<const N: usize>(
+    wanted: bool,
+    session: &Session,
+    statement: &tokio_postgres::Statement,
+    values: [&(dyn ToSql + Sync); N],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    if wanted {
+        session.client.query(statement, &values).await
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+async fn execute_text(session: &Session, sql: &str) -> Result<(), tokio_postgres::Error> {
+    if sql.is_empty() {
+        return Ok(());
+    }
+    session.client.batch_execute(sql).await
+}
+
+/// Reads `reads` into `loaded`, after `begin`, in one round trip.
+async fn load(
+    action: &str,
+    lease: &mut Lease,
+    begin: &str,
+    loaded: &mut Loaded,
+    reads: Reads,
+    locks: Locks,
+) -> Result<Option<Chain>, Failed> {
+    loaded.asked(reads.clone());
+    let asked = loaded.reads();
+    let bytes = |txid: &Txid| txid.as_bytes().to_vec();
+    let txids: Vec<_> = reads.records.iter().map(bytes).collect();
+    let with_inputs: Vec<bool> = reads
+        .records
+        .iter()
+        .map(|txid| asked.inputs.contains(txid))
+        .collect();
+    let slot_txids: Vec<_> = reads.slots.iter().map(|slot| bytes(&slot.txid)).collect();
+    let slot_vouts: Vec<i64> = reads.slots.iter().map(|slot| slot.vout.into()).collect();
+    let whole: Vec<_> = reads.outputs.iter().map(bytes).collect();
+    let blocks: Vec<_> = reads
+        .undo
+        .iter()
+        .map(|block| block.as_bytes().to_vec())
+        .collect();
+    let at_rest = lease.begin();
+    let session = lease.session()?;
+    let statements = &session.statements;
+    let (records, slots, chain) = match locks {
+        Locks::None => (
+            &statements.records,
+            &statements.slots,
+            Some(&statements.chain),
+        ),
+        Locks::Slots => (&statements.records_shared, &statements.slots_locked, None),
+        // Whoever has a record has its outputs.
+        Locks::Records => (&statements.records_locked, &statements.slots, None),
+        Locks::Chain => (
+            &statements.records_locked,
+            &statements.slots,
+            Some(&statements.chain_locked),
+        ),
+    };
+    // Polled in this order, so sent in it.
+    let answers = async {
+        tokio::try_join!(
+            biased;
+            execute_text(session, begin),
+            query_if(chain.is_some(), session, chain.unwrap_or(records), []),
+            query_if(!txids.is_empty(), session, records, [&txids, &with_inputs]),
+            query_if(!slot_txids.is_empty(), session, slots, [&slot_txids, &slot_vouts]),
+            query_if(!whole.is_empty(), session, &statements.outputs, [&whole]),
+            query_if(!blocks.is_empty(), session, &statements.undo, [&blocks]),
+        )
+    };
+    let ((), chain_rows, records, slots, outputs, undo) =
+        lease.answer(action, Box::pin(answers)).await?;
+    let has_chain = chain.is_some();
+    if begin.is_empty() && at_rest {
+        lease.end();
+    }
+    for row in &records {
+        loaded.put_record(record::record(row)?);
+    }
+    for row in slots.iter().chain(&outputs) {
+        loaded.put_output(record::txid(row, 0)?, record::output(row, 1)?);
+    }
+    for row in &undo {
+        let (block, undo) = record::undo(row)?;
+        loaded.put_undo(block, undo);
+    }
+    if !has_chain {
+        return Ok(None);
+    }
+    let chain = Chain::read(&chain_rows)?;
+    loaded.set_tip(chain.tip);
+    Ok(Some(chain))
+}
+
+/// What a call is: its name, what it keeps others from, and whether it knows what it needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    pub(crate) action: &'static str,
+    pub(crate) locks: Locks,
+    /// What the call needs shows only as it reads: so look first, and lock all of it at once then.
+    pub(crate) looks_first: bool,
+    /// Locking scripts may change.
+    pub(crate) scripts: bool,
+}
+
+impl Kind {
+    const fn new(action: &'static str, locks: Locks) -> Self {
+        Self {
+            action,
+            locks,
+            looks_first: false,
+            scripts: false,
+        }
+    }
+
+    pub(crate) const fn looking(action: &'static str, locks: Locks) -> Self {
+        Self {
+            looks_first: true,
+            ..Self::new(action, locks)
+        }
+    }
+}
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+impl Inner {
+    pub(crate) fn attempts(&self, action: &'static str) -> Attempts {
+        Attempts {
+            action,
+            schedule: self.config.retry.schedule(),
+            failed: 0,
+            retryability: Retryability::Permanent,
+        }
+    }
+
+    pub(crate) async fn lease(&self, action: &str) -> Result<Lease, Failed> {
+        Lease::of(&self.pool, &self.server, action).await
+    }
+
+    fn check_items(&self, items: usize) -> Result<()> {
+        let most = self.config.max_batch_items;
+        if items > most {
+            return Err(Error::invalid_request(format!(
+                "the call has {items} items, and one may have {most}; send less at a time, or raise max_batch_items"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Carries a call out: reads what it needs under locks, judges, writes, commits.
+    pub(crate) async fn call<I: Sync, T: Send>(
+        &self,
+        kind: Kind,
+        items: &[I],
+        first: Reads,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.check_items(items.len())?;
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut attempts = self.attempts(kind.action);
+        let mut reads = first;
+        loop {
+            match self.attempt(kind, items, &mut reads, &judge).await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(failed) => attempts.again(failed).await?,
+            }
+        }
+    }
+
+    async fn attempt<I: Sync, T: Send>(
+        &self,
+        kind: Kind,
+        items: &[I],
+        reads: &mut Reads,
+        judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
+    ) -> Result<Vec<Outcome<T>>, Failed> {
+        let mut lease = self.lease(kind.action).await?;
+        let done = self.work(&mut lease, kind, items, reads, judge).await;
+        if done
+            .as_ref()
+            .is_err_and(|failed| failed.again == Again::Yes)
+        {
+            // It only met others: the connection is good.
+            lease.rollback(kind.action).await?;
+        }
+        done
+    }
+
+    async fn work<I: Sync, T: Send>(
+        &self,
+        lease: &mut Lease,
+        kind: Kind,
+        items: &[I],
+        reads: &mut Reads,
+        judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
+    ) -> Result<Vec<Outcome<T>>, Failed> {
+        let action = kind.action;
+        let mut looks = kind.looks_first;
+        for _ in 0..MOST_ROUNDS {
+            if looks {
+                self.look(lease, action, "", items, reads, judge).await?;
+            }
+            looks = true;
+            let mut loaded = Loaded::new();
+            let chain = load(action, lease, BEGIN, &mut loaded, reads.clone(), kind.locks).await?;
+            match blocking(|| run(&loaded, self.config.unspendable, items, judge)) {
+                // Locking more now could make others wait in a circle: begin again with all of it.
+                Run::Incomplete(missing) => {
+                    reads.extend(missing);
+                    lease.rollback(action).await?;
+                }
+                Run::Done(outcomes, changes) => {
+                    if self.reappeared(lease, action, &changes).await? {
+                        lease.rollback(action).await?;
+                    } else if changes.is_empty() {
+                        lease.rollback(action).await?;
+                        return Ok(outcomes);
+                    } else {
+                        self.commit(lease, kind, &changes, chain).await?;
+                        return Ok(outcomes);
+                    }
+                }
+            }
+        }
+        Err(too_deep(action).into())
+    }
+
+    /// Judges over what is there without keeping it from changing, until it is known what is needed.
+    async fn look<I: Sync, T: Send>(
+        &self,
+        lease: &mut Lease,
+        action: &str,
+        begin: &str,
+        items: &[I],
+        reads: &mut Reads,
+        judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
+    ) -> Result<Vec<Outcome<T>>, Failed> {
+        let mut loaded = Loaded::new();
+        let mut missing = reads.clone();
+        let mut begin = begin;
+        for _ in 0..MOST_ROUNDS {
+            load(action, lease, begin, &mut loaded, missing, Locks::None).await?;
+            begin = "";
+            match blocking(|| run(&loaded, self.config.unspendable, items, judge)) {
+                Run::Incomplete(more) => {
+                    reads.extend(more.clone());
+                    missing = more;
+                }
+                Run::Done(outcomes, _) => return Ok(outcomes),
+            }
+        }
+        Err(too_deep(action).into())
+    }
+
+    /// Whether a record that an output names, and that was not there, is there after all: it was being
+    /// created when the records were read.
+    async fn reappeared(
+        &self,
+        lease: &Lease,
+        action: &str,
+        changes: &Changes,
+    ) -> Result<bool, Failed> {
+        if changes.doubtful.is_empty() {
+            return Ok(false);
+        }
+        let txids: Vec<&[u8]> = changes
+            .doubtful
+            .iter()
+            .map(|txid| txid.as_bytes().as_slice())
+            .collect();
+        let session = lease.session()?;
+        let values: [&(dyn ToSql + Sync); 1] = [&txids];
+        let query = session.client.query(&session.statements.existing, &values);
+        Ok(!lease.answer(action, query).await?.is_empty())
+    }
+
+    /// Writes and commits.
+    async fn commit(
+        &self,
+        lease: &mut Lease,
+        kind: Kind,
+        changes: &Changes,
+        chain: Option<Chain>,
+    ) -> Result<(), Failed> {
+        let Kind {
+            action, scripts, ..
+        } = kind;
+        let chain = chain
+            .filter(|_| changes.confirmed_set_changes())
+            .map(|mut chain| {
+                blocking(|| changes.apply_coins(&mut chain.muhash));
+                (
+                    changes.tip.unwrap_or(chain.tip),
+                    chain.muhash.to_bytes().to_vec(),
+                )
+            });
+        let Some((id, number)) = lease.number_call() else {
+            return Err(crate::error::no_answer(action));
+        };
+        let session = lease.session()?;
+        let (client, statements) = (&session.client, &session.statements);
+        let copied = write::copy(client, statements, changes);
+        lease.answer(action, Box::pin(copied)).await?;
+        let id = id.as_slice();
+        let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
+        let writes = async {
+            tokio::try_join!(
+                biased;
+                write::write(client, statements, changes, scripts),
+                write::write_chain(client, statements, chain),
+                write::execute_if(true, client, &statements.number_call, numbers),
+            )
+        };
+        // All in one round trip: after a statement that failed, the commit rolls back.
+        let all = async {
+            let (writes, commit) = tokio::join!(biased; writes, client.batch_execute("COMMIT"));
+            Ok((writes, commit))
+        };
+        let doubt = match lease.answer(action, Box::pin(all)).await {
+            Ok((Ok(_), Ok(()))) => {
+                lease.end();
+                return Ok(());
+            }
+            Ok((Err(error), Ok(()))) => {
+                lease.end();
+                return Err(failed(action, error));
+            }
+            Ok((_, Err(error))) => failed(action, error),
+            Err(failed) => failed,
+        };
+        // The commit was sent, and its answer is not known.
+        if self.landed(id, number).await.map_err(|error| {
+            tracing::debug!(action, %error, "could not learn whether a commit landed");
+            in_doubt(action, error)
+        })? {
+            return Ok(());
+        }
+        Err(Failed {
+            again: Again::Reconnect,
+            ..doubt
+        })
+    }
+
+    /// Whether a connection's call was committed. Waits until its connection is done with it.
+    async fn landed(&self, id: &[u8], number: i64) -> Result<bool> {
+        let action = "learn whether a commit landed";
+        let mut attempts = self.attempts(action);
+        loop {
+            let last = async {
+                let lease = self.lease(action).await?;
+                let session = lease.session()?;
+                let values: [&(dyn ToSql + Sync); 1] = [&id];
+                let query = session
+                    .client
+                    .query_one(&session.statements.last_call, &values);
+                let row = lease.answer(action, query).await?;
+                Ok(column::<i64>(&row, 0)?)
+            };
+            match last.await {
+                Ok(last) => return Ok(last == number),
+                Err(Failed { error, .. }) => {
+                    let again = Again::Reconnect;
+                    attempts.again(Failed { error, again }).await?;
+                }
+            }
+        }
+    }
+
+    /// Answers from one moment, without changing anything.
+    async fn view<I: Sync, T: Send>(
+        &self,
+        action: &'static str,
+        items: &[I],
+        first: Reads,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.check_items(items.len())?;
+        let mut attempts = self.attempts(action);
+        loop {
+            let seen = async {
+                let mut lease = self.lease(action).await?;
+                let mut reads = first.clone();
+                let outcomes = self
+                    .look(&mut lease, action, BEGIN_READ, items, &mut reads, &judge)
+                    .await?;
+                lease.rollback(action).await?;
+                Ok(outcomes)
+            };
+            match seen.await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(failed) => attempts.again(failed).await?,
+            }
+        }
+    }
+
+    /// One statement that reads.
+    pub(crate) async fn query(
+        &self,
+        action: &'static str,
+        statement: impl Fn(&crate::statements::Statements) -> &tokio_postgres::Statement + Send + Sync,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        let mut attempts = self.attempts(action);
+        loop {
+            let rows = async {
+                let mut lease = self.lease(action).await?;
+                lease.begin();
+                let session = lease.session()?;
+                let query = session.client.query(statement(&session.statements), values);
+                let rows = lease.answer(action, query).await?;
+                lease.end();
+                Ok(rows)
+            };
+            match rows.await {
+                Ok(rows) => return Ok(rows),
+                Err(failed) => attempts.again(failed).await?,
+            }
+        }
+    }
+
+    async fn chain(&self, action: &'static str) -> Result<Chain> {
+        Chain::read(&self.query(action, |s| &s.chain, &[]).await?)
+    }
+
+    async fn read_records(
+        &self,
+        action: &'static str,
+        txids: &[Txid],
+        fields: Fields,
+    ) -> Result<(Vec<Row>, Vec<Row>)> {
+        let txids: Vec<&[u8]> = txids
+            .iter()
+            .map(|txid| txid.as_bytes().as_slice())
+            .collect();
+        let with_inputs = vec![fields.inputs; txids.len()];
+        let mut attempts = self.attempts(action);
+        loop {
+            let rows = async {
+                let mut lease = self.lease(action).await?;
+                lease.begin();
+                let session = lease.session()?;
+                let statements = &session.statements;
+                // Both see one moment.
+                let all = async {
+                    tokio::try_join!(
+                        biased;
+                        execute_text(session, BEGIN_READ),
+                        query_if(true, session, &statements.records, [&txids, &with_inputs]),
+                        query_if(fields.outputs, session, &statements.outputs_ordered, [&txids]),
+                        execute_text(session, "COMMIT"),
+                    )
+                };
+                let (_, records, outputs, _) = lease.answer(action, Box::pin(all)).await?;
+                lease.end();
+                Ok((records, outputs))
+            };
+            match rows.await {
+                Ok(rows) => return Ok(rows),
+                Err(failed) => attempts.again(failed).await?,
+            }
+        }
+    }
+}
+
+fn too_deep(action: &str) -> Error {
+    Error::invalid_request(format!(
+        "{action}: the cascade is deeper than {MOST_ROUNDS} generations; begin with a descendant"
+    ))
+}
+
+fn of_txids(txids: &[Txid]) -> Reads {
+    let mut reads = Reads::new();
+    txids.iter().for_each(|txid| reads.record(*txid));
+    reads
+}
+
+fn of_whole(txids: &[Txid]) -> Reads {
+    let mut reads = Reads::new();
+    txids.iter().for_each(|txid| reads.whole(*txid));
+    reads
+}
+
+/// Records and their inputs.
+fn of_spenders(txids: &[Txid]) -> Reads {
+    let mut reads = of_txids(txids);
+    reads.inputs.extend(txids);
+    reads
+}
+
+fn of_slots(outpoints: impl IntoIterator<Item = OutPoint>) -> Reads {
+    let mut reads = Reads::new();
+    outpoints
+        .into_iter()
+        .for_each(|outpoint| reads.slot(outpoint));
+    reads
+}
+
+fn one<T>(outcomes: Vec<Outcome<T>>) -> Result<Outcome<T>> {
+    outcomes
+        .into_iter()
+        .next()
+        .ok_or_else(|| corrupt("an answer", "it has no item"))
+}
+
+impl PostgresUtxoStore {
+    /// Connects to the server, and opens the store of the config's schema, creates it, or migrates it.
+    ///
+    /// Runs on tokio, on whose runtime the connections live.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for settings that make no sense, another server version, unsafe durability, or what
+    /// differs from what was fixed at creation; `NewerFormat`; `NotFound` unless it may be created;
+    /// `Backend` where the server can't be reached, or refuses user, password or rights.
+    pub async fn open(config: PostgresUtxoStoreConfig) -> Result<Self> {
+        schema::check_config(&config)?;
+        let server = Server::new(&config)?;
+        Box::pin(schema::prepare(&server, &config))
+            .await
+            .map_err(|failed| failed.error)?;
+        let pool = server.pool(&config)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                server: Arc::new(server),
+                pool,
+                config,
+            }),
+        })
+    }
+}
+
+#[async_trait]
+impl SpendStore for PostgresUtxoStore {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new(BACKEND);
+        capabilities.persistent = true;
+        capabilities.snapshot_scan = true;
+        capabilities.ordered_scan = true;
+        capabilities.incremental_digest = true;
+        capabilities.atomic_blocks = true;
+        capabilities.max_batch_items = Some(self.inner.config.max_batch_items);
+        capabilities
+    }
+
+    async fn spend_and_create(
+        &self,
+        transactions: &[NewTransaction],
+        options: &SpendOptions,
+    ) -> Result<Vec<Outcome<Applied>>> {
+        let mut reads = Reads::new();
+        for NewTransaction { tx, .. } in transactions {
+            reads.of_inputs(tx.txid, &tx.inputs);
+        }
+        let kind = Kind::new("spend and create", Locks::Slots);
+        self.inner
+            .call(kind, transactions, reads, |draft, new| {
+                ops::spend_and_create(draft, new, options)
+            })
+            .await
+    }
+
+    async fn create(&self, records: &[NewRecord]) -> Result<Vec<Outcome<Applied>>> {
+        let mut reads = Reads::new();
+        for record in records {
+            reads.record(record.txid());
+            if let NewRecord::Conflicting { tx, .. } = record {
+                reads.of_inputs(tx.txid, &tx.inputs);
+            }
+        }
+        let kind = Kind::new("create", Locks::Chain);
+        self.inner.call(kind, records, reads, ops::create).await
+    }
+
+    async fn spend(&self, txids: &[Txid], options: &SpendOptions) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::looking("spend", Locks::Records);
+        self.inner
+            .call(kind, txids, of_spenders(txids), |draft, txid| {
+                ops::spend(draft, *txid, options)
+            })
+            .await
+    }
+
+    async fn unspend(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::looking("unspend", Locks::Records);
+        self.inner
+            .call(kind, txids, of_spenders(txids), |draft, txid| {
+                ops::unspend(draft, *txid)
+            })
+            .await
+    }
+
+    async fn remove(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::looking("remove", Locks::Records);
+        self.inner
+            .call(kind, txids, of_whole(txids), |draft, txid| {
+                ops::remove(draft, *txid)
+            })
+            .await
+    }
+
+    async fn records(&self, txids: &[Txid], fields: Fields) -> Result<Vec<Option<Record>>> {
+        self.inner.check_items(txids.len())?;
+        let (records, outputs) = self
+            .inner
+            .read_records("read records", txids, fields)
+            .await?;
+        let mut found = std::collections::HashMap::with_capacity(records.len());
+        for row in &records {
+            let record = record::record(row)?;
+            found.insert(record.txid, record);
+        }
+        for row in &outputs {
+            if let Some(record) = found.get_mut(&record::txid(row, 0)?) {
+                record.outputs.push(record::output(row, 1)?);
+            }
+        }
+        let asked: std::collections::HashSet<_> = txids.iter().collect();
+        if let Some(other) = found.keys().find(|txid| !asked.contains(txid)) {
+            return Err(Error::WrongRecord {
+                backend: BACKEND,
+                asked: txids.first().copied().unwrap_or_default(),
+                got: other.to_string(),
+            });
+        }
+        Ok(txids.iter().map(|txid| found.get(txid).cloned()).collect())
+    }
+
+    async fn outputs(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<OutputView>>> {
+        self.inner.check_items(outpoints.len())?;
+        let txids: Vec<&[u8]> = outpoints
+            .iter()
+            .map(|o| o.txid.as_bytes().as_slice())
+            .collect();
+        let vouts: Vec<i64> = outpoints.iter().map(|o| o.vout.into()).collect();
+        let rows = self
+            .inner
+            .query("read outputs", |s| &s.views, &[&txids, &vouts])
+            .await?;
+        let mut views: Vec<_> = outpoints
+            .iter()
+            .map(|outpoint| {
+                Err(Verdict::MissingTransaction {
+                    outpoint: *outpoint,
+                })
+            })
+            .collect();
+        for row in &rows {
+            let at = usize::try_from(column::<i64>(row, 0)? - 1).unwrap_or(usize::MAX);
+            let (Some(view), Some(outpoint)) = (views.get_mut(at), outpoints.get(at).copied())
+            else {
+                return Err(corrupt(
+                    "an answer",
+                    "it has more items than were asked for",
+                ));
+            };
+            let txid = record::txid(row, 1)?;
+            if txid != outpoint.txid {
+                return Err(Error::WrongRecord {
+                    backend: BACKEND,
+                    asked: outpoint.txid,
+                    got: txid.to_string(),
+                });
+            }
+            *view = if column::<Option<i64>>(row, 6)?.is_none() {
+                Err(Verdict::MissingOutput { outpoint })
+            } else {
+                let slot = record::output(row, 6)?;
+                Ok(OutputView {
+                    outpoint,
+                    state: slot.state(),
+                    output: slot.output,
+                    height: record::numbers(row, 5)?,
+                    coinbase: column(row, 2)?,
+                    locked: column(row, 3)?,
+                    conflicting: column(row, 4)?,
+                })
+            };
+        }
+        Ok(views)
+    }
+}
+
+#[async_trait]
+impl BlockStore for PostgresUtxoStore {
+    async fn tip(&self) -> Result<Option<Tip>> {
+        Ok(self.inner.chain("read the tip").await?.tip)
+    }
+
+    async fn previous_tip(&self) -> Result<Option<Tip>> {
+        let rows = self
+            .inner
+            .query("read the previous tip", |s| &s.previous_tip, &[])
+            .await?;
+        Ok(rows
+            .first()
+            .map(|row| record::tip(row, 0))
+            .transpose()?
+            .flatten())
+    }
+
+    async fn set_tip(&self, tip: &Tip) -> Result<()> {
+        let kind = Kind::new("set the tip", Locks::Chain);
+        self.inner
+            .call(kind, &[*tip], Reads::new(), |draft, tip| {
+                ops::set_tip(draft, *tip);
+                Ok(())
+            })
+            .await
+            .map(drop)
+    }
+
+    async fn set_mined(&self, txids: &[Txid], mined: &MinedIn) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::looking("set mined", Locks::Chain);
+        self.inner
+            .call(kind, txids, of_whole(txids), |draft, txid| {
+                ops::set_mined(draft, *txid, mined)
+            })
+            .await
+    }
+
+    async fn unset_mined(
+        &self,
+        txids: &[Txid],
+        block: &BlockHash,
+        unmined_since: u32,
+    ) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::looking("unset mined", Locks::Chain);
+        self.inner
+            .call(kind, txids, of_whole(txids), |draft, txid| {
+                ops::unset_mined(draft, *txid, block, unmined_since)
+            })
+            .await
+    }
+
+    async fn set_longest_chain(
+        &self,
+        txids: &[Txid],
+        block: &BlockHash,
+        mark: LongestChain,
+    ) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::looking("set the longest chain", Locks::Chain);
+        self.inner
+            .call(kind, txids, of_whole(txids), |draft, txid| {
+                ops::set_longest_chain(draft, *txid, block, mark)
+            })
+            .await
+    }
+
+    async fn connect_block(&self, block: &ChainBlock) -> Result<Outcome<Connected>> {
+        let mut reads = Reads::new();
+        for tx in &block.transactions {
+            // Those that are in the store, unmined, are read whole: their outputs join the set.
+            reads.whole(tx.txid);
+            reads.of_inputs(tx.txid, &tx.inputs);
+        }
+        let kind = Kind::new("connect a block", Locks::Chain);
+        let blocks = [block];
+        let outcomes = self
+            .inner
+            .call(kind, &blocks, reads, |draft, block| {
+                ops::connect_block(draft, block)
+            })
+            .await?;
+        one(outcomes)
+    }
+
+    async fn disconnect_block(
+        &self,
+        block: &BlockHash,
+        previous: &BlockHash,
+    ) -> Result<Outcome<Disconnected>> {
+        let mut reads = Reads::new();
+        reads.undo.insert(*block);
+        let kind = Kind::looking("disconnect a block", Locks::Chain);
+        let outcomes = self
+            .inner
+            .call(kind, &[*block], reads, |draft, block| {
+                ops::disconnect_block(draft, block, previous)
+            })
+            .await?;
+        one(outcomes)
+    }
+}
+
+#[async_trait]
+impl AlertStore for PostgresUtxoStore {
+    async fn freeze(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::new("freeze", Locks::Slots);
+        let reads = of_slots(outpoints.iter().copied());
+        self.inner
+            .call(kind, outpoints, reads, |draft, outpoint| {
+                ops::freeze(draft, *outpoint)
+            })
+            .await
+    }
+
+    async fn unfreeze(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::new("unfreeze", Locks::Slots);
+        let reads = of_slots(outpoints.iter().copied());
+        self.inner
+            .call(kind, outpoints, reads, |draft, outpoint| {
+                ops::unfreeze(draft, *outpoint)
+            })
+            .await
+    }
+
+    async fn reassign(&self, reassignments: &[Reassignment]) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind {
+            scripts: true,
+            ..Kind::new("reassign", Locks::Chain)
+        };
+        let reads = of_slots(
+            reassignments
+                .iter()
+                .map(|reassignment| reassignment.outpoint),
+        );
+        self.inner
+            .call(kind, reassignments, reads, ops::reassign)
+            .await
+    }
+}
+
+#[async_trait]
+impl ConflictStore for PostgresUtxoStore {
+    async fn set_locked(&self, txids: &[Txid], locked: bool) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::new("set locked", Locks::Records);
+        self.inner
+            .call(kind, txids, of_txids(txids), |draft, txid| {
+                ops::set_locked(draft, *txid, locked)
+            })
+            .await
+    }
+
+    async fn mark_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
+        let kind = Kind::looking("mark conflicting", Locks::Records);
+        self.inner
+            .call(kind, txids, of_whole(txids), |draft, txid| {
+                ops::mark_conflicting(draft, *txid)
+            })
+            .await
+    }
+
+    async fn unmark_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::looking("unmark conflicting", Locks::Records);
+        self.inner
+            .call(kind, txids, of_spenders(txids), |draft, txid| {
+                ops::unmark_conflicting(draft, *txid)
+            })
+            .await
+    }
+
+    async fn counter_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
+        let reads = of_spenders(txids);
+        self.inner
+            .view(
+                "find what counters a conflict",
+                txids,
+                reads,
+                |draft, txid| ops::counter_conflicting(draft, *txid),
+            )
+            .await
+    }
+
+    async fn conflicting_children(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
+        let reads = of_txids(txids);
+        self.inner
+            .view("read conflicting children", txids, reads, |draft, txid| {
+                ops::conflicting_children(draft, *txid)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl RetentionStore for PostgresUtxoStore {
+    async fn unmined(
+        &self,
+        older_than: Option<u32>,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<UnminedTransaction>> {
+        let after = after.map(Cursor::txid).transpose()?;
+        let after = after.map_or(Vec::new(), |txid| txid.as_bytes().to_vec());
+        let limit = limit.clamp(1, self.inner.config.max_batch_items);
+        let rows = self
+            .inner
+            .query(
+                "list unmined transactions",
+                |s| &s.unmined,
+                &[
+                    &after,
+                    &older_than.map(i64::from),
+                    &i64::try_from(limit + 1).unwrap_or(i64::MAX),
+                ],
+            )
+            .await?;
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows.iter().take(limit) {
+            items.push(UnminedTransaction {
+                txid: record::txid(row, 0)?,
+                unmined_since: record::number(column(row, 1)?)?,
+            });
+        }
+        let more = rows.len() > limit;
+        let next = items
+            .last()
+            .filter(|_| more)
+            .map(|last| Cursor::from(last.txid));
+        Ok(Page { items, next })
+    }
+
+    async fn preserve(&self, txids: &[Txid], until_height: u32) -> Result<Vec<Outcome<Applied>>> {
+        let kind = Kind::new("preserve", Locks::Records);
+        self.inner
+            .call(kind, txids, of_txids(txids), |draft, txid| {
+                ops::preserve(draft, *txid, until_height)
+            })
+            .await
+    }
+
+    async fn prune(&self, horizon: u32) -> Result<Pruned> {
+        self.inner.prune(horizon).await
+    }
+}
+
+#[async_trait]
+impl ScanStore for PostgresUtxoStore {
+    async fn scan(&self) -> Result<Box<dyn SetScan>> {
+        Ok(Box::new(PostgresScan::begin(self.inner.clone()).await?))
+    }
+
+    async fn digest(&self) -> Result<SetDigest> {
+        let chain = self.inner.chain("read the digest").await?;
+        Ok(SetDigest {
+            tip: chain.tip,
+            muhash: blocking(|| chain.muhash.digest()),
+        })
+    }
+}
+
+#[async_trait]
+impl MaintenanceStore for PostgresUtxoStore {
+    /// A change is one transaction of the server, which rolls back what a crash cut short.
+    async fn recover(&self) -> Result<Recovered> {
+        self.inner
+            .query("recover", |s| &s.forget_calls, &[])
+            .await?;
+        Ok(Recovered::default())
+    }
+
+    /// A commit returns when it is durable.
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn health(&self, depth: HealthDepth) -> Result<Health> {
+        let status = self.inner.pool.status();
+        let mut reasons = Vec::new();
+        if status.waiting > 0 {
+            reasons.push(format!(
+                "all {} connections are in use and {} calls wait; raise max_connections, or send less at a time",
+                status.max_size, status.waiting
+            ));
+        }
+        let mut ready = true;
+        if depth == HealthDepth::Readiness {
+            match self.inner.ready().await {
+                Ok(found) => {
+                    ready = found.is_empty() || self.inner.config.allow_unsafe_durability;
+                    reasons.extend(found);
+                }
+                Err(failed) => {
+                    ready = false;
+                    let source = std::error::Error::source(&failed.error);
+                    let cause = source.map(|cause| format!(": {cause}"));
+                    reasons.push(format!("{}{}", failed.error, cause.unwrap_or_default()));
+                }
+            }
+        }
+        Ok(Health { ready, reasons })
+    }
+}
+
+impl Inner {
+    /// Writes and reads a little; tells what is unsafe.
+    async fn ready(&self) -> Result<Vec<String>, Failed> {
+        let action = "check the store";
+        let mut lease = self.lease(action).await?;
+        let Some((id, number)) = lease.number_call() else {
+            return Err(crate::error::no_answer(action));
+        };
+        let id = id.as_slice();
+        lease.begin();
+        let session = lease.session()?;
+        let values: [&(dyn ToSql + Sync); 2] = [&id, &number];
+        let write = session
+            .client
+            .execute(&session.statements.number_call, &values);
+        lease.answer(action, write).await?;
+        let version = session
+            .client
+            .query_one("SELECT schema_version FROM chain", &[]);
+        let version: i64 = column(&lease.answer(action, version).await?, 0)?;
+        let off = lease
+            .answer(action, schema::unsafe_settings(&session.client))
+            .await?;
+        lease.end();
+        let mut reasons: Vec<String> = off
+            .iter()
+            .map(|setting| format!("the server runs with {setting} off, so a power failure can damage it; turn it on"))
+            .collect();
+        if version != i64::from(schema::VERSION) {
+            return Err(Error::NewerFormat {
+                store: format!("schema {}", self.config.schema),
+                found: u32::try_from(version).unwrap_or(u32::MAX),
+                supported: schema::VERSION,
+            }
+            .into());
+        }
+        reasons.sort();
+        Ok(reasons)
+    }
+}

@@ -1,0 +1,44 @@
+//! The whole conformance kit against a real server.
+
+mod common;
+
+use async_trait::async_trait;
+use groundtackle_utxo_store::Result;
+use groundtackle_utxo_store_postgres::PostgresUtxoStore;
+use groundtackle_utxo_store_testkit::{Fault, Harness};
+
+use common::{Place, Proxy, server};
+
+struct PostgresHarness;
+
+#[async_trait]
+impl Harness for PostgresHarness {
+    type Store = PostgresUtxoStore;
+    type Place = (Place, Proxy);
+
+    async fn place(&self) -> (Place, Proxy) {
+        (Place::new(), Proxy::to(server().port()))
+    }
+
+    async fn open(&self, (place, proxy): &(Place, Proxy)) -> Result<PostgresUtxoStore> {
+        let url = server().url_at(proxy.port());
+        PostgresUtxoStore::open(place.config().with_url(url.into())).await
+    }
+
+    fn round_trips(&self, (_, proxy): &(Place, Proxy)) -> Option<u64> {
+        Some(proxy.round_trips())
+    }
+
+    async fn set_fault(&self, (_, proxy): &(Place, Proxy), fault: Fault, armed: bool) -> bool {
+        match fault {
+            Fault::Unreachable => {
+                proxy.cut(armed);
+                true
+            }
+            // The server answers by key, and each answer's key is compared.
+            _ => false,
+        }
+    }
+}
+
+groundtackle_utxo_store_testkit::conformance!(PostgresHarness);

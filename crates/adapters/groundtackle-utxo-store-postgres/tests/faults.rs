@@ -1,0 +1,565 @@
+//! Lost connections, killed servers, full disks, wrong settings: nothing acknowledged is lost, nothing is
+//! half done, and errors name the way out and no secret.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
+
+mod common;
+
+use std::error::Error as _;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use groundtackle_core::{RetryConfig, Secret};
+use groundtackle_testkit_servers::{Postgres, PostgresOptions};
+use groundtackle_utxo_store::{
+    Applied, Error, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result, Retryability,
+    ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
+};
+use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
+use groundtackle_utxo_store_testkit::builder::TxBuilder;
+use groundtackle_utxo_store_testkit::state::{muhash, scan_all};
+use tokio_postgres::{Client, NoTls};
+
+use common::{Place, Proxy, config, server};
+
+const PASSWORD: &str = "s3cr3t-pa55";
+
+/// A client beside the store.
+async fn client(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a server");
+    tokio::spawn(connection);
+    client
+}
+
+/// Everything that a person or a log would see of an error.
+fn shown(error: &Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(" {error} {error:?}");
+        cause = error.source();
+    }
+    assert!(!text.contains(PASSWORD), "{text}");
+    text
+}
+
+async fn refused(config: PostgresUtxoStoreConfig, says: &str) -> Error {
+    let error = PostgresUtxoStore::open(config).await.unwrap_err();
+    let text = shown(&error);
+    assert!(text.contains(says), "{says:?} is not in {text}");
+    error
+}
+
+async fn coins(store: &PostgresUtxoStore, tag: u64, count: u32) -> Vec<OutPoint> {
+    let seed = TxBuilder::new(tag).pay_each(count as usize, 1_000).seed(1);
+    let txid = seed.txid();
+    assert_eq!(store.create(&[seed]).await.unwrap(), [Ok(Applied::Now)]);
+    (0..count).map(|vout| OutPoint::new(txid, vout)).collect()
+}
+
+fn spender(tag: u64, coin: OutPoint) -> NewTransaction {
+    TxBuilder::new(tag).spend(coin).pay(900).build().into()
+}
+
+async fn spend(store: &PostgresUtxoStore, new: NewTransaction) -> Result<()> {
+    let answers = store
+        .spend_and_create(&[new], &SpendOptions::at(201))
+        .await?;
+    assert!(answers[0].is_ok(), "{answers:?}");
+    Ok(())
+}
+
+/// The set by a scan has the digest that is kept.
+async fn assert_sound(store: &PostgresUtxoStore) {
+    let coins = scan_all(&*store.scan().await.unwrap(), 100).await;
+    assert_eq!(store.digest().await.unwrap().muhash, muhash(&coins));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_settings_name_the_way_out() {
+    let server = Postgres::start(PostgresOptions {
+        password: Some(PASSWORD.into()),
+        ..PostgresOptions::default()
+    });
+    let good = config(&server);
+    let store = PostgresUtxoStore::open(good.clone()).await.unwrap();
+    assert!(!format!("{good:?} {store:?}").contains(PASSWORD));
+
+    for url in [
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:notaport/postgres"),
+        format!("postgres://postgres:?{PASSWORD}=@127.0.0.1/postgres"),
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1/postgres?sslmode={PASSWORD}"),
+        format!("{PASSWORD}"),
+        String::new(),
+        "postgres:///postgres".into(),
+    ] {
+        refused(
+            good.clone().with_url(url.into()),
+            "postgres://user:password@host",
+        )
+        .await;
+    }
+    let wrong = Some(Secret::from("wrong"));
+    let error = refused(good.clone().with_password(wrong), "pg_hba.conf").await;
+    assert_eq!(error.retryability(), Retryability::Permanent);
+    let elsewhere = format!(
+        "postgres://postgres:{PASSWORD}@127.0.0.1:{}/nowhere",
+        server.port()
+    );
+    refused(
+        good.clone().with_url(elsewhere.into()),
+        "create the database first",
+    )
+    .await;
+    refused(good.clone().with_tls(Tls::Verify), "`tls` off").await;
+    let file = Some("/nowhere.pem".into());
+    refused(
+        good.clone()
+            .with_tls(Tls::Verify)
+            .with_tls_authorities(file),
+        "PEM",
+    )
+    .await;
+    let nobody = server.url_at(1);
+    let error = refused(good.clone().with_url(nobody.into()), "connect").await;
+    assert_eq!(error.retryability(), Retryability::Transient);
+    refused(good.clone().with_allow_unsafe_durability(false), "fsync").await;
+    let error = refused(
+        good.clone().with_schema("other".into()).with_create(false),
+        "other",
+    )
+    .await;
+    assert!(matches!(error, Error::NotFound { .. }));
+    let rule = groundtackle_utxo_store::UnspendableRule::FalseReturn;
+    refused(good.clone().with_unspendable(rule), "fixed").await;
+
+    let admin = client(&server.url()).await;
+    admin
+        .batch_execute(&format!("CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'"))
+        .await
+        .unwrap();
+    let guest = server.url().replace("postgres:s3", "guest:s3");
+    refused(
+        good.clone()
+            .with_url(guest.into())
+            .with_schema("theirs".into()),
+        "rights",
+    )
+    .await;
+
+    admin
+        .batch_execute("UPDATE groundtackle.chain SET schema_version = 99")
+        .await
+        .unwrap();
+    let error = refused(good.clone(), "use a newer version").await;
+    assert!(matches!(error, Error::NewerFormat { found: 99, .. }));
+    let health = store.health(HealthDepth::Readiness).await.unwrap();
+    assert!(
+        !health.ready && health.reasons[0].contains("99"),
+        "{health:?}"
+    );
+}
+
+/// A config reads from any serde format, refuses unknown keys, and does not show its secrets.
+#[test]
+fn a_config_reads_as_text() {
+    let text = format!(
+        r#"{{"url": "postgres://u:{PASSWORD}@h/d", "password": "{PASSWORD}", "tls": "off", "lock_timeout": "3s"}}"#
+    );
+    let config: PostgresUtxoStoreConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(config.lock_timeout, Duration::from_secs(3));
+    assert_eq!(config.tls, Tls::Off);
+    assert_eq!(config.password, Some(PASSWORD.into()));
+    assert!(!format!("{config:?}").contains(PASSWORD));
+    assert!(serde_json::from_str::<PostgresUtxoStoreConfig>(r#"{"ulr": ""}"#).is_err());
+    assert_eq!(PostgresUtxoStoreConfig::default().tls, Tls::Verify);
+}
+
+/// Spends coin after coin until told to stop; returns those acknowledged, and those in doubt.
+async fn load(
+    store: PostgresUtxoStore,
+    coins: Vec<OutPoint>,
+    first_tag: u64,
+    over: Arc<AtomicBool>,
+) -> (Vec<(OutPoint, NewTransaction)>, usize) {
+    let (mut done, mut doubtful) = (Vec::new(), 0);
+    for (tag, coin) in (first_tag..).zip(coins) {
+        if over.load(Ordering::Acquire) {
+            break;
+        }
+        let new = spender(tag, coin);
+        loop {
+            match spend(&store, new.clone()).await {
+                Ok(()) => break done.push((coin, new)),
+                Err(error) => {
+                    shown(&error);
+                    doubtful += usize::from(error.retryability() == Retryability::Indeterminate);
+                    assert_ne!(error.retryability(), Retryability::Permanent, "{error:?}");
+                }
+            }
+        }
+    }
+    (done, doubtful)
+}
+
+async fn assert_all_there(store: &PostgresUtxoStore, done: &[(OutPoint, NewTransaction)]) {
+    for (coin, new) in done {
+        let state = store.output(*coin).await.unwrap().unwrap().state;
+        assert!(
+            matches!(state, SlotState::Spent(by) if by.txid == new.tx.txid),
+            "{state:?}"
+        );
+        assert!(store.record(new.tx.txid).await.unwrap().is_some());
+    }
+    assert_sound(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminated_backends_lose_nothing() {
+    let place = Place::new();
+    let name = format!("?application_name={}", place.schema());
+    let url = server().url() + &name;
+    let store = PostgresUtxoStore::open(place.config().with_url(url.into()))
+        .await
+        .unwrap();
+    let coins = coins(&store, 1, 400).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = coins
+        .chunks(100)
+        .zip(1..)
+        .map(|(coins, task)| {
+            tokio::spawn(load(
+                store.clone(),
+                coins.to_vec(),
+                task * 1_000,
+                over.clone(),
+            ))
+        })
+        .collect();
+    let admin = client(&server().url()).await;
+    let kill =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
+    let mut killed = 0;
+    while !tasks.iter().all(tokio::task::JoinHandle::is_finished) {
+        let row = admin.query_one(kill, &[&place.schema()]).await.unwrap();
+        killed += row.get::<_, i64>(0);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    assert!(killed > 10, "{killed} killed");
+    let mut done = Vec::new();
+    for task in tasks {
+        done.extend(task.await.unwrap().0);
+    }
+    assert_eq!(done.len(), 400);
+    assert_all_there(&store, &done).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_loses_nothing_acknowledged() {
+    let mut server = Postgres::start(PostgresOptions {
+        fsync: true,
+        ..PostgresOptions::default()
+    });
+    let config = config(&server).with_allow_unsafe_durability(false);
+    let store = PostgresUtxoStore::open(config).await.unwrap();
+    let coins = coins(&store, 1, 4_000).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = coins
+        .chunks(1_000)
+        .zip(1..)
+        .map(|(coins, task)| {
+            tokio::spawn(load(
+                store.clone(),
+                coins.to_vec(),
+                task * 10_000,
+                over.clone(),
+            ))
+        })
+        .collect();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::task::block_in_place(|| {
+            server.kill();
+            server.restart();
+        });
+    }
+    over.store(true, Ordering::Release);
+    let mut done = Vec::new();
+    for task in tasks {
+        done.extend(task.await.unwrap().0);
+    }
+    assert!(done.len() > 8, "{} done", done.len());
+    store.recover().await.unwrap();
+    assert_all_there(&store, &done).await;
+}
+
+/// The answer to a commit is lost: the store finds out that it landed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_an_answer_is_looked_up() {
+    let place = Place::new();
+    let proxy = Proxy::to(server().port());
+    let url = server().url_at(proxy.port());
+    let store = PostgresUtxoStore::open(place.config().with_url(url.into()))
+        .await
+        .unwrap();
+    let coins = coins(&store, 1, 40).await;
+    for (tag, coin) in (100..).zip(&coins) {
+        let new = spender(tag, *coin);
+        // Some answers are held back, then lost with the connection; which depends on the coin.
+        proxy.lose_answer_after(tag % 4);
+        let answers = store
+            .spend_and_create(&[new.clone()], &SpendOptions::at(201))
+            .await
+            .unwrap();
+        assert!(answers[0].is_ok());
+        assert_all_there(&store, &[(*coin, new)]).await;
+    }
+    assert!(proxy.answers_lost() >= 20, "{} lost", proxy.answers_lost());
+}
+
+/// Where it can't be found out either, the error says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_that_stays_is_indeterminate() {
+    let place = Place::new();
+    let proxy = Proxy::to(server().port());
+    let url = server().url_at(proxy.port());
+    let retry = RetryConfig::default().with_max_attempts(2);
+    let config = place.config().with_url(url.into()).with_retry(retry);
+    let store = PostgresUtxoStore::open(config).await.unwrap();
+    let coins = coins(&store, 1, 1).await;
+    let new = spender(2, coins[0]);
+    // The answer to the second round trip is that to the commit.
+    proxy.lose_answer_after(1);
+    proxy.cut_when_lost(true);
+    let error = spend(&store, new.clone()).await.unwrap_err();
+    assert_eq!(
+        error.retryability(),
+        Retryability::Indeterminate,
+        "{error:?}"
+    );
+    assert!(shown(&error).contains("read back"), "{error}");
+    proxy.cut(false);
+    let answers = store
+        .spend_and_create(&[new.clone()], &SpendOptions::at(201))
+        .await
+        .unwrap();
+    assert_eq!(answers, [Ok(Applied::Before)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_others_ends() {
+    let place = Place::new();
+    let config = place
+        .config()
+        .with_lock_timeout(Duration::from_millis(200))
+        .with_statement_timeout(Duration::from_secs(2));
+    let store = PostgresUtxoStore::open(config.clone()).await.unwrap();
+    let coins = coins(&store, 1, 1).await;
+    let rival = client(&server().url()).await;
+    rival
+        .batch_execute(&format!(
+            "BEGIN; SELECT FROM {}.transactions FOR UPDATE",
+            place.schema()
+        ))
+        .await
+        .unwrap();
+    let error = spend(&store, spender(2, coins[0])).await.unwrap_err();
+    assert!(matches!(error, Error::Overloaded { .. }), "{error:?}");
+
+    let patient = config
+        .with_lock_timeout(Duration::from_secs(5))
+        .with_statement_timeout(Duration::from_millis(300));
+    let patient = PostgresUtxoStore::open(patient).await.unwrap();
+    let error = spend(&patient, spender(2, coins[0])).await.unwrap_err();
+    assert_eq!(error.retryability(), Retryability::Transient, "{error:?}");
+    assert!(error.to_string().contains("statement_timeout"), "{error}");
+    rival.batch_execute("ROLLBACK").await.unwrap();
+    spend(&store, spender(2, coins[0])).await.unwrap();
+    spend(&patient, spender(2, coins[0])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_call_lets_others_go_on() {
+    let place = Place::new();
+    let store = PostgresUtxoStore::open(place.config()).await.unwrap();
+    let coins = coins(&store, 1, 1).await;
+    let rival = client(&server().url()).await;
+    rival
+        .batch_execute(&format!(
+            "BEGIN; SELECT FROM {}.transactions FOR UPDATE",
+            place.schema()
+        ))
+        .await
+        .unwrap();
+    let call = spend(&store, spender(2, coins[0]));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), call)
+            .await
+            .is_err()
+    );
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    // Told to stop, though the rival still holds what it waits for.
+    let begun = std::time::Instant::now();
+    while rival
+        .query_one(waiting, &[])
+        .await
+        .unwrap()
+        .get::<_, i64>(0)
+        > 0
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "the server still waits"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    rival.batch_execute("ROLLBACK").await.unwrap();
+    spend(&store, spender(3, coins[0])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_not_ready() {
+    let server = Postgres::start(PostgresOptions::default());
+    let config = config(&server).with_retry(RetryConfig::default().with_max_attempts(2));
+    let store = PostgresUtxoStore::open(config).await.unwrap();
+    let coins = coins(&store, 1, 1).await;
+    let admin = client(&server.url()).await;
+    admin
+        .batch_execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        .await
+        .unwrap();
+    admin
+        .batch_execute("SELECT pg_reload_conf()")
+        .await
+        .unwrap();
+    let begun = std::time::Instant::now();
+    loop {
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        if !health.ready {
+            assert!(health.reasons[0].contains("read-only"), "{health:?}");
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "still ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    admin
+        .batch_execute("SET default_transaction_read_only = off")
+        .await
+        .unwrap();
+    admin
+        .batch_execute("ALTER SYSTEM RESET default_transaction_read_only")
+        .await
+        .unwrap();
+    admin
+        .batch_execute("SELECT pg_reload_conf()")
+        .await
+        .unwrap();
+    while !store.health(HealthDepth::Readiness).await.unwrap().ready {
+        assert!(begun.elapsed() < Duration::from_secs(20), "not ready again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    spend(&store, spender(2, coins[0])).await.unwrap();
+}
+
+/// A file system of its own, gone with it.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where this process may not mount.
+    fn new(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=755"),
+                "tmpfs",
+            ])
+            .arg(folder.path())
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing() {
+    let Some(disk) = SmallDisk::new("180m") else {
+        eprintln!("skipped: a_full_disk_loses_nothing: no right to mount a small file system");
+        return;
+    };
+    let small = [
+        ("max_wal_size", "32MB"),
+        ("min_wal_size", "32MB"),
+        ("wal_keep_size", "0"),
+    ];
+    let server = Postgres::start(PostgresOptions {
+        folder: Some(disk.0.path().to_owned()),
+        settings: small
+            .map(|(name, value)| (name.into(), value.into()))
+            .to_vec(),
+        ..PostgresOptions::default()
+    });
+    let store = PostgresUtxoStore::open(config(&server)).await.unwrap();
+    let kept = coins(&store, 1, 100).await;
+    let filler = disk.0.path().join("filler");
+    let room = |used: u64| std::fs::write(&filler, vec![1; usize::try_from(used).unwrap()]);
+    // All but a little of what is left.
+    let mut used = 90 << 20;
+    while room(used).is_err() {
+        used -= 4 << 20;
+    }
+    let mut error = None;
+    let mut done = Vec::new();
+    for tag in 2..2_000 {
+        let seed = TxBuilder::new(tag).pay_each(2_000, 1_000).seed(1);
+        let txid = seed.txid();
+        match store.create(&[seed]).await {
+            Ok(_) => done.push(txid),
+            Err(full) => {
+                error = Some(full);
+                break;
+            }
+        }
+    }
+    let error = error.expect("the disk is full");
+    shown(&error);
+    let health = store.health(HealthDepth::Readiness).await;
+    drop(health);
+    std::fs::remove_file(&filler).unwrap();
+    // The server may have gone down and come up again by itself; what it acknowledged is there.
+    let begun = std::time::Instant::now();
+    while !store.health(HealthDepth::Readiness).await.unwrap().ready {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not ready again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for (record, txid) in store
+        .records(&done, groundtackle_utxo_store::Fields::ALL)
+        .await
+        .unwrap()
+        .iter()
+        .zip(&done)
+    {
+        assert_eq!(
+            record.as_ref().map(|r| (r.txid, r.outputs.len())),
+            Some((*txid, 2_000))
+        );
+    }
+    spend(&store, spender(9_999_999, kept[0])).await.unwrap();
+    assert_sound(&store).await;
+}

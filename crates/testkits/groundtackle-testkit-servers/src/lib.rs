@@ -1,0 +1,14 @@
+//! Real servers for tests: each in a temporary folder, on a free loopback port, stopped when it is
+//! dropped, killed and started again on the same data when a test wants it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a fixture that can't be had ends the test"
+)]
+
+mod postgres;
+mod process;
+
+pub use postgres::{Postgres, PostgresOptions};
