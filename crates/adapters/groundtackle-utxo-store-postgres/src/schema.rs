@@ -12,7 +12,10 @@ use crate::error::{BACKEND, Failed};
 use crate::session::Server;
 
 /// From one version to the next; the first makes the tables.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../migrations/0001.sql"),
+    include_str!("../migrations/0002.sql"),
+];
 
 /// The version that this software reads and writes.
 #[expect(clippy::cast_possible_truncation, reason = "a few migrations")]
