@@ -42,6 +42,15 @@ impl fmt::Debug for PostgresScan {
     }
 }
 
+impl Drop for PostgresScan {
+    fn drop(&mut self) {
+        self.keeper.get_mut().roll_back_later();
+        let joined = self.joined.get_mut();
+        let joined = joined.unwrap_or_else(PoisonError::into_inner);
+        joined.iter_mut().for_each(Lease::roll_back_later);
+    }
+}
+
 impl PostgresScan {
     pub(crate) async fn begin(inner: Arc<Inner>) -> Result<Self> {
         let mut attempts = inner.attempts(ACTION);
