@@ -82,6 +82,7 @@ impl Harness for OnPostgres {
         let config = PostgresUtxoStoreConfig::new(postgres().url())
             .with_tls(Tls::Off)
             .with_allow_unsafe_durability(true)
+            .with_scan_partitions(2)
             .with_schema(schema.clone());
         PostgresUtxoStore::open(config).await
     }

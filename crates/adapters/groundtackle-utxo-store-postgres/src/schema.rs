@@ -41,6 +41,13 @@ pub(crate) fn check_config(config: &PostgresUtxoStoreConfig) -> Result<()> {
             "schema {name:?} is no good name: use lower-case letters, digits and _, at most 63, no digit and no pg_ first"
         )));
     }
+    if !(1..=crate::scan::MOST_PARTITIONS).contains(&config.scan_partitions) {
+        return Err(Error::invalid_request(format!(
+            "scan_partitions is {}, and must be 1 to {}",
+            config.scan_partitions,
+            crate::scan::MOST_PARTITIONS
+        )));
+    }
     if config.partitions > MOST_PARTITIONS {
         return Err(Error::invalid_request(format!(
             "partitions is {}, and at most {MOST_PARTITIONS} make sense",

@@ -48,6 +48,8 @@ pub fn config(server: &Postgres) -> PostgresUtxoStoreConfig {
         .with_tls(Tls::Off)
         .with_allow_unsafe_durability(true)
         .with_max_batch_items(4_096)
+        // Most steps of the generated sequences are scans.
+        .with_scan_partitions(2)
         .with_retry(
             RetryConfig::default()
                 .with_max_attempts(20)
