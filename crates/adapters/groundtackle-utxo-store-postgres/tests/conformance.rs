@@ -3,11 +3,15 @@
 
 mod common;
 
+use std::sync::{Mutex, MutexGuard};
+
 use async_trait::async_trait;
+use groundtackle_testkit_servers::{Postgres, PostgresOptions};
 use groundtackle_utxo_store::Result;
 use groundtackle_utxo_store_postgres::PostgresUtxoStore;
 use groundtackle_utxo_store_testkit::differential::Differential;
 use groundtackle_utxo_store_testkit::{Fault, Harness};
+use tokio::task::block_in_place;
 
 use common::{Place, Proxy, server};
 
@@ -87,4 +91,50 @@ fn partitions_make_no_difference() {
     Differential::new()
         .with(PartitionedHarness)
         .run_sequences(16, 1);
+}
+
+/// A server of its own, which is killed.
+struct KilledHarness(Mutex<Postgres>);
+
+impl KilledHarness {
+    fn start() -> Self {
+        Self(Mutex::new(Postgres::start(PostgresOptions {
+            fsync: true,
+            ..PostgresOptions::default()
+        })))
+    }
+
+    fn server(&self) -> MutexGuard<'_, Postgres> {
+        self.0.lock().expect("no panic")
+    }
+}
+
+#[async_trait]
+impl Harness for KilledHarness {
+    type Store = PostgresUtxoStore;
+    type Place = Place;
+
+    async fn place(&self) -> Place {
+        Place::new()
+    }
+
+    async fn open(&self, place: &Place) -> Result<PostgresUtxoStore> {
+        let config = common::settings(self.server().url()).with_schema(place.schema().into());
+        PostgresUtxoStore::open(config.with_allow_unsafe_durability(false)).await
+    }
+
+    async fn kill_backend(&self, _place: &Place) -> bool {
+        block_in_place(|| {
+            let mut server = self.server();
+            server.kill();
+            server.restart();
+        });
+        true
+    }
+}
+
+/// With `fsync`.
+#[test]
+fn a_killed_server_leaves_what_was_acknowledged() {
+    groundtackle_utxo_store_testkit::run(KilledHarness::start(), "the_backend_is_killed");
 }

@@ -224,7 +224,7 @@ pub(crate) enum Call {
 }
 
 /// What a store said, to be compared: one text per item, and the name of each for statistics.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     texts: Vec<String>,
     names: Vec<String>,
@@ -940,6 +940,13 @@ impl Script {
         self.world.learn(&call, &self.state);
         self.number += 1;
         Some((call, said))
+    }
+
+    /// Gives the model and a store the next step.
+    pub(crate) async fn next_applied(&mut self, store: &Subject) {
+        if let Some((call, _)) = self.next().await {
+            call.apply(&**store).await;
+        }
     }
 
     /// What the model has.

@@ -64,6 +64,12 @@ pub trait Harness: Send + Sync + 'static {
         &[]
     }
 
+    /// Kills the backend (SIGKILL) and starts it again on what it left. Returns whether the harness
+    /// can: it must not be the backend of other cases under way.
+    async fn kill_backend(&self, _place: &Self::Place) -> bool {
+        false
+    }
+
     /// Arms or disarms a fault of the backend at `place`. Returns whether the harness can: `false`
     /// skips what depends on it, and says so.
     async fn set_fault(&self, _place: &Self::Place, _fault: Fault, _armed: bool) -> bool {
@@ -93,6 +99,7 @@ pub(crate) trait Opener: Send + Sync {
     fn address(&self, place: &Place) -> Option<String>;
     async fn open_at(&self, address: &str) -> Result<Arc<dyn UtxoStore>>;
     fn write_points(&self) -> &'static [&'static str];
+    async fn kill_backend(&self, place: &Place) -> bool;
     async fn set_fault(&self, place: &Place, fault: Fault, armed: bool) -> bool;
 }
 
@@ -128,6 +135,10 @@ impl<H: Harness> Opener for H {
 
     fn write_points(&self) -> &'static [&'static str] {
         Harness::write_points(self)
+    }
+
+    async fn kill_backend(&self, place: &Place) -> bool {
+        Harness::kill_backend(self, typed::<H>(place)).await
     }
 
     async fn set_fault(&self, place: &Place, fault: Fault, armed: bool) -> bool {
@@ -224,6 +235,11 @@ impl Subject {
     /// How another process finds the place, if it can.
     pub(crate) fn address(&self) -> Option<String> {
         self.opener.address(&self.place)
+    }
+
+    /// Kills the backend and starts it again, if the harness can.
+    pub(crate) async fn kill_backend(&self) -> bool {
+        self.opener.kill_backend(&self.place).await
     }
 
     /// The adapter's write points.

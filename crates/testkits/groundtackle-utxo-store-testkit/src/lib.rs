@@ -127,6 +127,7 @@ macro_rules! __each_case {
             crashes::killed_at_each_write_point if addressed,
             crashes::killed_at_any_moment if addressed,
             crashes::killed_while_connecting_the_real_chain if addressed,
+            crashes::the_backend_is_killed,
             incidents::first_seen,
             incidents::idempotent_respend,
             incidents::half_open_heights,

@@ -8,15 +8,14 @@ use tokio::task::block_in_place;
 
 use super::chain::replay;
 use crate::builder::tip_of;
-use crate::differential::{Script, steps};
+use crate::differential::{Call, Script, steps};
 use crate::harness::{Subject, all};
 use crate::mainnet::{ANSWERS, blocks, reversed_hex};
 use crate::skipped;
 use crate::state::{State, muhash};
 use crate::victim::{STEPS, Victim, Work};
 
-/// Compares a store with the model after the death of a victim that saw so many calls acknowledged: what
-/// was acknowledged is there, the call under way is done or undone, and the store works on.
+/// Compares a store with the model after the death of a victim that saw so many calls acknowledged.
 async fn compare(store: &mut Subject, seed: u64, acknowledged: usize) {
     let (mut script, prologue) = Script::begin(steps(seed, STEPS)).await;
     for _ in 1..acknowledged {
@@ -25,37 +24,56 @@ async fn compare(store: &mut Subject, seed: u64, acknowledged: usize) {
     store.reopen().await;
     // "Twice, or beside live traffic, is safe."
     all(store.recover().await);
-    let under_way = if acknowledged == 0 {
+    if acknowledged == 0 {
         for call in prologue {
             call.apply(&**store).await;
         }
-        None
+        assert_same(&script, store, "the first calls").await;
     } else {
         let before = script.state().clone();
-        let next = script.next().await;
-        if let Some((call, _)) = &next {
-            let found = script.state_of(&**store).await;
-            no_recordless_spender(&found, [&before, script.state()]);
-            let whole = call.is_single() || call.is_block() && store.capabilities().atomic_blocks;
-            let undone = || before.difference(&found);
-            if let Some(difference) = (whole && found != *script.state()).then(undone).flatten() {
-                panic!("{call:?} is neither done nor undone (before, then now):\n{difference}");
-            }
-            // "Repeat it."
-            call.apply(&**store).await;
+        match script.next().await {
+            Some((call, _)) => settle(store, &script, &before, &call).await,
+            None => assert_same(&script, store, "all calls").await,
         }
-        next
-    };
+    }
+    go_on(store, &mut script).await;
+}
+
+/// The call under way is done or undone; repeated, it is done.
+async fn settle(store: &Subject, script: &Script, before: &State, call: &Call) {
+    let found = script.state_of(&**store).await;
+    no_recordless_spender(&found, [before, script.state()]);
+    let whole = call.is_single() || call.is_block() && store.capabilities().atomic_blocks;
+    let undone = || before.difference(&found);
+    if let Some(difference) = (whole && found != *script.state()).then(undone).flatten() {
+        panic!("{call:?} is neither done nor undone (before, then now):\n{difference}");
+    }
+    // "Repeat it."
+    call.apply(&**store).await;
+    assert_same(script, store, &format!("{call:?}")).await;
+}
+
+async fn assert_same(script: &Script, store: &Subject, what: &str) {
     let found = script.state_of(&**store).await;
     if let Some(difference) = script.state().difference(&found) {
-        panic!("after {acknowledged} calls and {under_way:?} (model, then now):\n{difference}");
+        panic!("after {what} (model, then now):\n{difference}");
     }
+}
+
+/// The store works on.
+async fn go_on(store: &mut Subject, script: &mut Script) {
     for _ in 0..6 {
         if let Some((call, said)) = script.next().await {
             let compared = script.compare(&call, &said, store).await;
             compared.unwrap_or_else(|difference| panic!("{difference}"));
         }
     }
+}
+
+fn kills() -> u64 {
+    env::var("GROUNDTACKLE_TEST_KILLS").map_or(16, |text| {
+        text.parse().expect("GROUNDTACKLE_TEST_KILLS is a number")
+    })
 }
 
 /// "No output ever names a spender without a record", unless that was pruned: then the model before the
@@ -100,9 +118,7 @@ pub(crate) async fn killed_at_each_write_point(store: Subject) {
 
 /// The same at any moment. `GROUNDTACKLE_TEST_KILLS` says how often (16).
 pub(crate) async fn killed_at_any_moment(store: Subject) {
-    let kills = env::var("GROUNDTACKLE_TEST_KILLS").map_or(16, |text| {
-        text.parse().expect("GROUNDTACKLE_TEST_KILLS is a number")
-    });
+    let kills = kills();
     let mut deaths = 0;
     for seed in 0..kills {
         let mut store = store.unopened().await;
@@ -172,4 +188,42 @@ pub(crate) async fn killed_while_connecting_the_real_chain(store: Subject) {
         reversed_hex(&all(store.digest().await).muhash),
         answer.muhash
     );
+}
+
+/// "What was acknowledged outlives" the backend too: it is killed while a call is under way, again and
+/// again, and started again on what it left. What was acknowledged is there, the call under way is done
+/// or undone, no output names a spender without a record.
+pub(crate) async fn the_backend_is_killed(store: Subject) {
+    if !store.kill_backend().await {
+        return skipped("the_backend_is_killed", "the harness can't kill it");
+    }
+    let (mut answered, mut failed) = (0, 0);
+    for seed in 0..kills() {
+        let mut store = store.another().await;
+        let (mut script, prologue) = Script::begin(steps(2_000_000 + seed, STEPS)).await;
+        for call in prologue {
+            call.apply(&*store).await;
+        }
+        for _ in 0..seed % 20 {
+            script.next_applied(&store).await;
+        }
+        let before = script.state().clone();
+        let (call, said) = script.next().await.expect("it has more steps");
+        let moment = Duration::from_micros(seed * 97 % 3_000);
+        let (answer, killed) = tokio::join!(call.apply(&*store), async {
+            tokio::time::sleep(moment).await;
+            store.kill_backend().await
+        });
+        assert!(killed);
+        store.reopen().await;
+        if answer == said {
+            answered += 1;
+            assert_same(&script, &store, &format!("{call:?}, acknowledged")).await;
+        } else {
+            failed += 1;
+            settle(&store, &script, &before, &call).await;
+        }
+        go_on(&mut store, &mut script).await;
+    }
+    println!("{answered} calls were acknowledged, {failed} failed");
 }
