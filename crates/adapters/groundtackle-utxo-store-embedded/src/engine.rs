@@ -14,6 +14,7 @@ use fjall::{
 };
 use groundtackle_chain::codec::{read_varint, write_varint};
 use groundtackle_chain::decode::Reader;
+use groundtackle_core::fail_point;
 use groundtackle_utxo_store::{Error, Result, UnspendableRule};
 
 use crate::config::EmbeddedUtxoStoreConfig;
@@ -156,10 +157,13 @@ impl Change<'_> {
         } else {
             PersistMode::Buffer
         };
+        fail_point("embedded.commit.drawn");
         self.batch
             .durability(Some(mode))
             .commit()
-            .map_err(|error| engine_error(&self.engine.path, "commit a change", true, error))
+            .map_err(|error| engine_error(&self.engine.path, "commit a change", true, error))?;
+        fail_point("embedded.commit.done");
+        Ok(())
     }
 
     fn remove_parts(&mut self, space: Space, key: &[u8], from: u32, to: u32) {
@@ -257,6 +261,7 @@ impl Engine {
                 }
                 .write(path)
                 .map_err(io("write the header"))?;
+                fail_point("embedded.create.header");
                 // The engine does not go on with its own creation either. Nothing in there was
                 // ever acknowledged.
                 match fs::remove_dir_all(&data) {
@@ -284,10 +289,12 @@ impl Engine {
             if ready {
                 return Err(lost());
             }
+            fail_point("embedded.create.engine");
             let mut change = engine.change();
             let state = TipState::new(fixed.incremental_digest);
             change.put(Space::Chain, TIP_KEY, 0, |out| encode_tip(out, &state));
             change.commit(true)?;
+            fail_point("embedded.create.tip");
         }
         Header { ready: true, fixed }
             .write_if_changed(path)

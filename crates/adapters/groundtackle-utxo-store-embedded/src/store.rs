@@ -862,30 +862,28 @@ fn reassign(
     Ok(Applied::Now)
 }
 
-/// Whether nothing at or above `horizon` needs a confirmed record any more.
-fn is_done(draft: &mut Draft<'_>, txid: Txid, horizon: u32) -> Result<bool> {
-    let Some(entry) = draft.entry(txid)? else {
-        return Ok(false);
+/// The horizon from which on nothing needs a confirmed record any more: it and all its spenders are
+/// confirmed there. `None` while an output is unspent or one of these unmined; whatever ends that has
+/// the pruning look again.
+fn done_at(draft: &mut Draft<'_>, txid: Txid) -> Result<Option<u32>> {
+    let Some(mut done_at) = draft
+        .entry(txid)?
+        .and_then(|entry| entry.head.confirmed_height())
+    else {
+        return Ok(None);
     };
-    if entry
-        .head
-        .confirmed_height()
-        .is_none_or(|height| height > horizon)
-    {
-        return Ok(false);
-    }
     for slot in draft.all_slots(txid)? {
         let Some(by) = slot.spent_by else {
-            return Ok(false);
+            return Ok(None);
         };
         match draft.standing(by.txid)? {
             // A spender without a record was pruned, so it was confirmed below.
             Standing::Gone => {}
-            Standing::Confirmed(height) if height <= horizon => {}
-            Standing::Confirmed(_) | Standing::Unmined => return Ok(false),
+            Standing::Confirmed(height) => done_at = done_at.max(height),
+            Standing::Unmined => return Ok(None),
         }
     }
-    Ok(true)
+    Ok(Some(done_at))
 }
 
 fn kept_until(draft: &mut Draft<'_>, txid: Txid, horizon: u32) -> Result<Option<u32>> {
@@ -972,9 +970,16 @@ impl Inner {
                     looked_at += 1;
                     if let Some(until) = kept_until(draft, txid, horizon)? {
                         draft.look_at(until, txid);
-                    } else if is_done(draft, txid, horizon)? {
-                        draft.forget(txid)?;
-                        records += 1;
+                        continue;
+                    }
+                    match done_at(draft, txid)? {
+                        Some(height) if height <= horizon => {
+                            draft.forget(txid)?;
+                            records += 1;
+                        }
+                        // The spender that was confirmed last may lie in a block below another's.
+                        Some(height) => draft.look_at(height, txid),
+                        None => {}
                     }
                 }
             }

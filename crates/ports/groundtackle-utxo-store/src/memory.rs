@@ -1210,12 +1210,11 @@ impl MemoryUtxoStore {
 #[async_trait]
 impl SpendStore for MemoryUtxoStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            snapshot_scan: true,
-            ordered_scan: true,
-            atomic_blocks: true,
-            ..Capabilities::new(BACKEND)
-        }
+        let mut capabilities = Capabilities::new(BACKEND);
+        capabilities.snapshot_scan = true;
+        capabilities.ordered_scan = true;
+        capabilities.atomic_blocks = true;
+        capabilities
     }
 
     async fn spend_and_create(

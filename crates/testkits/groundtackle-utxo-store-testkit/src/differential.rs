@@ -11,7 +11,11 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::{self, Debug, Display};
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use groundtackle_utxo_store::{
     Applied, BlockHash, ChainBlock, LongestChain, MemoryUtxoStore, MinedIn, NewRecord,
@@ -19,6 +23,7 @@ use groundtackle_utxo_store::{
     SpendStore, Tip, Transaction, TxOut, Txid, UtxoStore, Verdict,
 };
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -191,7 +196,7 @@ pub enum Step {
 
 /// A step in terms of the port: the same for all stores.
 #[derive(Debug)]
-enum Call {
+pub(crate) enum Call {
     SpendAndCreate(Vec<NewTransaction>, SpendOptions),
     Create(Vec<NewRecord>),
     Spend(Vec<Txid>, SpendOptions),
@@ -220,7 +225,7 @@ enum Call {
 
 /// What a store said, to be compared: one text per item, and the name of each for statistics.
 #[derive(Debug, Default)]
-struct Answer {
+pub(crate) struct Answer {
     texts: Vec<String>,
     names: Vec<String>,
 }
@@ -294,7 +299,38 @@ impl Answer {
 }
 
 impl Call {
-    async fn apply(&self, store: &dyn UtxoStore) -> Answer {
+    /// Whether it is done or undone as one, whatever the store.
+    pub(crate) fn is_single(&self) -> bool {
+        match self {
+            Self::SpendAndCreate(new, _) => new.len() == 1,
+            Self::Create(records) => records.len() == 1,
+            Self::Spend(txids, _)
+            | Self::Unspend(txids)
+            | Self::Remove(txids)
+            | Self::SetMined(txids, _)
+            | Self::UnsetMined(txids, ..)
+            | Self::SetLongestChain(txids, ..)
+            | Self::SetLocked(txids, _)
+            | Self::MarkConflicting(txids)
+            | Self::UnmarkConflicting(txids)
+            | Self::Preserve(txids, _) => txids.len() == 1,
+            Self::Freeze(outpoints) | Self::Unfreeze(outpoints) => outpoints.len() == 1,
+            Self::Reassign(reassignments) => reassignments.len() == 1,
+            Self::ConnectBlock(_) | Self::DisconnectBlock(..) | Self::Prune(_) => false,
+            Self::SetTip(_)
+            | Self::CounterConflicting(_)
+            | Self::ConflictingChildren(_)
+            | Self::Unmined(_)
+            | Self::Recover
+            | Self::Reopen => true,
+        }
+    }
+
+    pub(crate) fn is_block(&self) -> bool {
+        matches!(self, Self::ConnectBlock(_) | Self::DisconnectBlock(..))
+    }
+
+    pub(crate) async fn apply(&self, store: &dyn UtxoStore) -> Answer {
         let some = |found: &Vec<Txid>| if found.is_empty() { "none" } else { "some" }.to_owned();
         match self {
             Self::SpendAndCreate(new, options) => {
@@ -863,6 +899,110 @@ impl World {
     }
 }
 
+/// A sequence under way, with the model.
+pub(crate) struct Script {
+    model: MemoryUtxoStore,
+    world: World,
+    steps: std::vec::IntoIter<Step>,
+    /// Steps done.
+    number: usize,
+    /// What the model has now.
+    state: State,
+}
+
+impl Script {
+    /// And what a store must be given to begin with.
+    pub(crate) async fn begin(steps: Vec<Step>) -> (Self, Vec<Call>) {
+        let model = MemoryUtxoStore::new();
+        let (mut world, prologue) = World::begin();
+        for call in &prologue {
+            call.apply(&model).await;
+        }
+        let txids: Vec<_> = world.known.iter().map(|tx| tx.txid).collect();
+        let state = State::of(&model, &txids).await;
+        world.learn(&Call::Recover, &state);
+        let script = Self {
+            model,
+            world,
+            steps: steps.into_iter(),
+            number: 0,
+            state,
+        };
+        (script, prologue)
+    }
+
+    /// Gives the model the next step. What it was as a call, and what the model said.
+    pub(crate) async fn next(&mut self) -> Option<(Call, Answer)> {
+        let step = self.steps.next()?;
+        let call = self.world.resolve(&step);
+        let said = call.apply(&self.model).await;
+        self.state = State::after(&self.model, &self.txids(), &self.state).await;
+        self.world.learn(&call, &self.state);
+        self.number += 1;
+        Some((call, said))
+    }
+
+    /// What the model has.
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// All that `store` shows of what occurred.
+    pub(crate) async fn state_of(&self, store: &dyn UtxoStore) -> State {
+        State::of(store, &self.txids()).await
+    }
+
+    fn txids(&self) -> Vec<Txid> {
+        self.world.known.iter().map(|tx| tx.txid).collect()
+    }
+
+    /// Gives the call to an adapter and compares.
+    pub(crate) async fn compare(
+        &self,
+        call: &Call,
+        said: &Answer,
+        subject: &mut Subject,
+    ) -> Result<(), String> {
+        let backend = subject.capabilities().backend;
+        let number = self.number;
+        let differs =
+            |what: String| format!("{backend} differs after step {number}, {call:?}\n{what}");
+        if matches!(call, Call::Reopen) && subject.capabilities().persistent {
+            subject.reopen().await;
+        }
+        let answer = call.apply(&**subject).await;
+        if answer.texts != said.texts {
+            let (said, answer) = (said.texts.join("\n  "), answer.texts.join("\n  "));
+            return Err(differs(format!("model:\n  {said}\nadapter:\n  {answer}")));
+        }
+        if let Some(difference) = self.state.difference(&self.state_of(&**subject).await) {
+            return Err(differs(format!("(model, then adapter)\n{difference}")));
+        }
+        let outpoints = self.world.any_output();
+        let ours = all(self.model.outputs(&outpoints).await);
+        let theirs = all(subject.outputs(&outpoints).await);
+        match ours
+            .iter()
+            .zip(&theirs)
+            .find(|(ours, theirs)| ours != theirs)
+        {
+            Some((ours, theirs)) => Err(differs(format!("model: {ours:?}\nadapter: {theirs:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The same steps for the same seed.
+pub(crate) fn steps(seed: u64, count: usize) -> Vec<Step> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let steps = proptest::collection::vec(step(), count);
+    let tree = steps.new_tree(&mut runner).expect("nothing is filtered");
+    tree.current()
+}
+
 /// How often each operation had each outcome.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
@@ -872,6 +1012,19 @@ pub struct Coverage {
     pub steps: u64,
     /// By operation, then by outcome: a verdict's name, `Now`, `Before`, …
     pub outcomes: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+impl Coverage {
+    fn add(&mut self, other: Self) {
+        self.sequences += other.sequences;
+        self.steps += other.steps;
+        for (operation, outcomes) in other.outcomes {
+            let all = self.outcomes.entry(operation).or_default();
+            for (outcome, times) in outcomes {
+                *all.entry(outcome).or_default() += times;
+            }
+        }
+    }
 }
 
 impl Display for Coverage {
@@ -937,33 +1090,66 @@ impl Differential {
         self.run_sequences(sequences, number("GROUNDTACKLE_TEST_SEED", 0))
     }
 
-    /// Tries this many sequences, the same ones for the same seed.
+    /// Tries this many sequences on several threads; the same ones for the same
+    /// seed.
     ///
     /// # Panics
     /// As [`run`](Self::run).
     pub fn run_sequences(&self, sequences: u64, seed: u64) -> Coverage {
+        // Twice the cores: adapters wait for disks and servers.
+        let threads = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let work = || {
+            let _stop = StopOnPanic(&over);
+            let mut coverage = Coverage::default();
+            while !over.load(Ordering::Relaxed) {
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                let left = sequences
+                    .saturating_sub(part.saturating_mul(PART))
+                    .min(PART);
+                if left == 0 {
+                    break;
+                }
+                coverage.add(self.run_part(left, [seed, part]));
+            }
+            coverage
+        };
+        let run = || {
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+                let mut coverage = Coverage::default();
+                for thread in threads {
+                    let part = thread.join();
+                    coverage.add(part.unwrap_or_else(|panic| resume_unwind(panic)));
+                }
+                coverage
+            })
+        };
+        match Handle::try_current() {
+            Ok(_) => block_in_place(run),
+            Err(_) => run(),
+        }
+    }
+
+    fn run_part(&self, sequences: u64, seed: [u64; 2]) -> Coverage {
         let config = Config {
-            cases: sequences.try_into().expect("less than four billion"),
+            cases: sequences as u32,
             max_shrink_iters: 4_096,
             failure_persistence: None,
             ..Config::default()
         };
         let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        for (bytes, seed) in bytes.chunks_exact_mut(8).zip(seed) {
+            bytes.copy_from_slice(&seed.to_le_bytes());
+        }
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let coverage = Mutex::new(Coverage::default());
+        let runtime = crate::runtime();
         let outcome = TestRunner::new_with_rng(config, rng).run(&sequence(), |steps| {
             let mut seen = Coverage::default();
-            blocking(self.drive(&steps, &mut seen)).map_err(TestCaseError::fail)?;
-            let mut coverage = coverage.lock().expect("no panic");
-            coverage.sequences += 1;
-            coverage.steps += seen.steps;
-            for (operation, outcomes) in seen.outcomes {
-                let all = coverage.outcomes.entry(operation).or_default();
-                for (outcome, times) in outcomes {
-                    *all.entry(outcome).or_default() += times;
-                }
-            }
+            let driven = runtime.block_on(self.drive(steps, &mut seen));
+            driven.map_err(TestCaseError::fail)?;
+            coverage.lock().expect("no panic").add(seen);
             Ok(())
         });
         match outcome {
@@ -978,68 +1164,46 @@ impl Differential {
     /// # Panics
     /// When an adapter differs.
     pub fn replay(&self, steps: &[Step]) {
-        blocking(self.drive(steps, &mut Coverage::default()))
+        blocking(self.drive(steps.to_vec(), &mut Coverage::default()))
             .unwrap_or_else(|difference| panic!("{difference}"));
     }
 
-    async fn drive(&self, steps: &[Step], coverage: &mut Coverage) -> Result<(), String> {
-        let model = MemoryUtxoStore::new();
+    async fn drive(&self, steps: Vec<Step>, coverage: &mut Coverage) -> Result<(), String> {
+        let (mut script, prologue) = Script::begin(steps).await;
         let mut subjects = Vec::new();
         for opener in &self.openers {
-            subjects.push(Subject::open(opener.clone()).await);
-        }
-        let (mut world, prologue) = World::begin();
-        for call in prologue {
-            call.apply(&model).await;
-            for subject in &subjects {
-                call.apply(&**subject).await;
+            let subject = Subject::open(opener.clone()).await;
+            for call in &prologue {
+                call.apply(&*subject).await;
             }
+            subjects.push(subject);
         }
-        let txids: Vec<_> = world.known.iter().map(|tx| tx.txid).collect();
-        let mut last = State::of(&model, &txids).await;
-        world.learn(&Call::Recover, &last);
-        for (number, step) in steps.iter().enumerate() {
-            let call = world.resolve(step);
-            let at = |backend: &str, what: String| {
-                format!("{backend} differs after step {number}, {call:?}\n{what}")
-            };
-            let said = call.apply(&model).await;
-            let txids: Vec<_> = world.known.iter().map(|tx| tx.txid).collect();
-            let state = State::after(&model, &txids, &last).await;
-            let outpoints = world.any_output();
-            let outputs = all(model.outputs(&outpoints).await);
+        while let Some((call, said)) = script.next().await {
             for subject in &mut subjects {
-                let backend = subject.capabilities().backend;
-                if matches!(call, Call::Reopen) && subject.capabilities().persistent {
-                    subject.reopen().await;
-                }
-                let answer = call.apply(&**subject).await;
-                if answer.texts != said.texts {
-                    let (said, answer) = (said.texts.join("\n  "), answer.texts.join("\n  "));
-                    return Err(at(
-                        backend,
-                        format!("model:\n  {said}\nadapter:\n  {answer}"),
-                    ));
-                }
-                if let Some(difference) = state.difference(&State::of(&**subject, &txids).await) {
-                    return Err(at(backend, format!("(model, then adapter)\n{difference}")));
-                }
-                let theirs = all(subject.outputs(&outpoints).await);
-                for (ours, theirs) in outputs.iter().zip(&theirs) {
-                    if ours != theirs {
-                        return Err(at(backend, format!("model: {ours:?}\nadapter: {theirs:?}")));
-                    }
-                }
+                script.compare(&call, &said, subject).await?;
             }
             let outcomes = coverage.outcomes.entry(variant(&call)).or_default();
             for name in said.names {
                 *outcomes.entry(name).or_default() += 1;
             }
             coverage.steps += 1;
-            world.learn(&call, &state);
-            last = state;
         }
+        coverage.sequences += 1;
         Ok(())
+    }
+}
+
+/// Sequences from one seed.
+const PART: u64 = 32;
+
+/// Tells the other threads that one has found a difference.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use groundtackle_utxo_store::{
-    Applied, BlockHash, ChainBlock, Connected, Disconnected, Fields, NewRecord, NewTransaction,
-    OutPoint, Outcome, OutputView, Record, Result, SlotState, SpendOptions, Tip, Transaction, Txid,
-    UtxoStore, UtxoStoreExt,
+    Applied, BlockHash, ChainBlock, Connected, Disconnected, Error, Fields, NewRecord,
+    NewTransaction, OutPoint, Outcome, OutputView, Record, Result, SlotState, SpendOptions, Tip,
+    Transaction, Txid, UtxoStore, UtxoStoreExt,
 };
 
 use crate::builder::{BlockBuilder, TxBuilder, tip_of};
@@ -45,6 +45,25 @@ pub trait Harness: Send + Sync + 'static {
         8
     }
 
+    /// How another process finds `place`: the crash cases kill one that works there. `None`: it
+    /// can't, and they are skipped. The address has no line breaks.
+    fn address(&self, _place: &Self::Place) -> Option<String> {
+        None
+    }
+
+    /// Opens the store at an address that [`address`](Self::address) gave, in another process.
+    async fn open_at(&self, address: &str) -> Result<Self::Store> {
+        Err(Error::invalid_request(format!(
+            "the harness can't open {address}: it gives addresses, so it must implement open_at"
+        )))
+    }
+
+    /// The adapter's write points: names that it passes to `groundtackle_core::fail_point`, between
+    /// any two effects that a crash could separate. A process is killed at each.
+    fn write_points(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Arms or disarms a fault of the backend at `place`. Returns whether the harness can: `false`
     /// skips what depends on it, and says so.
     async fn set_fault(&self, _place: &Self::Place, _fault: Fault, _armed: bool) -> bool {
@@ -71,6 +90,9 @@ pub(crate) trait Opener: Send + Sync {
     async fn open(&self, place: &Place) -> Result<Arc<dyn UtxoStore>>;
     fn round_trips(&self, place: &Place) -> Option<u64>;
     fn round_trips_per_call(&self) -> u64;
+    fn address(&self, place: &Place) -> Option<String>;
+    async fn open_at(&self, address: &str) -> Result<Arc<dyn UtxoStore>>;
+    fn write_points(&self) -> &'static [&'static str];
     async fn set_fault(&self, place: &Place, fault: Fault, armed: bool) -> bool;
 }
 
@@ -96,6 +118,18 @@ impl<H: Harness> Opener for H {
         Harness::round_trips_per_call(self)
     }
 
+    fn address(&self, place: &Place) -> Option<String> {
+        Harness::address(self, typed::<H>(place))
+    }
+
+    async fn open_at(&self, address: &str) -> Result<Arc<dyn UtxoStore>> {
+        Ok(Arc::new(Harness::open_at(self, address).await?))
+    }
+
+    fn write_points(&self) -> &'static [&'static str] {
+        Harness::write_points(self)
+    }
+
     async fn set_fault(&self, place: &Place, fault: Fault, armed: bool) -> bool {
         Harness::set_fault(self, typed::<H>(place), fault, armed).await
     }
@@ -110,6 +144,8 @@ pub struct Subject {
     place: Place,
     /// Transactions that the case has to do with.
     noted: Mutex<BTreeSet<Txid>>,
+    /// The test's name, as the test runner has it.
+    test: String,
 }
 
 impl fmt::Debug for Subject {
@@ -158,7 +194,41 @@ impl Subject {
             place,
             store: Some(store),
             noted: Mutex::default(),
+            test: String::new(),
         }
+    }
+
+    /// A place for a new store that is not opened yet.
+    pub(crate) async fn unopened(&self) -> Self {
+        Self {
+            opener: self.opener.clone(),
+            place: self.opener.place().await,
+            store: None,
+            noted: Mutex::default(),
+            test: self.test.clone(),
+        }
+    }
+
+    pub(crate) fn set_test(&mut self, name: &str, module: &str) {
+        self.test = match module.split_once("::") {
+            Some((_, module)) => format!("{module}::{name}"),
+            None => name.into(),
+        };
+    }
+
+    /// The test's name, as the test runner has it.
+    pub(crate) fn test(&self) -> &str {
+        &self.test
+    }
+
+    /// How another process finds the place, if it can.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.opener.address(&self.place)
+    }
+
+    /// The adapter's write points.
+    pub(crate) fn write_points(&self) -> &'static [&'static str] {
+        self.opener.write_points()
     }
 
     /// Another new store of the same adapter.
@@ -166,15 +236,17 @@ impl Subject {
         Self::open(self.opener.clone()).await
     }
 
-    /// Closes the store and opens it again at the same place.
-    pub async fn reopen(&mut self) {
+    pub(crate) fn close(&mut self) {
         let store = self.store.take();
-        assert_eq!(
-            store.as_ref().map_or(0, Arc::strong_count),
-            1,
+        assert!(
+            store.is_none_or(|store| Arc::strong_count(&store) == 1),
             "a case shares the store beyond its tasks"
         );
-        drop(store);
+    }
+
+    /// Closes the store and opens it again at the same place.
+    pub async fn reopen(&mut self) {
+        self.close();
         self.store = Some(all(self.opener.open(&self.place).await));
         all(self.recover().await);
     }

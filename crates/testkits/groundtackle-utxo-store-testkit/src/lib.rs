@@ -13,6 +13,7 @@ pub mod differential;
 mod harness;
 pub mod mainnet;
 pub mod state;
+mod victim;
 pub mod wrappers;
 
 use std::future::Future;
@@ -97,6 +98,7 @@ macro_rules! __each_case {
             retention::a_foreign_cursor_is_an_error,
             retention::preserved_transactions_stay,
             retention::prune_removes_what_is_spent_below_the_horizon,
+            retention::prune_waits_for_the_highest_block,
             retention::prune_removes_conflicts_that_are_over,
             retention::pruned_blocks_cannot_be_disconnected,
             scanning::the_set_ignores_the_mempool,
@@ -119,6 +121,11 @@ macro_rules! __each_case {
             formats::a_coin_spent_in_its_own_block_leaves_no_trace,
             formats::indexes_are_ordered_as_numbers if ordered_scan,
             races::exactly_one_of_many_spenders_wins,
+            races::take_overs_leave_one_holder,
+            races::blocks_and_transactions_meet,
+            crashes::killed_at_each_write_point if addressed,
+            crashes::killed_at_any_moment if addressed,
+            crashes::killed_while_connecting_the_real_chain if addressed,
             incidents::first_seen,
             incidents::idempotent_respend,
             incidents::half_open_heights,
@@ -149,7 +156,7 @@ macro_rules! __expand {
         $(
             #[test]
             fn $case() {
-                $crate::run($harness, stringify!($case));
+                $crate::run_in($harness, stringify!($case), module_path!());
             }
         )*
     };
@@ -172,16 +179,26 @@ struct Case {
 
 const CASES: &[Case] = __each_case!(table);
 
-/// Runs one case by its name, in a runtime of its own with several threads. What `conformance!`
-/// expands to.
+/// Runs one case by its name, in a runtime of its own with several threads. To be called by a test
+/// of that name in the root of a test program: crash cases start it again by its name.
 ///
 /// # Panics
 /// When the store breaks the promise, or there is no such case.
 pub fn run<H: Harness>(harness: H, name: &str) {
+    run_in(harness, name, "");
+}
+
+/// The same in a test of `module`.
+#[doc(hidden)]
+pub fn run_in<H: Harness>(harness: H, name: &str, module: &str) {
     let case = CASES.iter().find(|case| case.name == name);
     let case = case.unwrap_or_else(|| panic!("there is no case {name}"));
     runtime().block_on(async {
-        let subject = Subject::of(harness).await;
+        if let Some(task) = victim::task() {
+            return victim::work(&harness, &task).await;
+        }
+        let mut subject = Subject::of(harness).await;
+        subject.set_test(name, module);
         match case.need.iter().try_for_each(|need| need(&subject)) {
             Ok(()) => (case.run)(subject).await,
             Err(reason) => skipped(name, reason),

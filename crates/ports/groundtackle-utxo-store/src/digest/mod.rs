@@ -17,6 +17,7 @@
 
 mod element;
 mod hash_serialized;
+mod inverse;
 mod muhash;
 mod num3072;
 

@@ -56,7 +56,11 @@ pub(crate) async fn real_chain(mut store: Subject) {
 }
 
 /// A block's effect on the set by definition: for each transaction spend, then add.
-fn replay(set: &mut BTreeMap<OutPoint, Coin>, block: &ChainBlock) {
+pub(crate) fn replay(set: &mut BTreeMap<OutPoint, Coin>, block: &ChainBlock) {
+    // The genesis block's coinbase is in no set.
+    if block.height == 0 {
+        return;
+    }
     for tx in &block.transactions {
         for input in &tx.inputs {
             set.remove(input).expect("the chain is valid");
@@ -84,10 +88,7 @@ pub(crate) async fn chain_oracle(mut store: Subject) {
     let mut set = BTreeMap::new();
     for part in blocks.chunks(150) {
         for block in part {
-            // The genesis block's coinbase is in no set.
-            if block.height > 0 {
-                replay(&mut set, block);
-            }
+            replay(&mut set, block);
             all(store.connect_block(block).await).expect("the block is good");
         }
         if store.capabilities().persistent {

@@ -4,6 +4,7 @@ pub(crate) mod alerts;
 pub(crate) mod blocks;
 pub(crate) mod chain;
 pub(crate) mod conflicts;
+pub(crate) mod crashes;
 pub(crate) mod formats;
 pub(crate) mod halves;
 pub(crate) mod incidents;

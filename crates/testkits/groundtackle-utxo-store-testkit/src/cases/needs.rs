@@ -42,3 +42,10 @@ pub(crate) fn counted_round_trips(store: &Subject) -> Answer {
         "the harness counts no round trips",
     )
 }
+
+pub(crate) fn addressed(store: &Subject) -> Answer {
+    need(
+        store.capabilities().persistent && store.address().is_some(),
+        "the harness gives no address for another process to open and die at",
+    )
+}

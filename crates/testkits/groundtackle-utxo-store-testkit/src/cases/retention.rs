@@ -156,6 +156,36 @@ pub(crate) async fn prune_removes_what_is_spent_below_the_horizon(store: Subject
     store.whole_record(child.txid).await;
 }
 
+/// The same where those who place transactions in blocks themselves place a later spender below an
+/// earlier one, and below its parent: the highest of all decides.
+pub(crate) async fn prune_waits_for_the_highest_block(store: Subject) {
+    store.begin_chain().await;
+    let coins = store.coins(1, 2).await;
+    let parent = store.connected(store.next_block().await).await;
+    let parent = out(&parent.transactions[0], 0);
+    store.mine(&[&spender(2, coins[0]).build()]).await;
+    let options = SpendOptions {
+        coinbase_maturity: 0,
+        ..SpendOptions::at(203)
+    };
+    for (tag, outpoint) in [(3, coins[1]), (4, parent)] {
+        let tx = spender(tag, outpoint).build();
+        assert_eq!(store.submit_under(&tx, options).await, NOW);
+        let placed = store.set_mined(&[tx.txid], &mined_in(7, 150, true)).await;
+        assert_eq!(one(placed), NOW);
+    }
+    let records = async |horizon| all(store.prune(horizon).await).records;
+    assert_eq!(records(200).await, 0);
+    assert_eq!(records(201).await, 1, "the parent, made at 201");
+    assert_eq!(store.find_record(parent.txid).await, None);
+    assert_eq!(
+        records(202).await,
+        1,
+        "the coins, of which one was spent at 202"
+    );
+    assert_eq!(store.find_record(coins[0].txid).await, None);
+}
+
 /// `prune`: "conflicting records unmined since [the horizon] or earlier of which nothing is spent
 /// and which hold nothing, until none is left".
 pub(crate) async fn prune_removes_conflicts_that_are_over(store: Subject) {
@@ -169,12 +199,15 @@ pub(crate) async fn prune_removes_conflicts_that_are_over(store: Subject) {
     store.mine(&[]).await;
     store.mine(&[]).await;
     let records = async |horizon| all(store.prune(horizon).await).records;
-    // They hold outputs still.
-    assert_eq!(records(200).await, 0);
-    all(store.unspend(&losers).await);
     assert_eq!(records(200).await, 0, "unmined since 201");
+    assert_eq!(
+        records(201).await,
+        1,
+        "the young one: the others hold outputs"
+    );
+    all(store.unspend(&losers).await);
     all(store.preserve(&[child.txid], 202).await);
-    assert_eq!(records(201).await, 2, "the loser and the young one");
+    assert_eq!(records(201).await, 1, "the loser");
     store.whole_record(child.txid).await;
     assert_eq!(records(202).await, 1);
     for tx in [&loser, &child, &young] {
