@@ -1,5 +1,7 @@
 //! Makes one copy of the in-memory store that can be wrong in each of the ways of `mutants/list.rs`.
 
+#![allow(clippy::expect_used, reason = "a failure must end the build")]
+
 use std::{env, fs};
 
 const MEMORY: &str = "../crates/ports/groundtackle-utxo-store/src/memory.rs";

@@ -12,8 +12,10 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use groundtackle_chain::{DecodeOptions, decode_block};
+use groundtackle_testkit_servers::{Postgres, PostgresOptions};
 use groundtackle_utxo_store::{ChainBlock, Coin, MemoryUtxoStore, OutPoint, Result, Script, TxOut};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
+use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
 use groundtackle_utxo_store_testkit::{Harness, Subject, check_full_block};
 use tempfile::TempDir;
 
@@ -47,6 +49,25 @@ impl Harness for EmbeddedHarness {
             place.path().join("store"),
             EmbeddedUtxoStoreConfig::default(),
         )
+    }
+}
+
+struct PostgresHarness;
+
+#[async_trait]
+impl Harness for PostgresHarness {
+    type Store = PostgresUtxoStore;
+    type Place = Postgres;
+
+    async fn place(&self) -> Postgres {
+        Postgres::start(PostgresOptions::default())
+    }
+
+    async fn open(&self, place: &Postgres) -> Result<PostgresUtxoStore> {
+        let config = PostgresUtxoStoreConfig::new(place.url())
+            .with_tls(Tls::Off)
+            .with_allow_unsafe_durability(true);
+        PostgresUtxoStore::open(config).await
     }
 }
 
@@ -106,6 +127,7 @@ async fn comes_and_goes(height: u32, inputs: usize) {
     assert_eq!(spent.len(), inputs);
     check_full_block(&Subject::of(MemoryHarness).await, &block, &spent).await;
     check_full_block(&Subject::of(EmbeddedHarness).await, &block, &spent).await;
+    check_full_block(&Subject::of(PostgresHarness).await, &block, &spent).await;
 }
 
 #[tokio::test]

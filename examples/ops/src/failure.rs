@@ -46,6 +46,10 @@ pub enum Failure {
         creating: bool,
         source: StoreError,
     },
+    #[error("{url} holds an unfinished copy of the set at height {height}")]
+    UnfinishedCopy { url: String, height: u32 },
+    #[error("the set could not be copied")]
+    Copy(#[source] StoreError),
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("the next block could not be read")]
@@ -85,6 +89,7 @@ impl Failure {
             Self::No(_) => Exit::No,
             Self::Interrupted => Exit::Interrupted,
             Self::AboveTip { .. } => Exit::Usage,
+            Self::UnfinishedCopy { .. } => Exit::Unusable,
             Self::NoStore(_) => Exit::NotFound,
             Self::Refused { .. } | Self::NotTakenBack { .. } => Exit::BadData,
             Self::Create { .. } => Exit::CannotCreate,
@@ -97,7 +102,9 @@ impl Failure {
                 ChainError::Io { .. } | ChainError::Source { .. } | ChainError::Stopped => Exit::Io,
                 _ => Exit::BadData,
             },
-            Self::Store(source) | Self::Connect { source, .. } => of_store(source),
+            Self::Store(source) | Self::Copy(source) | Self::Connect { source, .. } => {
+                of_store(source)
+            }
             Self::Open {
                 creating, source, ..
             } => match source {
@@ -148,6 +155,12 @@ impl Failure {
             ),
             Self::NotTakenBack { .. } => {
                 "sync a new store to that height, or restore one from a backup".into()
+            }
+            Self::UnfinishedCopy { .. } => {
+                "finish it by the same ops utxo copy as before, or use another store".into()
+            }
+            Self::Copy(StoreError::Backend { .. } | StoreError::GaveUp { .. }) => {
+                "run the same command again: it goes on where it stopped".into()
             }
             Self::AboveTip { .. } => "name a height at or below the store's".into(),
             _ => return None,

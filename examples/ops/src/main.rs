@@ -1,5 +1,6 @@
 //! Fills, inspects and rewinds a UTXO store that a URL names. README.md says how to copy it.
 
+mod copy;
 mod demo;
 mod failure;
 mod get;
@@ -34,7 +35,8 @@ Exit codes:
     2  the command line is wrong, or asks for a height that the store does not have
    65  bad data: block files, a block that the store refuses, a damaged store
    66  not found: block files, or a store to read from
-   69  the store can't be used like this: a newer version wrote it, or it was made with other options
+   69  the store can't be used like this: a newer version wrote it, it was made with other options, it is
+       an unfinished copy, or not empty where it must be
    73  the store could not be created
    74  reading or writing failed, a full disk included
    75  the store is in use or overloaded: try again later
@@ -89,6 +91,17 @@ enum Utxo {
         #[arg(long, value_name = "HEIGHT")]
         to: u32,
     },
+    /// Copy the set at the tip from one store to a new one, and compare the digests; goes on where an
+    /// interrupted copy stopped.
+    #[command(after_help = EXIT_CODES)]
+    Copy {
+        /// The store to copy from.
+        #[arg(long, value_name = "URL")]
+        from: StoreUrl,
+        /// The store to copy to: a new or an empty one, or an unfinished copy.
+        #[arg(long, value_name = "URL")]
+        to: StoreUrl,
+    },
     /// Show a transaction's record, or one of its outputs.
     #[command(after_help = EXIT_CODES)]
     Get {
@@ -102,8 +115,8 @@ enum Utxo {
 
 #[derive(Debug, Args)]
 struct Store {
-    /// The store: embedded:PATH, or memory: for one that is gone when the command ends. Options of
-    /// the adapter may follow: embedded:PATH?durability=block&cache=1GiB.
+    /// The store: embedded:PATH, postgres://USER:PASSWORD@HOST/DATABASE, or memory: for one that is gone
+    /// when the command ends. Options of the adapter may follow: embedded:PATH?durability=block&cache=1GiB.
     #[arg(long = "store", value_name = "URL")]
     url: StoreUrl,
 }
@@ -178,6 +191,12 @@ async fn run(cli: Cli) -> Result<()> {
             let mut interrupt = Interrupt::listen()?;
             let store = stores::open(&url, Missing::Refuse).await?;
             rewind::run(&*store, to, report, &mut interrupt).await
+        }
+        Command::Utxo(Utxo::Copy { from, to }) => {
+            let mut interrupt = Interrupt::listen()?;
+            let from = stores::open(&from, Missing::Refuse).await?;
+            let to = stores::open_unfinished(&to, Missing::Create).await?;
+            copy::run(&*from, &*to, report, &mut interrupt).await
         }
         Command::Utxo(Utxo::Get { store, target }) => {
             let store = stores::open(&store.url, Missing::Refuse).await?;

@@ -6,28 +6,43 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use groundtackle_utxo_store::decorators::Traced;
-use groundtackle_utxo_store::{Error as StoreError, MemoryUtxoStore, Recovered, UtxoStore};
+use groundtackle_utxo_store::{
+    Error as StoreError, MemoryUtxoStore, Recovered, UtxoStore, unfinished_copy,
+};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
+use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
 use crate::report::note;
 
-const BUILT_IN: &str = "embedded:PATH for a folder on this machine, and memory: for a store that \
-                        is gone when the command ends";
+const BUILT_IN: &str = "embedded:PATH for a folder on this machine, postgres://USER@HOST/DATABASE, and \
+                        memory: for a store that is gone when the command ends";
+
+/// What a PostgreSQL URL may say of the connection; all other options are the adapter's.
+const POSTGRES_OPTIONS: [&str; 6] = [
+    "application_name",
+    "channel_binding",
+    "hostaddr",
+    "options",
+    "sslmode",
+    "target_session_attrs",
+];
 
 /// Names a store: a scheme, a colon, and what the adapter needs to find it. Keys of the adapter's
 /// config may follow a question mark: `embedded:PATH?durability=block&cache=1GiB`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StoreUrl {
+    /// Without a password.
     text: String,
     place: Place,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Place {
     Embedded(PathBuf, EmbeddedUtxoStoreConfig),
+    Postgres(Box<PostgresUtxoStoreConfig>),
     Memory,
 }
 
@@ -58,6 +73,17 @@ impl FromStr for StoreUrl {
         let place = match (scheme, path) {
             ("embedded", "") => return Err("a path must follow embedded:".into()),
             ("embedded", path) => Place::Embedded(path.into(), config(options)?),
+            ("postgres" | "postgresql", _) => {
+                let (theirs, ours): (Vec<_>, Vec<_>) = options
+                    .split('&')
+                    .partition(|option| POSTGRES_OPTIONS.iter().any(|key| names(option, key)));
+                let url = match theirs.join("&") {
+                    none if none.is_empty() => format!("{scheme}:{path}"),
+                    theirs => format!("{scheme}:{path}?{theirs}"),
+                };
+                let config: PostgresUtxoStoreConfig = config(&ours.join("&"))?;
+                Place::Postgres(Box::new(config.with_url(url.into())))
+            }
             ("memory", "") if options.is_empty() => Place::Memory,
             ("memory", _) => return Err("nothing may follow memory:".into()),
             _ => {
@@ -67,9 +93,45 @@ impl FromStr for StoreUrl {
             }
         };
         Ok(Self {
-            text: text.into(),
+            text: without_password(text),
             place,
         })
+    }
+}
+
+/// Whether an option `KEY=VALUE` has this key.
+fn names(option: &str, key: &str) -> bool {
+    option.split('=').next() == Some(key)
+}
+
+/// The URL with stars for the password, which comes before the host or as an option.
+fn without_password(url: &str) -> String {
+    let (place, options) = url.split_once('?').unwrap_or((url, ""));
+    let place = match (place.find("://"), place.rfind('@')) {
+        (Some(start), Some(end)) => {
+            let user = place.get(start + 3..end).unwrap_or_default();
+            match user.split_once(':') {
+                Some((user, _)) => format!(
+                    "{}{user}:***{}",
+                    place.get(..start + 3).unwrap_or_default(),
+                    place.get(end..).unwrap_or_default()
+                ),
+                None => place.into(),
+            }
+        }
+        _ => place.into(),
+    };
+    let options: Vec<_> = options
+        .split('&')
+        .filter(|option| !option.is_empty())
+        .map(|option| match names(option, "password") {
+            true => "password=***",
+            false => option,
+        })
+        .collect();
+    match options.is_empty() {
+        true => place,
+        false => format!("{place}?{}", options.join("&")),
     }
 }
 
@@ -79,8 +141,21 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// Opens a store, and has it finish or undo what a crash interrupted.
+/// Opens a store, and has it finish or undo what a crash interrupted. A store that an unfinished copy
+/// left is refused.
 pub async fn open(url: &StoreUrl, missing: Missing) -> Result<Arc<dyn UtxoStore>> {
+    let store = open_unfinished(url, missing).await?;
+    match unfinished_copy(&*store).await? {
+        Some((_, height)) => Err(Failure::UnfinishedCopy {
+            url: url.to_string(),
+            height,
+        }),
+        None => Ok(store),
+    }
+}
+
+/// Opens a store that may be an unfinished copy.
+pub async fn open_unfinished(url: &StoreUrl, missing: Missing) -> Result<Arc<dyn UtxoStore>> {
     let failed = |creating: bool| {
         move |source| Failure::Open {
             url: url.to_string(),
@@ -88,9 +163,9 @@ pub async fn open(url: &StoreUrl, missing: Missing) -> Result<Arc<dyn UtxoStore>
             source,
         }
     };
-    let store = match connect(&url.place, Missing::Refuse) {
+    let store = match connect(&url.place, Missing::Refuse).await {
         Err(StoreError::NotFound { .. }) if missing == Missing::Create => {
-            connect(&url.place, missing).map_err(failed(true))?
+            connect(&url.place, missing).await.map_err(failed(true))?
         }
         Err(StoreError::NotFound { .. }) => return Err(Failure::NoStore(url.to_string())),
         opened => opened.map_err(failed(false))?,
@@ -107,7 +182,7 @@ pub async fn open(url: &StoreUrl, missing: Missing) -> Result<Arc<dyn UtxoStore>
     Ok(store)
 }
 
-fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, StoreError> {
+async fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, StoreError> {
     let create = missing == Missing::Create;
     Ok(match place {
         // It begins with the process.
@@ -120,6 +195,11 @@ fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, StoreE
             let create = config.create && create;
             let config = config.clone().with_create(create);
             Arc::new(Traced::new(EmbeddedUtxoStore::open(path, config)?))
+        }
+        Place::Postgres(config) => {
+            let create = config.create && create;
+            let config = PostgresUtxoStoreConfig::clone(config).with_create(create);
+            Arc::new(Traced::new(PostgresUtxoStore::open(config).await?))
         }
     })
 }
@@ -136,4 +216,37 @@ fn config<C: DeserializeOwned>(options: &str) -> Result<C, String> {
         keys.insert(key.into(), value);
     }
     serde_json::from_value(keys.into()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StoreUrl;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for (url, shown) in [
+            ("postgres://me:geheim@host/db", "postgres://me:***@host/db"),
+            (
+                "postgres://me:ge@heim@host:1/db?schema=a",
+                "postgres://me:***@host:1/db?schema=a",
+            ),
+            (
+                "postgres://me@host/db?password=geheim&schema=a",
+                "postgres://me@host/db?password=***&schema=a",
+            ),
+            ("postgres://me@host/db", "postgres://me@host/db"),
+            ("embedded:/a@b?cache=1GiB", "embedded:/a@b?cache=1GiB"),
+        ] {
+            let parsed: Result<StoreUrl, _> = url.parse();
+            let parsed = parsed.unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(parsed.to_string(), shown);
+            assert!(!format!("{parsed:?}").contains("geheim"), "{parsed:?}");
+        }
+        let unknown = "postgres://me:geheim@host/db?nonsense=1".parse::<StoreUrl>();
+        let error = unknown.expect_err("there is no such option");
+        assert!(
+            error.contains("nonsense") && !error.contains("geheim"),
+            "{error}"
+        );
+    }
 }

@@ -258,9 +258,13 @@ impl CompactScript {
     }
 
     fn read(&self) -> Result<Script> {
-        read_script(&mut Reader::new(self.as_bytes()), LongScripts::Keep)
-            .map_err(|error| corrupt("a script", error.to_string()))
+        read_compact(self.as_bytes())
     }
+}
+
+fn read_compact(script: &[u8]) -> Result<Script> {
+    read_script(&mut Reader::new(script), LongScripts::Keep)
+        .map_err(|error| corrupt("a script", error.to_string()))
 }
 
 impl std::fmt::Debug for CompactScript {
@@ -547,46 +551,156 @@ fn write_slots<'a>(out: &mut Vec<u8>, chunk: u32, slots: impl ExactSizeIterator<
     }
 }
 
+/// A slot as it lies there.
+pub(crate) struct RawSlot<'a> {
+    pub(crate) vout: u32,
+    pub(crate) value_sat: u64,
+    script: &'a [u8],
+    pub(crate) spent_by: Option<SpentBy>,
+    frozen: bool,
+    spendable_from: Option<u32>,
+}
+
+impl RawSlot<'_> {
+    pub(crate) fn output(&self) -> Result<TxOut> {
+        Ok(TxOut {
+            value_sat: self.value_sat,
+            script: read_compact(self.script)?,
+        })
+    }
+}
+
+fn read_slot<'a>(
+    reader: &mut Reader<'a>,
+    chunk: u32,
+    last: Option<u32>,
+) -> Result<RawSlot<'a>, DecodeError> {
+    let place = read_varint(reader)?;
+    let vout = u32::try_from(place >> 3)
+        .ok()
+        .filter(|offset| *offset < CHUNK_OUTPUTS)
+        .and_then(|offset| chunk.checked_mul(CHUNK_OUTPUTS)?.checked_add(offset))
+        .filter(|vout| last.is_none_or(|last| last < *vout))
+        .ok_or_else(|| out_of_range(reader))?;
+    let value_sat = decompress_amount(read_varint(reader)?).ok_or_else(|| out_of_range(reader))?;
+    let script = read_compact_script(reader)?;
+    let spent_by = if place & SPENT == 0 {
+        None
+    } else {
+        Some(SpentBy {
+            txid: Txid::from_bytes(hash(reader)?),
+            vin: number(reader)?,
+        })
+    };
+    let spendable_from = if place & REASSIGNED == 0 {
+        None
+    } else {
+        Some(number(reader)?)
+    };
+    Ok(RawSlot {
+        vout,
+        value_sat,
+        script,
+        spent_by,
+        frozen: place & FROZEN != 0,
+        spendable_from,
+    })
+}
+
 fn read_slots(reader: &mut Reader<'_>, chunk: u32) -> Result<Vec<Slot>, DecodeError> {
     let count = count(reader, 3)?;
     let mut slots: Vec<Slot> = Vec::with_capacity(count);
     for _ in 0..count {
-        let range = |reader: &Reader<'_>| DecodeError::NumberOutOfRange {
-            offset: reader.position(),
-        };
-        let place = read_varint(reader)?;
-        let vout = u32::try_from(place >> 3)
-            .ok()
-            .filter(|offset| *offset < CHUNK_OUTPUTS)
-            .and_then(|offset| chunk.checked_mul(CHUNK_OUTPUTS)?.checked_add(offset))
-            .filter(|vout| slots.last().is_none_or(|last| last.vout < *vout))
-            .ok_or_else(|| range(reader))?;
-        let value_sat = decompress_amount(read_varint(reader)?).ok_or_else(|| range(reader))?;
-        let script = CompactScript::from_compact(read_compact_script(reader)?);
-        let spent_by = if place & SPENT == 0 {
-            None
-        } else {
-            Some(SpentBy {
-                txid: Txid::from_bytes(hash(reader)?),
-                vin: number(reader)?,
-            })
-        };
-        let spendable_from = if place & REASSIGNED == 0 {
-            None
-        } else {
-            Some(number(reader)?)
-        };
-        let frozen = place & FROZEN != 0;
+        let raw = read_slot(reader, chunk, slots.last().map(|last| last.vout))?;
         slots.push(Slot {
-            vout,
-            value_sat,
-            script,
-            spent_by,
-            frozen,
-            spendable_from,
+            vout: raw.vout,
+            value_sat: raw.value_sat,
+            script: CompactScript::from_compact(raw.script),
+            spent_by: raw.spent_by,
+            frozen: raw.frozen,
+            spendable_from: raw.spendable_from,
         });
     }
     Ok(slots)
+}
+
+/// What the coins of a record have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) txid: Txid,
+    /// `None`: not in the set.
+    pub(crate) height: Option<u32>,
+    pub(crate) coinbase: bool,
+}
+
+/// Reads a chunk without keeping it, slot by slot until `each` has enough. Of the record's first chunk
+/// the origin is read, of others it is known.
+pub(crate) fn skim<'a>(
+    txid: Txid,
+    chunk: u32,
+    value: &'a [u8],
+    origin: Option<Origin>,
+    mut each: impl FnMut(Origin, RawSlot<'a>) -> Result<bool>,
+) -> Result<(Origin, bool)> {
+    let key = record_key(&txid, chunk);
+    let what = || format!("the record of {txid}");
+    let damaged = |error: DecodeError| corrupt(what(), error.to_string());
+    let mut reader = open(&key, value, what)?;
+    let origin = match origin.filter(|_| chunk > 0) {
+        Some(origin) => origin,
+        None => {
+            let (coinbase, height) = skim_head(&mut reader).map_err(damaged)?;
+            Origin {
+                txid,
+                height,
+                coinbase,
+            }
+        }
+    };
+    if origin.height.is_some() {
+        let mut last = None;
+        for _ in 0..count(&mut reader, 3).map_err(damaged)? {
+            let slot = read_slot(&mut reader, chunk, last).map_err(damaged)?;
+            last = Some(slot.vout);
+            if !each(origin, slot)? {
+                return Ok((origin, false));
+            }
+        }
+        reader.finish().map_err(damaged)?;
+    }
+    Ok((origin, true))
+}
+
+/// As [`read_head`], but only whether it is a coinbase's and the height at which it is confirmed.
+fn skim_head(reader: &mut Reader<'_>) -> Result<(bool, Option<u32>), DecodeError> {
+    let flags = read_varint(reader)?;
+    if flags >= FLAGS_END {
+        return Err(out_of_range(reader));
+    }
+    let has = |flag: u64| usize::from(flags & flag != 0);
+    // The size, the lock time, the last chunk; then what the flags announce.
+    for _ in 0..3 + has(HAS_FEE) + has(UNMINED) + has(PRESERVED) {
+        read_varint(reader)?;
+    }
+    let mut height = None;
+    for _ in 0..count(reader, 3)? {
+        read_varint(reader)?;
+        let place = read_varint(reader)?;
+        read_varint(reader)?;
+        if height.is_none() && place & 1 == 1 {
+            height = Some(u32::try_from(place >> 1).map_err(|_| out_of_range(reader))?);
+        }
+    }
+    for _ in 0..count(reader, 32)? {
+        hash(reader)?;
+    }
+    if flags & APART == 0 {
+        for _ in 0..count(reader, 33)? {
+            hash(reader)?;
+            read_varint(reader)?;
+        }
+    }
+    Ok((flags & COINBASE != 0, height))
 }
 
 pub(crate) fn encode_head(out: &mut Vec<u8>, txid: &Txid, head: &Head, slots: &[Slot]) {

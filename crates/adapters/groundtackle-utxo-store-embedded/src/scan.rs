@@ -2,12 +2,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fjall::{Slice, Snapshot};
+use fjall::Snapshot;
 use groundtackle_utxo_store::{Coin, Cursor, Error, OutPoint, Page, Result, SetScan, Tip, Txid};
 
 use crate::engine::{Engine, Space};
 use crate::error::corrupt;
-use crate::record::{Slot, chunk_of, decode_chunk, decode_head, record_key, split_record_key};
+use crate::record::{Origin, chunk_of, record_key, skim, split_record_key};
 use crate::store::blocking;
 
 /// Partitions, by the first byte of the transaction identifier.
@@ -29,15 +29,6 @@ impl std::fmt::Debug for EmbeddedScan {
             .field("tip", &self.tip)
             .finish_non_exhaustive()
     }
-}
-
-/// What a record's chunks of coins have in common.
-#[derive(Clone, Copy)]
-struct Origin {
-    txid: Txid,
-    /// `None`: not in the set.
-    height: Option<u32>,
-    coinbase: bool,
 }
 
 impl EmbeddedScan {
@@ -78,7 +69,7 @@ impl EmbeddedScan {
             None => first_key(partition).unwrap_or_default(),
         };
         let end = first_key(partition + 1);
-        let mut origin = None;
+        let mut origin: Option<Origin> = None;
         for entry in self
             .engine
             .range(&self.snapshot, Space::Records, &start, end.as_deref())
@@ -87,71 +78,46 @@ impl EmbeddedScan {
             let (txid, Some(chunk)) = split_record_key(&key)? else {
                 continue;
             };
-            let (this, slots) = self.chunk(txid, chunk, &key, value, origin)?;
-            origin = Some(this);
-            let Some(height) = this.height else { continue };
-            for slot in slots {
+            let value = self
+                .engine
+                .whole(&self.snapshot, Space::Records, &key, value)?;
+            let known = match origin.filter(|known| known.txid == txid) {
+                // The scan resumes in the middle of a record.
+                None if chunk > 0 => Some(self.origin(txid)?),
+                known => known,
+            };
+            let (this, more) = skim(txid, chunk, value.bytes(), known, |this, slot| {
                 let outpoint = OutPoint::new(txid, slot.vout);
                 let spent = slot
                     .spent_by
                     .is_some_and(|by| !self.unmined.contains(&by.txid));
-                if spent || after.is_some_and(|after| outpoint <= after) {
-                    continue;
+                let Some(height) = this.height.filter(|_| !spent) else {
+                    return Ok(true);
+                };
+                if after.is_some_and(|after| outpoint <= after) {
+                    return Ok(true);
                 }
-                if !act(Coin {
+                Ok(act(Coin {
                     outpoint,
                     output: slot.output()?,
                     height,
                     coinbase: this.coinbase,
-                }) {
-                    return Ok(());
-                }
+                }))
+            })?;
+            if !more {
+                return Ok(());
             }
+            origin = Some(this);
         }
         Ok(())
     }
 
-    fn chunk(
-        &self,
-        txid: Txid,
-        chunk: u32,
-        key: &[u8],
-        value: Slice,
-        last: Option<Origin>,
-    ) -> Result<(Origin, Vec<Slot>)> {
+    fn origin(&self, txid: Txid) -> Result<Origin> {
         let value = self
             .engine
-            .whole(&self.snapshot, Space::Records, key, value)?;
-        if chunk == 0 {
-            let (head, slots) = decode_head(&txid, value.bytes())?;
-            return Ok((
-                Origin {
-                    txid,
-                    height: head.confirmed_height(),
-                    coinbase: head.coinbase,
-                },
-                slots,
-            ));
-        }
-        let origin = match last.filter(|last| last.txid == txid) {
-            Some(origin) => origin,
-            // The scan resumes in the middle of a record.
-            None => {
-                let value = self
-                    .engine
-                    .get(&self.snapshot, Space::Records, &record_key(&txid, 0))?
-                    .ok_or_else(|| {
-                        corrupt(format!("the record of {txid}"), "its head is missing")
-                    })?;
-                let (head, _) = decode_head(&txid, value.bytes())?;
-                Origin {
-                    txid,
-                    height: head.confirmed_height(),
-                    coinbase: head.coinbase,
-                }
-            }
-        };
-        Ok((origin, decode_chunk(&txid, chunk, value.bytes())?))
+            .get(&self.snapshot, Space::Records, &record_key(&txid, 0))?
+            .ok_or_else(|| corrupt(format!("the record of {txid}"), "its head is missing"))?;
+        Ok(skim(txid, 0, value.bytes(), None, |_, _| Ok(false))?.0)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::record::{
     BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, Slot, TIP_KEY, TipState, Undo, chunk_of,
     decode_chunk, decode_head, decode_inputs, decode_tip, decode_undo, decode_unmined,
     encode_chunk, encode_head, encode_inputs, encode_tip, encode_undo, encoded, record_key, seal,
-    undo_key, unmined_key,
+    skim, undo_key, unmined_key,
 };
 use crate::store::EmbeddedUtxoStore;
 
@@ -200,6 +200,29 @@ proptest! {
         prop_assert_eq!(&head_again, &head);
         prop_assert_eq!(slots_again, first);
         prop_assert_eq!(decode_chunk(&txid, 7, &encoded(|out| encode_chunk(out, &txid, 7, &later))).unwrap(), later);
+    }
+
+    #[test]
+    fn skimming_sees_what_decoding_does(txid in txid(), head in head(), first in slots(0), later in slots(7)) {
+        let all = |chunk, value: &[u8], origin| {
+            let mut seen = Vec::new();
+            let (origin, more) = skim(txid, chunk, value, origin, |_, slot| {
+                seen.push((slot.vout, slot.output()?, slot.spent_by));
+                Ok(true)
+            })
+            .unwrap();
+            assert!(more);
+            (origin, seen)
+        };
+        let expected = |slots: &[Slot]| {
+            let slots = slots.iter().filter(|_| head.confirmed_height().is_some());
+            slots.map(|slot| (slot.vout, slot.output().unwrap(), slot.spent_by)).collect::<Vec<_>>()
+        };
+        let (origin, seen) = all(0, &encoded(|out| encode_head(out, &txid, &head, &first)), None);
+        prop_assert_eq!((origin.txid, origin.height, origin.coinbase), (txid, head.confirmed_height(), head.coinbase));
+        prop_assert_eq!(seen, expected(&first));
+        let (_, seen) = all(7, &encoded(|out| encode_chunk(out, &txid, 7, &later)), Some(origin));
+        prop_assert_eq!(seen, expected(&later));
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub struct PostgresUtxoStoreConfig {
     /// `"90s"`.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub answer_timeout: Duration,
+    /// Partitions of a scan, 1 to 256, which can be read in parallel; a cursor is good for scans with as
+    /// many. Default 16.
+    pub scan_partitions: u32,
     /// How long one scan may last: the server can't tidy up behind it. Default `"1h"`.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub scan_timeout: Duration,
@@ -93,6 +96,7 @@ impl Default for PostgresUtxoStoreConfig {
             statement_timeout: Duration::from_secs(60),
             lock_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(90),
+            scan_partitions: 16,
             scan_timeout: Duration::from_secs(3600),
             max_batch_items: 100_000,
             retry: RetryConfig::default()
@@ -138,6 +142,7 @@ impl PostgresUtxoStoreConfig {
         with_statement_timeout statement_timeout: Duration,
         with_lock_timeout lock_timeout: Duration,
         with_answer_timeout answer_timeout: Duration,
+        with_scan_partitions scan_partitions: u32,
         with_scan_timeout scan_timeout: Duration,
         with_max_batch_items max_batch_items: usize,
         with_retry retry: RetryConfig,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod coinbase;
 mod config;
 mod error;
 mod prune;
@@ -12,5 +13,6 @@ mod store;
 mod tls;
 mod write;
 
+pub use coinbase::{CoinbaseOutputs, Reserved};
 pub use config::{PostgresUtxoStoreConfig, Tls};
 pub use store::PostgresUtxoStore;

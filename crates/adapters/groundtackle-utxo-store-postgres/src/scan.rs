@@ -15,9 +15,8 @@ use crate::record::{self, column};
 use crate::session::Lease;
 use crate::store::Inner;
 
-/// Partitions, by the first byte of the transaction identifier.
-const PARTITIONS: u32 = 16;
-const BYTES_EACH: u32 = 256 / PARTITIONS;
+/// Partitions lie between values of the identifier's first byte.
+pub(crate) const MOST_PARTITIONS: u32 = 256;
 
 const ACTION: &str = "scan";
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -39,6 +38,15 @@ impl fmt::Debug for PostgresScan {
         f.debug_struct("PostgresScan")
             .field("tip", &self.tip)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for PostgresScan {
+    fn drop(&mut self) {
+        self.keeper.get_mut().roll_back_later();
+        let joined = self.joined.get_mut();
+        let joined = joined.unwrap_or_else(PoisonError::into_inner);
+        joined.iter_mut().for_each(Lease::roll_back_later);
     }
 }
 
@@ -128,16 +136,14 @@ async fn rows(
 }
 
 /// The least identifier of a partition; the last one ends above all.
-fn first_key(partition: u32) -> Vec<u8> {
-    u8::try_from(partition * BYTES_EACH).map_or_else(|_| vec![u8::MAX; 33], |byte| vec![byte])
+fn first_key(partition: u32, partitions: u32) -> Vec<u8> {
+    let byte = partition * MOST_PARTITIONS / partitions;
+    u8::try_from(byte).map_or_else(|_| vec![u8::MAX; 33], |byte| vec![byte])
 }
 
-fn partition_of(outpoint: &OutPoint) -> u32 {
-    outpoint
-        .txid
-        .as_bytes()
-        .first()
-        .map_or(0, |byte| u32::from(*byte) / BYTES_EACH)
+fn partition_of(outpoint: &OutPoint, partitions: u32) -> u32 {
+    let byte = outpoint.txid.as_bytes().first().copied();
+    ((u32::from(byte.unwrap_or_default()) + 1) * partitions - 1) / MOST_PARTITIONS
 }
 
 #[async_trait]
@@ -147,7 +153,7 @@ impl SetScan for PostgresScan {
     }
 
     fn partitions(&self) -> u32 {
-        PARTITIONS
+        self.inner.config.scan_partitions
     }
 
     async fn page(
@@ -157,9 +163,11 @@ impl SetScan for PostgresScan {
         limit: usize,
     ) -> Result<Page<Coin>> {
         let after = after.map(Cursor::outpoint).transpose()?;
-        if partition >= PARTITIONS || after.is_some_and(|after| partition_of(&after) != partition) {
+        let partitions = self.partitions();
+        let elsewhere = |after| partition_of(&after, partitions) != partition;
+        if partition >= partitions || after.is_some_and(elsewhere) {
             return Err(Error::invalid_request(format!(
-                "no such place in partition {partition} of {PARTITIONS}"
+                "no such place in partition {partition} of {partitions}"
             )));
         }
         if self.began.elapsed() > self.inner.config.scan_timeout {
@@ -172,9 +180,9 @@ impl SetScan for PostgresScan {
         }
         let (txid, vout) = match after {
             Some(after) => (after.txid.as_bytes().to_vec(), i64::from(after.vout)),
-            None => (first_key(partition), -1),
+            None => (first_key(partition, partitions), -1),
         };
-        let end = first_key(partition + 1);
+        let end = first_key(partition + 1, partitions);
         let limit = limit.clamp(1, self.inner.config.max_batch_items);
         let wanted = i64::try_from(limit + 1).unwrap_or(i64::MAX);
         let values: [&(dyn ToSql + Sync); 4] = [&txid, &vout, &end, &wanted];
@@ -199,5 +207,26 @@ impl SetScan for PostgresScan {
             .filter(|_| more)
             .map(|last| Cursor::from(last.outpoint));
         Ok(Page { items, next })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use groundtackle_utxo_store::{OutPoint, Txid};
+
+    use super::{MOST_PARTITIONS, first_key, partition_of};
+
+    #[test]
+    fn each_identifier_lies_between_the_ends_of_its_partition() {
+        for partitions in 1..=MOST_PARTITIONS {
+            for byte in 0..=u8::MAX {
+                let key = vec![byte; 32];
+                let txid = Txid::from_bytes([byte; 32]);
+                let partition = partition_of(&OutPoint::new(txid, 0), partitions);
+                assert!(partition < partitions);
+                assert!(first_key(partition, partitions) <= key);
+                assert!(key < first_key(partition + 1, partitions));
+            }
+        }
     }
 }

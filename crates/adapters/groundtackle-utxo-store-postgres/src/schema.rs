@@ -12,7 +12,10 @@ use crate::error::{BACKEND, Failed};
 use crate::session::Server;
 
 /// From one version to the next; the first makes the tables.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../migrations/0001.sql"),
+    include_str!("../migrations/0002.sql"),
+];
 
 /// The version that this software reads and writes.
 #[expect(clippy::cast_possible_truncation, reason = "a few migrations")]
@@ -36,6 +39,13 @@ pub(crate) fn check_config(config: &PostgresUtxoStoreConfig) -> Result<()> {
     {
         return Err(Error::invalid_request(format!(
             "schema {name:?} is no good name: use lower-case letters, digits and _, at most 63, no digit and no pg_ first"
+        )));
+    }
+    if !(1..=crate::scan::MOST_PARTITIONS).contains(&config.scan_partitions) {
+        return Err(Error::invalid_request(format!(
+            "scan_partitions is {}, and must be 1 to {}",
+            config.scan_partitions,
+            crate::scan::MOST_PARTITIONS
         )));
     }
     if config.partitions > MOST_PARTITIONS {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use futures_util::FutureExt;
 use groundtackle_utxo_store::{Error, Result};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{CancelToken, Client, NoTls};
@@ -290,6 +291,16 @@ impl Lease {
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failed> {
         self.server.answer(action, call).await
+    }
+
+    /// As [`rollback`](Self::rollback) where nobody can wait: whoever has the connection next comes after it.
+    pub(crate) fn roll_back_later(&mut self) {
+        let sent = self
+            .session()
+            .map(|session| session.client.batch_execute("ROLLBACK").now_or_never());
+        if !matches!(sent, Ok(Some(Err(_))) | Err(_)) {
+            self.end();
+        }
     }
 
     /// Gives up what is under way and puts the connection back.

@@ -171,4 +171,30 @@ statements! {
            AND (o.spent_by IS NULL OR EXISTS (
              SELECT FROM transactions s WHERE s.txid = o.spent_by AND s.confirmed_height IS NULL))
          ORDER BY o.txid, o.vout LIMIT $4";
+    spendable_coinbase =
+        "SELECT o.txid, o.vout, o.value_sat, o.script, t.confirmed_height
+         FROM outputs o JOIN transactions t ON t.txid = o.txid
+         WHERE o.coinbase AND sha256(o.script) = sha256($1) AND o.script = $1
+           AND t.confirmed_height <= $2 AND o.spent_by IS NULL AND NOT o.frozen
+           AND (o.spendable_from IS NULL OR o.spendable_from <= $3) AND NOT t.locked AND NOT t.conflicting
+           AND NOT EXISTS (
+             SELECT FROM reservations r WHERE r.txid = o.txid AND r.vout = o.vout AND r.expires > clock_timestamp())
+         ORDER BY t.confirmed_height, o.txid, o.vout LIMIT $4";
+    lock_script = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || encode($1::bytea, 'hex'), 7021003))";
+    insert_reservations =
+        "INSERT INTO reservations (txid, vout, owner, expires)
+         SELECT a.txid, a.vout, $3, clock_timestamp() + make_interval(secs => $4)
+         FROM unnest($1::bytea[], $2::bigint[]) AS a (txid, vout)
+         ON CONFLICT (txid, vout) DO UPDATE SET owner = excluded.owner, expires = excluded.expires";
+    release =
+        "DELETE FROM reservations r USING unnest($1::bytea[], $2::bigint[]) AS a (txid, vout)
+         WHERE r.txid = a.txid AND r.vout = a.vout AND r.owner = $3 AND r.expires > clock_timestamp()
+         RETURNING r.vout";
+    end_reservations =
+        "DELETE FROM reservations r USING unnest($1::bytea[], $2::bigint[]) AS a (txid, vout)
+         WHERE r.txid = a.txid AND r.vout = a.vout";
+    tidy_reservations =
+        "DELETE FROM reservations r WHERE r.expires <= clock_timestamp() OR NOT EXISTS (
+             SELECT FROM outputs o WHERE o.txid = r.txid AND o.vout = r.vout AND o.spent_by IS NULL)
+         RETURNING r.vout";
 }

@@ -238,15 +238,26 @@ pub(crate) struct Kind {
     pub(crate) looks_first: bool,
     /// Locking scripts may change.
     pub(crate) scripts: bool,
+    /// What was spent may be unspent.
+    pub(crate) releases: bool,
 }
 
 impl Kind {
+    /// See [`Kind::releases`].
+    const fn releasing(action: &'static str, locks: Locks) -> Self {
+        Self {
+            releases: true,
+            ..Self::looking(action, locks)
+        }
+    }
+
     const fn new(action: &'static str, locks: Locks) -> Self {
         Self {
             action,
             locks,
             looks_first: false,
             scripts: false,
+            releases: false,
         }
     }
 
@@ -300,7 +311,7 @@ impl Inner {
         let mut attempts = self.attempts(kind.action);
         let mut reads = first;
         loop {
-            match self.attempt(kind, items, &mut reads, &judge).await {
+            match Box::pin(self.attempt(kind, items, &mut reads, &judge)).await {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(failed) => attempts.again(failed).await?,
             }
@@ -315,7 +326,7 @@ impl Inner {
         judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
     ) -> Result<Vec<Outcome<T>>, Failed> {
         let mut lease = self.lease(kind.action).await?;
-        let done = self.work(&mut lease, kind, items, reads, judge).await;
+        let done = Box::pin(self.work(&mut lease, kind, items, reads, judge)).await;
         if done
             .as_ref()
             .is_err_and(|failed| failed.again == Again::Yes)
@@ -423,7 +434,10 @@ impl Inner {
         chain: Option<Chain>,
     ) -> Result<(), Failed> {
         let Kind {
-            action, scripts, ..
+            action,
+            scripts,
+            releases,
+            ..
         } = kind;
         let chain = chain
             .filter(|_| changes.confirmed_set_changes())
@@ -446,7 +460,7 @@ impl Inner {
         let writes = async {
             tokio::try_join!(
                 biased;
-                write::write(client, statements, changes, scripts),
+                write::write(client, statements, changes, scripts, releases),
                 write::write_chain(client, statements, chain),
                 write::execute_if(true, client, &statements.number_call, numbers),
             )
@@ -720,7 +734,7 @@ impl SpendStore for PostgresUtxoStore {
     }
 
     async fn unspend(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::looking("unspend", Locks::Records);
+        let kind = Kind::releasing("unspend", Locks::Records);
         self.inner
             .call(kind, txids, of_spenders(txids), |draft, txid| {
                 ops::unspend(draft, *txid)
@@ -729,7 +743,7 @@ impl SpendStore for PostgresUtxoStore {
     }
 
     async fn remove(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::looking("remove", Locks::Records);
+        let kind = Kind::releasing("remove", Locks::Records);
         self.inner
             .call(kind, txids, of_whole(txids), |draft, txid| {
                 ops::remove(draft, *txid)
@@ -910,7 +924,7 @@ impl BlockStore for PostgresUtxoStore {
     ) -> Result<Outcome<Disconnected>> {
         let mut reads = Reads::new();
         reads.undo.insert(*block);
-        let kind = Kind::looking("disconnect a block", Locks::Chain);
+        let kind = Kind::releasing("disconnect a block", Locks::Chain);
         let outcomes = self
             .inner
             .call(kind, &[*block], reads, |draft, block| {

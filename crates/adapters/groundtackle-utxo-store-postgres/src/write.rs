@@ -49,12 +49,13 @@ pub(crate) async fn write(
     statements: &Statements,
     changes: &Changes,
     scripts: bool,
+    releases: bool,
 ) -> Result<(), Error> {
     tokio::try_join!(
         biased;
         delete(client, statements, if copied(&changes.inserted) { &[] } else { &changes.deleted }),
         update_records(client, statements, &changes.heads),
-        update_slots(client, statements, &changes.slots, scripts),
+        update_slots(client, statements, &changes.slots, scripts, releases),
         insert_records(client, statements, &changes.inserted),
         insert_outputs(client, statements, &changes.inserted),
         write_undo(client, statements, changes),
@@ -250,6 +251,7 @@ async fn update_slots(
     statements: &Statements,
     slots: &[(Txid, RecordOutput)],
     scripts: bool,
+    releases: bool,
 ) -> Result<(), Error> {
     let all = || slots.iter();
     let txids: Vec<_> = all().map(|(t, _)| txid(t)).collect();
@@ -280,6 +282,13 @@ async fn update_slots(
             client,
             &statements.update_scripts,
             [&txids, &vouts, &scripts_now],
+        ),
+        // What was spent comes back free.
+        execute_if(
+            releases && !slots.is_empty(),
+            client,
+            &statements.end_reservations,
+            [&txids, &vouts],
         ),
     )?;
     Ok(())

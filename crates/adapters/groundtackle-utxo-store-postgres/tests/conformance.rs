@@ -5,6 +5,7 @@ mod common;
 use async_trait::async_trait;
 use groundtackle_utxo_store::Result;
 use groundtackle_utxo_store_postgres::PostgresUtxoStore;
+use groundtackle_utxo_store_testkit::differential::Differential;
 use groundtackle_utxo_store_testkit::{Fault, Harness};
 
 use common::{Place, Proxy, server};
@@ -42,3 +43,27 @@ impl Harness for PostgresHarness {
 }
 
 groundtackle_utxo_store_testkit::conformance!(PostgresHarness);
+
+/// The same with tables in parts.
+struct PartitionedHarness;
+
+#[async_trait]
+impl Harness for PartitionedHarness {
+    type Store = PostgresUtxoStore;
+    type Place = Place;
+
+    async fn place(&self) -> Place {
+        Place::new()
+    }
+
+    async fn open(&self, place: &Place) -> Result<PostgresUtxoStore> {
+        PostgresUtxoStore::open(place.config().with_partitions(3)).await
+    }
+}
+
+#[test]
+fn partitions_make_no_difference() {
+    Differential::new()
+        .with(PartitionedHarness)
+        .run_sequences(16, 1);
+}

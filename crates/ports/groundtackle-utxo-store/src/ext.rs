@@ -181,14 +181,14 @@ fn too_few(backend: &'static str) -> Error {
 }
 
 /// Multiplies pages of coins into MuHashes on all cores, a bounded number at a time.
-struct MuHashWorkers {
+pub(crate) struct MuHashWorkers {
     total: MuHash3072,
     limit: usize,
     tasks: JoinSet<MuHash3072>,
 }
 
 impl MuHashWorkers {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let limit = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             total: MuHash3072::new(),
@@ -197,7 +197,7 @@ impl MuHashWorkers {
         }
     }
 
-    async fn add(&mut self, coins: Vec<Coin>) -> Result<()> {
+    pub(crate) async fn add(&mut self, coins: Vec<Coin>) -> Result<()> {
         while self.tasks.len() >= self.limit {
             self.join().await?;
         }
@@ -226,7 +226,7 @@ impl MuHashWorkers {
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<MuHash3072> {
+    pub(crate) async fn finish(mut self) -> Result<MuHash3072> {
         while !self.tasks.is_empty() {
             self.join().await?;
         }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod copy;
 pub mod decorators;
 pub mod digest;
 pub mod draft;
@@ -10,6 +11,7 @@ mod store;
 mod types;
 mod verdict;
 
+pub use copy::{Copied, copy_set, unfinished_copy};
 pub use error::{Error, Result};
 pub use ext::{SetStatistics, StatisticsOptions, UtxoStoreExt};
 pub use groundtackle_chain::{BlockHash, ChainBlock, OutPoint, Script, Transaction, TxOut, Txid};

@@ -145,7 +145,8 @@ impl Postgres {
             settings.push(("ssl".to_owned(), on_off(true)));
         }
         settings.extend(options.settings);
-        let (port, process) = Self::launch(&data, free_port(), &settings);
+        let port = free_port();
+        let process = Self::launch(&data, port, &settings);
         Self {
             data,
             port,
@@ -156,22 +157,29 @@ impl Postgres {
         }
     }
 
-    fn launch(data: &Path, port: u16, settings: &[(String, String)]) -> (u16, Process) {
-        let mut postgres = command("postgres");
-        postgres.arg("-D").arg(data).args(["-p", &port.to_string()]);
-        for (name, value) in settings {
-            postgres.arg("-c").arg(format!("{name}={value}"));
+    /// Starts the server, again if need be: what the children of a killed one still hold goes in a moment.
+    fn launch(data: &Path, port: u16, settings: &[(String, String)]) -> Process {
+        for _ in 0..100 {
+            let log = fs::File::options()
+                .create(true)
+                .append(true)
+                .open(data.with_extension("log"))
+                .expect("a log");
+            let mut postgres = command("postgres");
+            postgres.arg("-D").arg(data).args(["-p", &port.to_string()]);
+            for (name, value) in settings {
+                postgres.arg("-c").arg(format!("{name}={value}"));
+            }
+            postgres.stdout(log.try_clone().expect("a log")).stderr(log);
+            postgres.stdin(Stdio::null()).current_dir("/");
+            let mut process = Process::start(postgres, data.parent().unwrap_or(data));
+            if process.is_up("postgres", || listens(port) && Self::is_ready(data)) {
+                return process;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(data.with_extension("log"))
-            .expect("a log");
-        postgres.stdout(log.try_clone().expect("a log")).stderr(log);
-        postgres.stdin(Stdio::null()).current_dir("/");
-        let mut process = Process::start(postgres, data.parent().unwrap_or(data));
-        process.wait_until("postgres", || listens(port) && Self::is_ready(data));
-        (port, process)
+        let log = fs::read_to_string(data.with_extension("log"));
+        panic!("postgres does not stay up: {log:?}");
     }
 
     /// As the server itself notes.
@@ -222,9 +230,7 @@ impl Postgres {
 
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same data and port.
     pub fn restart(&mut self) {
-        // What the killed server's children still hold goes in a moment: then it starts.
-        let (port, process) = Self::launch(&self.data, self.port, &self.settings);
-        (self.port, self.process) = (port, process);
+        self.process = Self::launch(&self.data, self.port, &self.settings);
     }
 }
 

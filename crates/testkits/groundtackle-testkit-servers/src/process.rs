@@ -69,15 +69,18 @@ impl Process {
         }
     }
 
-    /// Waits until `ready`; fails if the process ends before.
-    pub(crate) fn wait_until(&mut self, what: &str, mut ready: impl FnMut() -> bool) {
+    /// Waits until `ready`; `false` if the process ends before.
+    pub(crate) fn is_up(&mut self, what: &str, mut ready: impl FnMut() -> bool) -> bool {
         let begun = Instant::now();
         while !ready() {
-            let ended = self.child.try_wait().expect("a child");
-            assert!(ended.is_none(), "{what} ended: {ended:?}");
+            if self.child.try_wait().expect("a child").is_some() {
+                self.wait();
+                return false;
+            }
             assert!(begun.elapsed() < PATIENCE, "{what} does not come up");
             std::thread::sleep(Duration::from_millis(10));
         }
+        true
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -48,12 +48,16 @@ pub fn config(server: &Postgres) -> PostgresUtxoStoreConfig {
         .with_tls(Tls::Off)
         .with_allow_unsafe_durability(true)
         .with_max_batch_items(4_096)
+        // Most steps of the generated sequences are scans.
+        .with_scan_partitions(2)
         .with_retry(
             RetryConfig::default()
                 .with_max_attempts(20)
                 .with_max_elapsed(Duration::from_secs(60)),
         )
 }
+
+const LATENCY: Duration = Duration::from_millis(50);
 
 /// Between client and server: counts how often the client waits for an answer, and can be cut.
 pub struct Proxy {
@@ -66,8 +70,9 @@ struct State {
     round_trips: AtomicU64,
     cut: AtomicBool,
     over: AtomicBool,
-    /// Answers to let through before one is lost; below zero: none is.
-    lose_after: AtomicI64,
+    counting: AtomicBool,
+    /// The answer to the next commit is to be lost.
+    losing: AtomicBool,
     lost: AtomicU64,
     cut_when_lost: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
@@ -78,7 +83,6 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(State::default());
-        state.lose_after.store(-1, Ordering::Release);
         let shared = state.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -102,14 +106,16 @@ impl Proxy {
         self.port
     }
 
+    /// From the first call on answers take as long as across a network: a client that sends several
+    /// requests without waiting gets all of them off before the first answer, whatever else runs here.
     pub fn round_trips(&self) -> u64 {
+        self.state.counting.store(true, Ordering::Release);
         self.state.round_trips.load(Ordering::Acquire)
     }
 
-    /// Lets so many answers through, and loses the next with its connection.
-    pub fn lose_answer_after(&self, answers: u64) {
-        let answers = i64::try_from(answers).expect("a few");
-        self.state.lose_after.store(answers, Ordering::Release);
+    /// Lets the next commit through, and loses its answer with the connection.
+    pub fn lose_answer_to_commit(&self) {
+        self.state.losing.store(true, Ordering::Release);
     }
 
     /// From then on nothing gets through.
@@ -148,35 +154,36 @@ fn join(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
     let answered = Arc::new(AtomicBool::new(true));
     let (requests, answers) = (answered.clone(), answered);
     let counting = state.clone();
-    pump(clone(client), clone(server), move || {
+    pump(clone(client), clone(server), move |_| {
         if requests.swap(false, Ordering::AcqRel) {
             counting.round_trips.fetch_add(1, Ordering::AcqRel);
         }
         true
     });
     let losing = state.clone();
-    pump(clone(server), clone(client), move || {
-        let first = !answers.swap(true, Ordering::AcqRel);
-        if !first || losing.lose_after.load(Ordering::Acquire) < 0 {
-            return true;
+    pump(clone(server), clone(client), move |answer| {
+        if losing.counting.load(Ordering::Acquire) {
+            thread::sleep(LATENCY);
         }
-        if losing.lose_after.fetch_sub(1, Ordering::AcqRel) > 0 {
-            return true;
+        answers.store(true, Ordering::Release);
+        let committed = answer.windows(7).any(|word| word == b"COMMIT\0");
+        let lost = committed && losing.losing.swap(false, Ordering::AcqRel);
+        if lost {
+            losing.lost.fetch_add(1, Ordering::AcqRel);
+            if losing.cut_when_lost.load(Ordering::Acquire) {
+                losing.cut.store(true, Ordering::Release);
+            }
         }
-        losing.lost.fetch_add(1, Ordering::AcqRel);
-        if losing.cut_when_lost.load(Ordering::Acquire) {
-            losing.cut.store(true, Ordering::Release);
-        }
-        false
+        !lost
     });
 }
 
 /// Passes on what comes until the end, or `passes` says no.
-fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool + Send + 'static) {
+fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&[u8]) -> bool + Send + 'static) {
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if !passes() || to.write_all(&buffer[..count]).is_err() {
+            if !passes(&buffer[..count]) || to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }

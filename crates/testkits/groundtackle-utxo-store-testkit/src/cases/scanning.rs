@@ -1,11 +1,15 @@
 //! `ScanStore` and `SetScan`.
 
-use groundtackle_utxo_store::{Coin, Error, StatisticsOptions, UtxoStoreExt};
+use groundtackle_utxo_store::{
+    Coin, Copied, Error, SlotState, StatisticsOptions, UtxoStoreExt, copy_set, unfinished_copy,
+};
 
+use super::upkeep::dropped_after;
 use super::{NOW, mined_in, spender};
 use crate::builder::{TxBuilder, out};
 use crate::harness::{Subject, all, one};
 use crate::state::{muhash, scan_all};
+use crate::wrappers::Unreachable;
 
 /// A set of some dozens of coins, with the mempool around it.
 async fn fill(store: &Subject) -> Vec<Coin> {
@@ -214,4 +218,94 @@ pub(crate) async fn statistics_count_the_set(store: Subject) {
     assert_eq!(statistics.total_amount_sat, total);
     assert_eq!(statistics.muhash, Some(muhash(&coins)));
     assert_eq!(statistics.hash_serialized_3.is_some(), ordered);
+}
+
+/// `copy_set`: "Copies the confirmed set and the tip of one store into another one that is empty, or that
+/// an unfinished copy of the same set left. Frozen and reassigned outputs stay so. The target is marked
+/// as unfinished before its first coin, and has no tip until a scan of it has the digest of all that was
+/// read." To another store of the adapter and back.
+pub(crate) async fn copies_are_whole_or_unfinished(store: Subject) {
+    store.begin_chain().await;
+    let coins = store.coins(1, 6).await;
+    for tag in 100..140 {
+        store.coins(tag, 3).await;
+    }
+    let reassigned = store.reassigned_coin(3, 300).await;
+    let both = store.reassigned_coin(4, 301).await;
+    all(store.freeze(&[coins[0], both]).await);
+    // Not in the confirmed set; what it spends is.
+    store.accept(spender(5, coins[1])).await;
+    store.mine(&[&spender(6, coins[2]).build()]).await;
+    let from = store.state().await;
+    let tip = from.tip.expect("connected");
+
+    let mut copy = store.another().await;
+    from.records.keys().for_each(|txid| copy.note(*txid));
+    let mut polls = 1;
+    let copied = loop {
+        let done = dropped_after(polls, copy_set(&*store, &*copy, |_| {})).await;
+        polls *= 3;
+        copy.restart().await;
+        if let Some(copied) = done {
+            break all(copied);
+        }
+        let unfinished = all(unfinished_copy(&*copy).await);
+        assert_eq!(
+            unfinished.is_none(),
+            all(copy.unmined(None, None, 1).await).items.is_empty()
+        );
+        if unfinished.is_none() {
+            // Dropped before its first write, or after its last.
+            assert!(copy.state().await.coins.is_empty() || all(copy.tip().await) == Some(tip));
+        }
+        if unfinished.is_none() && all(copy.tip().await).is_some() {
+            copy = store.another().await;
+            from.records.keys().for_each(|txid| copy.note(*txid));
+        }
+    };
+    assert_eq!((copied.tip, copied.coins), (tip, from.coins.len() as u64));
+    assert_eq!(copied.muhash, from.digest.muhash);
+    assert_eq!(all(unfinished_copy(&*copy).await), None);
+    let now = copy.state().await;
+    assert_eq!(
+        (now.tip, &now.coins, now.digest),
+        (from.tip, &from.coins, from.digest)
+    );
+    assert_eq!(now.unmined, []);
+    assert_eq!(copy.slot(coins[0]).await, SlotState::Frozen);
+    assert_eq!(copy.slot(coins[1]).await, SlotState::Unspent);
+    let spendable_from = 300;
+    assert_eq!(
+        copy.slot(reassigned).await,
+        SlotState::Reassigned { spendable_from }
+    );
+    assert_eq!(copy.slot(both).await, SlotState::Frozen);
+    all(copy.unfreeze(&[both]).await);
+    let spendable_from = 301;
+    assert_eq!(
+        copy.slot(both).await,
+        SlotState::Reassigned { spendable_from }
+    );
+
+    // The target holds something, the source is at another block, the source is unfinished.
+    let refused = |answer: Result<Copied, Error>| {
+        assert!(
+            matches!(answer, Err(Error::InvalidRequest { .. })),
+            "{answer:?}"
+        );
+    };
+    refused(copy_set(&*store, &*copy, |_| {}).await);
+    let other = store.another().await;
+    refused(copy_set(&*other, &*store.another().await, |_| {}).await);
+    let cut = Unreachable::new(other.share(), false);
+    let answer = copy_set(&*store, &cut, |_| cut.cut(true)).await;
+    assert!(matches!(answer, Err(Error::Backend { .. })), "{answer:?}");
+    let begun = all(unfinished_copy(&*other).await);
+    assert_eq!(begun, Some((tip.hash, tip.height)));
+    assert_eq!(all(other.tip().await), None);
+    store.mine(&[]).await;
+    let before = other.state().await;
+    refused(copy_set(&*store, &*other, |_| {}).await);
+    refused(copy_set(&*other, &*store.another().await, |_| {}).await);
+    before.assert_still(&other.state().await);
 }

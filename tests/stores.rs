@@ -1,0 +1,154 @@
+//! All adapters side by side: one sequence of operations into each, and one set through each.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test asserts"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs};
+
+use async_trait::async_trait;
+use groundtackle_core::ByteSize;
+use groundtackle_testkit_servers::{Postgres, PostgresOptions};
+use groundtackle_utxo_store::{MemoryUtxoStore, Result};
+use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
+use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
+use groundtackle_utxo_store_testkit::Harness;
+use groundtackle_utxo_store_testkit::differential::Differential;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn postgres() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    SERVER.get_or_init(|| Postgres::start(PostgresOptions::default()))
+}
+
+/// A name that no other store has.
+fn name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("store_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+struct Memory;
+
+#[async_trait]
+impl Harness for Memory {
+    type Store = MemoryUtxoStore;
+    type Place = ();
+
+    async fn place(&self) {}
+
+    async fn open(&self, _place: &()) -> Result<MemoryUtxoStore> {
+        Ok(MemoryUtxoStore::new())
+    }
+}
+
+struct Embedded;
+
+#[async_trait]
+impl Harness for Embedded {
+    type Store = EmbeddedUtxoStore;
+    type Place = TempDir;
+
+    async fn place(&self) -> TempDir {
+        TempDir::new().expect("a temporary folder")
+    }
+
+    async fn open(&self, place: &TempDir) -> Result<EmbeddedUtxoStore> {
+        let config = EmbeddedUtxoStoreConfig::default()
+            .with_cache(ByteSize::mib(8))
+            .with_min_free(ByteSize::mib(1));
+        EmbeddedUtxoStore::open(place.path().join("store"), config)
+    }
+}
+
+struct OnPostgres;
+
+#[async_trait]
+impl Harness for OnPostgres {
+    type Store = PostgresUtxoStore;
+    type Place = String;
+
+    async fn place(&self) -> String {
+        name()
+    }
+
+    async fn open(&self, schema: &String) -> Result<PostgresUtxoStore> {
+        let config = PostgresUtxoStoreConfig::new(postgres().url())
+            .with_tls(Tls::Off)
+            .with_allow_unsafe_durability(true)
+            .with_scan_partitions(2)
+            .with_schema(schema.clone());
+        PostgresUtxoStore::open(config).await
+    }
+}
+
+/// "Two backends, two behaviours: one sequence of operations run into all of them, state and verdict
+/// compared after every step."
+#[test]
+fn backends_agree() {
+    let all = Differential::new()
+        .with(Memory)
+        .with(Embedded)
+        .with(OnPostgres);
+    println!("{}", all.run_sequences(100, 4));
+}
+
+/// The program of the recipe, which cargo has built beside this test's.
+fn ops(args: &[&str]) -> Value {
+    let test = env::current_exe().expect("a test is a program");
+    let program = test
+        .ancestors()
+        .nth(2)
+        .expect("target/PROFILE/deps")
+        .join("ops");
+    assert!(program.is_file(), "build it first: cargo build -p ops");
+    let output = Command::new(program)
+        .arg("--json")
+        .args(args)
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{args:?}: {output:#?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    serde_json::from_str(text.lines().last().expect("an answer")).expect("JSON")
+}
+
+/// Blocks 0 to 599 into the embedded store, the set from there through every server and back into
+/// an embedded store: one digest, the known one.
+#[test]
+fn a_set_stays_itself_through_all_stores() {
+    let data: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ops/data");
+    let answers = fs::read_to_string(data.join("answers.json")).expect("the answers are there");
+    let answers: Value = serde_json::from_str(&answers).expect("JSON");
+    let folder = TempDir::new().expect("a temporary folder");
+    let embedded = |name: &str| format!("embedded:{}", folder.path().join(name).display());
+    let options = format!("?schema={}&tls=off&allow_unsafe_durability=true", name());
+    let stores = [
+        embedded("first"),
+        postgres().url() + &options,
+        embedded("last"),
+    ];
+    let blocks = data.to_str().expect("text");
+    ops(&["utxo", "sync", "--store", &stores[0], "--blocks", blocks]);
+    for pair in stores.windows(2) {
+        let copied = ops(&["utxo", "copy", "--from", &pair[0], "--to", &pair[1]]);
+        assert_eq!(copied["muhash"], answers["599"]["muhash"]);
+    }
+    for store in &stores {
+        let stats = ops(&["utxo", "stats", "--store", store]);
+        for (key, known) in [
+            ("bestblock", "hash"),
+            ("txouts", "txouts"),
+            ("total_amount_sat", "total"),
+            ("muhash", "muhash"),
+            ("hash_serialized_3", "hash_serialized_3"),
+        ] {
+            assert_eq!(stats[key], answers["599"][known], "{store}: {key}");
+        }
+    }
+}
