@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{RedisUtxoStoreConfig, Tls};
-use crate::error::{Again, Failed, failed};
+use crate::error::{Again, Failed, corrupt, failed};
+use crate::read::array;
 
 const FORM: &str =
     "write rediss://user:password@host:6379/0, with special characters of the password as %XX";
@@ -42,39 +43,38 @@ impl Link {
     pub(crate) fn new(config: &RedisUtxoStoreConfig) -> Result<Self> {
         // The parser's own words could have a part of the password.
         let bad = || Error::invalid_request(format!("the URL can't be read; {FORM}"));
-        let url = redis::parse_redis_url(config.url.expose()).ok_or_else(bad)?;
+        let mut url = redis::parse_redis_url(config.url.expose()).ok_or_else(bad)?;
+        let secure = matches!(url.scheme(), "rediss" | "valkeys");
+        if url.fragment().is_some() {
+            return Err(Error::invalid_request(
+                "the URL has a #; name the server's authority in tls_authorities instead of #insecure",
+            ));
+        }
+        // TLS is ours: the client gets a stream.
+        if secure && url.set_scheme("redis").is_err() {
+            return Err(bad());
+        }
         let info = url.into_connection_info().map_err(|_| bad())?;
-        let (host, port, tls) = match (info.addr(), config.tls) {
-            (ConnectionAddr::Tcp(host, port), Tls::Off) => (host, *port, None),
-            (
-                ConnectionAddr::TcpTls {
-                    host,
-                    port,
-                    insecure: false,
-                    ..
-                },
-                Tls::Verify,
-            ) => {
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err(bad());
+        };
+        let tls = match (secure, config.tls) {
+            (false, Tls::Off) => None,
+            (true, Tls::Verify) => {
                 let name = ServerName::try_from(host.clone()).map_err(|_| bad())?;
                 let connector = verified(config.tls_authorities.as_deref())?;
-                (host, *port, Some((connector, name)))
+                Some((connector, name))
             }
-            (ConnectionAddr::Tcp(..), _) => {
+            (false, Tls::Verify) => {
                 return Err(Error::invalid_request(
                     "the URL asks for no TLS; write rediss://, or set `tls` to off for a server on this machine or a network that nobody else listens to",
                 ));
             }
-            (ConnectionAddr::TcpTls { insecure: true, .. }, _) => {
-                return Err(Error::invalid_request(
-                    "the URL says #insecure; name the server's authority in tls_authorities instead",
-                ));
-            }
-            (ConnectionAddr::TcpTls { .. }, _) => {
+            (true, Tls::Off) => {
                 return Err(Error::invalid_request(
                     "the URL asks for TLS and `tls` is off; set it to verify",
                 ));
             }
-            _ => return Err(bad()),
         };
         let mut login = info
             .redis_settings()
@@ -86,7 +86,7 @@ impl Link {
         }
         Ok(Self {
             host: host.clone(),
-            port,
+            port: *port,
             tls,
             login,
             connect_timeout: config.connect_timeout,
@@ -162,37 +162,53 @@ impl Link {
     /// Sends one command.
     pub(crate) async fn ask(&self, action: &str, command: &Cmd) -> Result<Value, Failed> {
         self.with(action, |mut connection| async move {
-            connection.send_packed_command(command).await
+            let answer = connection.send_packed_command(command).await?;
+            answer.extract_error()
         })
         .await
     }
 
-    /// Sends commands in one go; the server carries them out at one moment, or none.
+    /// Sends commands in one go. Where they are of one moment, the server carries out nothing else
+    /// between them; it refuses that while its memory is full.
     pub(crate) async fn ask_all(
         &self,
         action: &str,
-        commands: &[Cmd],
+        commands: Vec<Cmd>,
+        one_moment: bool,
     ) -> Result<Vec<Value>, Failed> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        pipeline.atomic();
+        let count = commands.len();
+        let one_moment = one_moment && count > 1;
+        // Not the client's own transactions: where the server refuses MULTI, they miscount.
+        let sent = if one_moment { count + 2 } else { count };
+        let mut pipeline = Pipeline::with_capacity(sent);
+        if one_moment {
+            pipeline.cmd("MULTI");
+        }
         for command in commands {
-            pipeline.add_command(command.clone());
+            pipeline.add_command(command);
+        }
+        if one_moment {
+            pipeline.cmd("EXEC");
         }
         let pipeline = &pipeline;
-        let answers: Vec<Value> = self
+        let mut answers = self
             .with(action, |mut connection| async move {
-                pipeline.query_async(&mut connection).await
+                let answers = connection.send_packed_commands(pipeline, 0, sent);
+                let answers = answers.await?.into_iter().map(Value::extract_error);
+                answers.collect::<Result<Vec<_>, _>>()
             })
             .await?;
-        if answers.len() != commands.len() {
-            return Err(
-                crate::error::corrupt("an answer", "it has not one part per command").into(),
-            );
+        if one_moment {
+            answers = array(answers.pop().unwrap_or_default())?;
         }
-        Ok(answers)
+        if answers.len() == count {
+            Ok(answers)
+        } else {
+            Err(corrupt("an answer", "it has not one part per command").into())
+        }
     }
 
     async fn with<T, F>(
@@ -219,7 +235,7 @@ impl Link {
 fn never_sent(failed: Failed) -> Failed {
     Failed {
         again: match failed.again {
-            Again::Unanswered => Again::Yes,
+            Again::Unanswered => Again::Unsent,
             again => again,
         },
         ..failed

@@ -19,8 +19,12 @@ pub(crate) enum Again {
     No,
     /// The server refused it for now.
     Yes,
+    /// There is no connection.
+    Unsent,
     /// No answer came: whether it was carried out is not known.
     Unanswered,
+    /// All was tried; the error says so.
+    GaveUp,
     /// The server does not know the script, so it was not carried out.
     NoScript,
 }
@@ -48,7 +52,16 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// The server's or the client's error in the port's terms.
 pub(crate) fn failed(action: &str, error: RedisError) -> Failed {
     use Retryability::{Permanent, Transient};
-    let (retryability, again, hint) = match (error.code(), error.kind()) {
+    // What a script may not do has no code of its own.
+    let in_script = error
+        .detail()
+        .is_some_and(|d| d.contains("The user executing the script"));
+    let code = if in_script {
+        Some("NOPERM")
+    } else {
+        error.code()
+    };
+    let (retryability, again, hint) = match (code, error.kind()) {
         (Some("LOADING"), _) => (Transient, Again::Yes, "the server is coming up"),
         (Some("BUSY"), _) => (
             Transient,

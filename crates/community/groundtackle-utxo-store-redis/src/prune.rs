@@ -208,11 +208,12 @@ impl Inner {
 
     async fn finish(
         &self,
-        change: Change,
+        mut change: Change,
         records: u64,
         turn: &mut Turn,
         attempts: &mut Attempts,
     ) -> Result<Step, Failed> {
+        change.frees = true;
         let done = self.carry_out(&change, turn, attempts).await?;
         Ok(if done {
             Step::Done {

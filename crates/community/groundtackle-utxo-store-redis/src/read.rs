@@ -193,8 +193,9 @@ pub(crate) struct View {
     pub(crate) records: HashMap<Txid, Option<Stored>>,
     pub(crate) undo: HashMap<BlockHash, Option<(Token, BlockUndo)>>,
     pub(crate) chain: Option<Chain>,
-    /// What was read in one is of one moment.
     pub(crate) rounds: usize,
+    /// What is read in one round is of one moment.
+    pub(crate) one_moment: bool,
 }
 
 /// One record's fields to read.
@@ -258,7 +259,7 @@ impl View {
         if chain {
             commands.push(chain_command(keys));
         }
-        let mut answers = self.ask(link, action, &commands).await?;
+        let mut answers = self.ask(link, action, commands).await?;
         if chain && let Some(answer) = answers.pop() {
             self.chain = Some(Chain::read(answer)?);
         }
@@ -296,7 +297,7 @@ impl View {
             return Ok(true);
         }
         let commands: Vec<_> = wants.iter().map(|want| want.command(keys)).collect();
-        let answers = self.ask(link, action, &commands).await?;
+        let answers = self.ask(link, action, commands).await?;
         let mut same = true;
         for (want, answer) in wants.iter().zip(answers) {
             same &= self.put(want, answer)?;
@@ -308,12 +309,12 @@ impl View {
         &mut self,
         link: &Link,
         action: &str,
-        commands: &[Cmd],
+        commands: Vec<Cmd>,
     ) -> Result<Vec<Value>, Failed> {
         if !commands.is_empty() {
             self.rounds += 1;
         }
-        link.ask_all(action, commands).await
+        link.ask_all(action, commands, self.one_moment).await
     }
 
     fn put(&mut self, want: &Want, answer: Value) -> Result<bool> {

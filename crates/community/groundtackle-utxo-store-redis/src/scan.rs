@@ -57,24 +57,30 @@ impl RedisScan {
         Ok(held.map(|(number, _)| number).collect())
     }
 
-    /// All coins of some buckets at one moment, in order.
+    /// All coins of some buckets, in order, each record with its spenders at one moment: what is known
+    /// of the spenders is asked for before and after the records.
     async fn coins(&self, buckets: &[u32]) -> Result<Vec<Coin>> {
         let keys = &self.inner.keys;
         let mut attempts = self.inner.attempts(ACTION);
         let mut spenders: BTreeSet<Txid> = BTreeSet::new();
         loop {
-            let mut commands: Vec<Cmd> = buckets.iter().map(|b| bucket_command(keys, *b)).collect();
-            commands.extend(spenders.iter().map(|txid| unmined_command(keys, txid)));
-            let mut answers = match self.inner.link.ask_all(ACTION, &commands).await {
+            let lookups = || spenders.iter().map(|txid| unmined_command(keys, txid));
+            let records = buckets.iter().map(|bucket| bucket_command(keys, *bucket));
+            let commands: Vec<Cmd> = lookups().chain(records).chain(lookups()).collect();
+            let mut answers = match self.inner.link.ask_all(ACTION, commands, false).await {
                 Ok(answers) => answers.into_iter(),
                 Err(failed) => {
                     attempts.again(failed).await?;
                     continue;
                 }
             };
+            let before: Vec<_> = answers.by_ref().take(spenders.len()).collect();
             let mut records = BTreeMap::new();
             for answer in answers.by_ref().take(buckets.len()) {
                 records_of(answer, &mut records)?;
+            }
+            if !before.iter().eq(answers.as_slice()) {
+                continue;
             }
             let unmined: HashMap<Txid, bool> = spenders
                 .iter()
@@ -85,7 +91,6 @@ impl RedisScan {
             if unknown.is_empty() {
                 return Ok(coins);
             }
-            // Once more, so that records and spenders are of one moment.
             spenders.extend(unknown);
         }
     }

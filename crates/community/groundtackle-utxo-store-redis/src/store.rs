@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,8 +63,8 @@ pub(crate) struct Inner {
     pub(crate) link: Link,
     pub(crate) keys: Keys,
     pub(crate) config: RedisUtxoStoreConfig,
-    /// The script's name at the server.
-    script: Mutex<Option<Arc<str>>>,
+    /// The script's names at the server, by whether it may run while memory is full.
+    scripts: Mutex<HashMap<bool, Arc<str>>>,
     turns: Arc<Semaphore>,
     /// Those who change the chain's value take turns, since they would overtake each other.
     chain: Arc<Semaphore>,
@@ -107,6 +108,9 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Waits until it is time to try again.
     pub(crate) async fn again(&mut self, failed: Failed) -> Result<()> {
+        if failed.again == Again::GaveUp {
+            return Err(failed.error);
+        }
         self.failed += 1;
         self.retryability = failed.error.retryability().after(self.retryability);
         if failed.again == Again::No {
@@ -177,6 +181,14 @@ impl Kind {
     }
 }
 
+/// Parts of a record that were read one after another don't belong together.
+fn changing(action: &str) -> Failed {
+    Failed {
+        error: overloaded(action, "a record changes all the time"),
+        again: Again::Yes,
+    }
+}
+
 fn overloaded(action: &str, why: &str) -> Error {
     Error::overloaded(BACKEND, format!("{action} ({why})"))
 }
@@ -190,7 +202,7 @@ impl Inner {
             link: Link::new(&config)?,
             keys: Keys::new(&config.prefix),
             config,
-            script: Mutex::default(),
+            scripts: Mutex::default(),
             turns: Arc::new(Semaphore::new(permits)),
             chain: Arc::new(Semaphore::new(1)),
             lanes: Arc::default(),
@@ -284,19 +296,25 @@ impl Inner {
         Ok(())
     }
 
-    fn script(&self) -> Option<Arc<str>> {
-        let script = self.script.lock();
-        script.unwrap_or_else(PoisonError::into_inner).clone()
+    fn script(&self, frees: bool) -> Option<Arc<str>> {
+        let scripts = self.scripts.lock();
+        let scripts = scripts.unwrap_or_else(PoisonError::into_inner);
+        scripts.get(&frees).cloned()
     }
 
     /// Makes the server know the script.
-    async fn load_script(&self, action: &str) -> Result<Arc<str>, Failed> {
+    async fn load_script(&self, action: &str, frees: bool) -> Result<Arc<str>, Failed> {
         let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(include_str!("scripts/change.lua"));
+        let script = include_str!("scripts/change.lua");
+        command.arg("LOAD").arg(match frees {
+            true => script.replacen("#!lua", "#!lua flags=allow-oom", 1),
+            false => script.to_owned(),
+        });
         let sha = bytes(self.link.ask(action, &command).await?)?.unwrap_or_default();
         let sha: Arc<str> = String::from_utf8_lossy(&sha).into();
-        let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
-        *script = Some(sha.clone());
+        let scripts = self.scripts.lock();
+        let mut scripts = scripts.unwrap_or_else(PoisonError::into_inner);
+        scripts.insert(frees, sha.clone());
         Ok(sha)
     }
 
@@ -306,15 +324,15 @@ impl Inner {
         change: &Change,
         (lane, number): (&str, u64),
     ) -> Result<bool, Failed> {
-        let sha = match self.script() {
+        let sha = match self.script(change.frees) {
             Some(sha) => sha,
-            None => self.load_script(action).await?,
+            None => self.load_script(action, change.frees).await?,
         };
         let command = change.evaluate(&sha, lane, number, now());
         let answer = match self.link.ask(action, &command).await {
             // It has come up anew.
             Err(failed) if failed.again == Again::NoScript => {
-                self.load_script(action).await?;
+                self.load_script(action, change.frees).await?;
                 self.link.ask(action, &command).await?
             }
             answer => answer?,
@@ -333,11 +351,11 @@ impl Inner {
         change: &Change,
         turn: &mut Turn,
         attempts: &mut Attempts,
-    ) -> Result<bool> {
+    ) -> Result<bool, Failed> {
         change.check_size(self.config.max_write.bytes())?;
         let action = attempts.action;
         let Some(lane) = &mut turn.lane else {
-            return Err(overloaded(action, "its turn is over"));
+            return Err(overloaded(action, "its turn is over").into());
         };
         lane.number += 1;
         fail_point("redis.change.drawn");
@@ -353,13 +371,13 @@ impl Inner {
                 }
                 Err(failed) => {
                     doubtful |= failed.again == Again::Unanswered;
-                    attempts
-                        .again(failed)
-                        .await
-                        .map_err(|error| match doubtful {
+                    attempts.again(failed).await.map_err(|error| Failed {
+                        error: match doubtful {
                             true => in_doubt(action, error),
                             false => error,
-                        })?;
+                        },
+                        again: Again::GaveUp,
+                    })?;
                 }
             }
         }
@@ -399,7 +417,10 @@ impl Inner {
         turn: &mut Turn,
         attempts: &mut Attempts,
     ) -> Result<Option<Vec<Outcome<T>>>, Failed> {
-        let mut view = View::default();
+        let mut view = View {
+            one_moment: true,
+            ..View::default()
+        };
         let mut loaded = Loaded::new();
         let mut missing = reads.clone();
         for _ in 0..MOST_ROUNDS {
@@ -448,6 +469,44 @@ impl Inner {
         .into())
     }
 
+    /// Answers from what is there, without changing anything.
+    async fn view<I: Sync, T: Send>(
+        &self,
+        action: &'static str,
+        items: &[I],
+        first: Reads,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.check_items(items.len())?;
+        let mut attempts = self.attempts(action);
+        let mut reads = first;
+        loop {
+            let mut missing = reads.clone();
+            let mut view = View::default();
+            let mut loaded = Loaded::new();
+            for _ in 0..MOST_ROUNDS {
+                let read = view.read(&self.link, &self.keys, action, &missing, false);
+                match read.await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        attempts.again(changing(action)).await?;
+                        break;
+                    }
+                    Err(failed) => {
+                        attempts.again(failed).await?;
+                        break;
+                    }
+                }
+                view.tell(&mut loaded, std::mem::take(&mut missing));
+                match blocking(|| run(&loaded, self.config.unspendable, items, &judge)) {
+                    Run::Incomplete(more) => missing = more,
+                    Run::Done(outcomes, _) => return Ok(outcomes),
+                }
+                reads.extend(missing.clone());
+            }
+        }
+    }
+
     /// One command that reads.
     pub(crate) async fn ask(&self, action: &'static str, command: &Cmd) -> Result<Value> {
         let mut attempts = self.attempts(action);
@@ -474,11 +533,7 @@ impl Inner {
             {
                 Ok(true) => return Ok(view),
                 // A record of many outputs has changed between its parts.
-                Ok(false) => {
-                    let error = overloaded(action, "a record changes all the time");
-                    let again = Again::Yes;
-                    attempts.again(Failed { error, again }).await?;
-                }
+                Ok(false) => attempts.again(changing(action)).await?,
                 Err(failed) => attempts.again(failed).await?,
             }
         }
@@ -525,7 +580,7 @@ impl Inner {
         let server = loop {
             match Server::ask(&self.link).await {
                 Ok(server) => break server,
-                Err(failed) if failed.again == Again::Yes && self.is_loading(&failed) => {
+                Err(failed) if failed.again == Again::Yes => {
                     attempts.again(failed).await?;
                 }
                 Err(failed) => return Err(failed.error),
@@ -536,17 +591,22 @@ impl Inner {
             return Err(Error::invalid_request(faults.join("; ")));
         }
         let there = server::check_settings(&self.link, &self.keys, &self.config);
-        if there.await.map_err(|failed| failed.error)? {
-            return Ok(());
-        }
-        if !self.config.create {
+        let there = there.await.map_err(|failed| failed.error)?;
+        if !there && !self.config.create {
             return Err(Error::NotFound {
                 store: format!("prefix {}", self.config.prefix),
             });
         }
-        let change = server::creation(&self.keys, self.token(), &self.config);
         let mut turn = self.turn(action, true).await?;
-        if !self.carry_out(&change, &mut turn, &mut attempts).await? {
+        let probe = Change::probe(&self.keys);
+        let probed = self.carry_out(&probe, &mut turn, &mut attempts).await;
+        probed.map_err(|failed| failed.error)?;
+        if there {
+            return Ok(());
+        }
+        let change = server::creation(&self.keys, self.token(), &self.config);
+        let created = self.carry_out(&change, &mut turn, &mut attempts).await;
+        if !created.map_err(|failed| failed.error)? {
             // Another process was faster: its settings count.
             let there = server::check_settings(&self.link, &self.keys, &self.config);
             there.await.map_err(|failed| failed.error)?;
@@ -554,20 +614,18 @@ impl Inner {
         Ok(())
     }
 
-    fn is_loading(&self, failed: &Failed) -> bool {
-        failed.error.to_string().contains("coming up")
-    }
-
     /// Writes a little; tells what is wrong with the server.
     async fn ready(&self) -> Result<Vec<String>> {
         let action = "check the store";
         let mut attempts = Attempts {
-            schedule: self.config.retry.clone().with_max_attempts(1).schedule(),
+            // Twice, since the connection may have been lost long ago.
+            schedule: self.config.retry.clone().with_max_attempts(2).schedule(),
             ..self.attempts(action)
         };
         let mut turn = self.turn(action, false).await?;
-        let change = Change::new(&self.keys);
-        self.carry_out(&change, &mut turn, &mut attempts).await?;
+        let change = Change::probe(&self.keys);
+        let written = self.carry_out(&change, &mut turn, &mut attempts).await;
+        written.map_err(|failed| failed.error)?;
         let server = Server::ask(&self.link)
             .await
             .map_err(|failed| failed.error)?;
@@ -931,18 +989,18 @@ impl ConflictStore for RedisUtxoStore {
     }
 
     async fn counter_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
-        let kind = Kind::new("find what counters a conflict");
+        let action = "find what counters a conflict";
         self.inner
-            .call(kind, txids, of_spenders(txids), |draft, txid| {
+            .view(action, txids, of_spenders(txids), |draft, txid| {
                 ops::counter_conflicting(draft, *txid)
             })
             .await
     }
 
     async fn conflicting_children(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
-        let kind = Kind::new("read conflicting children");
+        let action = "read conflicting children";
         self.inner
-            .call(kind, txids, of_txids(txids), |draft, txid| {
+            .view(action, txids, of_txids(txids), |draft, txid| {
                 ops::conflicting_children(draft, *txid)
             })
             .await

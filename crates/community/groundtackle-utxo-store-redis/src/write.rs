@@ -20,6 +20,8 @@ pub(crate) struct Change {
     expects: Vec<(usize, Vec<u8>, Vec<u8>)>,
     commands: Vec<(&'static str, usize, Vec<u8>, Vec<u8>)>,
     bytes: usize,
+    /// It frees memory, so that it may be carried out when there is none.
+    pub(crate) frees: bool,
 }
 
 impl Change {
@@ -30,6 +32,7 @@ impl Change {
             expects: Vec::new(),
             commands: Vec::new(),
             bytes: 0,
+            frees: false,
         };
         change.key(keys.calls());
         change
@@ -144,6 +147,19 @@ impl Change {
     ) {
         let value = record::pack_chain(token, tip, muhash);
         self.set(keys.settings(), b"chain".to_vec(), value);
+    }
+
+    /// Each command once, without effect: a script that may not do one of them would end in its middle.
+    pub(crate) fn probe(keys: &Keys) -> Self {
+        let mut change = Self::new(keys);
+        let nothing = b"probe".to_vec();
+        change.set(keys.calls(), nothing.clone(), Vec::new());
+        change.unset(keys.calls(), nothing.clone());
+        change.add(keys.unmined(), nothing.clone());
+        change.remove(keys.unmined(), nothing);
+        // Behind that of the last bucket.
+        change.command("SETBIT", keys.buckets(), b"65536".to_vec(), b"0".to_vec());
+        change
     }
 
     /// Refuses what the server would have to take as one command beyond its limits.

@@ -86,11 +86,15 @@ impl Redis {
             redis.arg(format!("--{name}")).arg(value);
         }
         let mut process = Process::start(redis, data.parent().unwrap_or(data));
-        process.wait_until("redis-server of the Debian package redis-server", || {
+        let up = process.is_up("redis-server", || {
             let answer = talk(port, None, &[b"PING"]);
             answer
                 .is_some_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
         });
+        assert!(
+            up,
+            "redis-server of the Debian package redis-server ends: {data:?}"
+        );
         process
     }
 
