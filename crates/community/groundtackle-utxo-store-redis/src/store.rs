@@ -606,7 +606,9 @@ impl Inner {
         }
         let change = server::creation(&self.keys, self.token(), &self.config);
         let created = self.carry_out(&change, &mut turn, &mut attempts).await;
-        if !created.map_err(|failed| failed.error)? {
+        if created.map_err(|failed| failed.error)? {
+            tracing::info!(prefix = self.config.prefix, "created a store");
+        } else {
             // Another process was faster: its settings count.
             let there = server::check_settings(&self.link, &self.keys, &self.config);
             there.await.map_err(|failed| failed.error)?;

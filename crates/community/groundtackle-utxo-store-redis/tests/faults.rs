@@ -12,6 +12,7 @@ mod common;
 
 use std::env;
 use std::error::Error as _;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -691,4 +692,76 @@ async fn a_full_server_can_be_pruned() {
     assert_eq!((pruned.records, pruned.blocks), (1, 1));
     assert_eq!(store.record(coins[0].txid).await.unwrap(), None);
     assert_sound(&store).await;
+}
+
+/// A certificate of the authority that the config names, for the name in the URL, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_verifies_authority_and_name() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let settings = [
+        ("bind", "127.0.0.1 127.0.0.2".to_owned()),
+        ("tls-port", port.to_string()),
+        ("tls-cert-file", format!("{data}server.pem")),
+        ("tls-key-file", format!("{data}server.key")),
+        ("tls-ca-cert-file", format!("{data}authority.pem")),
+        ("tls-auth-clients", "no".to_owned()),
+    ];
+    let server = Redis::start(RedisOptions {
+        password: Some(PASSWORD.into()),
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec(),
+        ..RedisOptions::default()
+    });
+    let url = |host: &str| format!("rediss://:{PASSWORD}@{host}:{port}/0").into();
+    let authority = format!("{data}authority.pem");
+    let good = config(server.url())
+        .with_tls(Tls::Verify)
+        .with_url(url("127.0.0.1"))
+        .with_tls_authorities(Some(authority.into()));
+    let store = RedisUtxoStore::open(good.clone()).await.unwrap();
+    let coin = coins(&store, 1, 1).await[0];
+    spend(&store, spender(2, coin)).await.unwrap();
+    refused(good.clone().with_tls_authorities(None), "tls_authorities").await;
+    refused(good.clone().with_url(url("127.0.0.2")), "TLS").await;
+    let other = format!("{data}server.pem");
+    refused(good.with_tls_authorities(Some(other.into())), "TLS").await;
+}
+
+/// One transaction or 10,000: one reading at one moment, one script.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_takes_two_round_trips_whatever_its_size() {
+    let server = Redis::start(RedisOptions::default());
+    let config = config(server.url()).with_max_batch_items(10_000);
+    let store = RedisUtxoStore::open(config).await.unwrap();
+    let calls = |name: &str| {
+        let stats = server.command(&["INFO", "commandstats"]);
+        let line = format!("cmdstat_{name}:calls=");
+        let count = stats.lines().find_map(|text| text.strip_prefix(&line));
+        count.map_or(0, |count| {
+            count.split(',').next().unwrap().parse::<u64>().unwrap()
+        })
+    };
+    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
+        let coins = coins(&store, tag, count).await;
+        let spends: Vec<_> = (tag * 100_000..)
+            .zip(coins)
+            .map(|(tag, coin)| spender(tag, coin))
+            .collect();
+        let before = (calls("exec"), calls("evalsha"));
+        let answers = store
+            .spend_and_create(&spends, &SpendOptions::at(201))
+            .await;
+        assert!(
+            answers
+                .unwrap()
+                .iter()
+                .all(|answer| *answer == Ok(Applied::Now))
+        );
+        let taken = (calls("exec") - before.0, calls("evalsha") - before.1);
+        assert_eq!(taken, (1, 1), "{count} transactions");
+    }
 }
