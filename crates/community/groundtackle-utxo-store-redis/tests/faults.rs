@@ -515,12 +515,12 @@ async fn a_late_call_changes_nothing() {
     let sha = server().command(&["SCRIPT", "LOAD", include_str!("../src/scripts/change.lua")]);
     let sha = sha.lines().nth(1).expect("a name").to_owned();
     let change = |number: &str, expects: &[&str], value: &str| {
-        let calls = format!("{{late}}:calls");
+        let calls = "{late}:calls";
         let mut words = vec![
             "EVALSHA",
             &sha,
             "2",
-            &calls,
+            calls,
             "{late}:hash",
             "lane",
             number,

@@ -6,6 +6,10 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
+
+/// What an answer takes while round trips are counted.
+const LATENCY: Duration = Duration::from_millis(20);
 
 /// Between client and server: counts how often the client waits for an answer, and can be cut.
 pub struct Proxy {
@@ -16,6 +20,7 @@ pub struct Proxy {
 #[derive(Default)]
 struct State {
     round_trips: AtomicU64,
+    counting: AtomicBool,
     cut: AtomicBool,
     over: AtomicBool,
     /// Answers to let through before one is lost; below zero: none is.
@@ -64,8 +69,11 @@ impl Proxy {
         self.port
     }
 
-    /// How often a client waited for the server so far.
+    /// How often a client waited for the server so far. From the first call on answers take as long as
+    /// across a network: a client that sends several requests without waiting gets all of them off
+    /// before the first answer, whatever else runs here.
     pub fn round_trips(&self) -> u64 {
+        self.state.counting.store(true, Ordering::Release);
         self.state.round_trips.load(Ordering::Acquire)
     }
 
@@ -120,6 +128,9 @@ fn join(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
     });
     let losing = state.clone();
     pump(clone(server), clone(client), move || {
+        if losing.counting.load(Ordering::Acquire) {
+            thread::sleep(LATENCY);
+        }
         let first = !answers.swap(true, Ordering::AcqRel);
         if !first || losing.lose_after.load(Ordering::Acquire) < 0 {
             return true;
