@@ -226,9 +226,9 @@ async fn record(options: &Options) -> Result<(), BoxError> {
         options.batches_file(),
     )?)));
     let sink = Arc::clone(&file);
-    store.observe_batches(Box::new(move |space, key, value| {
+    store.observe_batches(Box::new(move |key, value| {
         let mut file = sink.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = u8::from(space == "chain") | u8::from(value.is_none()) << 1;
+        let kind = u8::from(value.is_none());
         let value = value.unwrap_or_default();
         let mut head = vec![kind];
         head.extend((key.len() as u16).to_le_bytes());
@@ -286,8 +286,7 @@ fn raw(options: &Options) -> Result<(), BoxError> {
         .max_journaling_size((config.write_buffer.bytes() * 2).max(64 << 20))
         .worker_threads(1)
         .open()?;
-    let records = database.keyspace("records", fjall::KeyspaceCreateOptions::default)?;
-    let chain = database.keyspace("chain", fjall::KeyspaceCreateOptions::default)?;
+    let all = database.keyspace("all", fjall::KeyspaceCreateOptions::default)?;
     let mut file = BufReader::new(File::open(options.batches_file())?);
     let start = process_cpu()?;
     let (mut reading, mut items, mut bytes) = (0.0, 0, 0);
@@ -302,11 +301,10 @@ fn raw(options: &Options) -> Result<(), BoxError> {
         let mut write = database.batch();
         for (kind, key, value) in batch {
             bytes += key.len() + value.len();
-            let keyspace = if kind & 1 == 0 { &records } else { &chain };
-            if kind & 2 == 0 {
-                write.insert(keyspace, key, value);
+            if kind == 0 {
+                write.insert(&all, key, value);
             } else {
-                write.remove(keyspace, key);
+                write.remove(&all, key);
             }
         }
         write

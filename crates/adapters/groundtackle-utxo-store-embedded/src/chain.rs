@@ -7,7 +7,7 @@ use groundtackle_utxo_store::{
 };
 
 use crate::draft::{Draft, Entry, Standing};
-use crate::engine::{Engine, Space};
+use crate::engine::Engine;
 use crate::error::Stop;
 use crate::record::{BlockUndo, Head, Mined, Undo, decode_undo, undo_key};
 use crate::rules::{self, Judge, total};
@@ -229,7 +229,7 @@ fn read_undo(
     tip: &Tip,
 ) -> Result<Option<(Vec<u8>, BlockUndo, u32)>, Stop> {
     let key = undo_key(tip.height, &tip.hash);
-    let Some(value) = engine.get(draft.snapshot(), Space::Chain, &key)? else {
+    let Some(value) = engine.get(draft.snapshot(), &key)? else {
         return Ok(None);
     };
     let number = draft.known_block_number(&tip.hash)?;
@@ -244,7 +244,7 @@ pub(crate) fn previous(
     tip: &Tip,
 ) -> Result<Option<Tip>, Error> {
     let key = undo_key(tip.height, &tip.hash);
-    let Some(value) = engine.get(snapshot, Space::Chain, &key)? else {
+    let Some(value) = engine.get(snapshot, &key)? else {
         return Ok(None);
     };
     // Only the transactions' old entries name blocks by number.

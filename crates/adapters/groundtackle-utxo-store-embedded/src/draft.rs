@@ -11,7 +11,7 @@ use fjall::Snapshot;
 use groundtackle_utxo_store::digest::coin_element;
 use groundtackle_utxo_store::{BlockHash, Coin, OutPoint, Result, SpentBy, Tip, Txid, Verdict};
 
-use crate::engine::{Change, Engine, MAX_VALUE_BYTES, Space};
+use crate::engine::{Change, Engine, MAX_VALUE_BYTES};
 use crate::error::{Stop, corrupt};
 use crate::fast::{TxidHash, TxidMap};
 use crate::record::{
@@ -94,7 +94,7 @@ pub(crate) enum Standing {
 
 impl Cached {
     fn load(engine: &Engine, snapshot: &Snapshot, txid: &Txid) -> Result<Self> {
-        let Some(value) = engine.get(snapshot, Space::Records, &record_key(txid, 0))? else {
+        let Some(value) = engine.get(snapshot, &record_key(txid, 0))? else {
             return Ok(Self::default());
         };
         let (head, slots) = decode_head(txid, value.bytes())?;
@@ -260,7 +260,7 @@ impl<'a> Draft<'a> {
         };
         if chunk <= entry.head.last_chunk && entry.chunk(chunk).is_none() {
             let value = engine
-                .get(&self.snapshot, Space::Records, &record_key(&txid, chunk))?
+                .get(&self.snapshot, &record_key(&txid, chunk))?
                 .ok_or_else(|| {
                     corrupt(
                         format!("the record of {txid}"),
@@ -636,14 +636,14 @@ impl<'a> Draft<'a> {
         }
         for (key, value, parts) in &self.undo {
             match value {
-                Some(undo) => change.put(Space::Chain, key, *parts, |out| {
+                Some(undo) => change.put(key, *parts, |out| {
                     encode_undo(out, key, undo);
                 }),
-                None => change.remove(Space::Chain, key, *parts),
+                None => change.remove(key, *parts),
             }
         }
         if self.tip_changed {
-            change.put(Space::Chain, TIP_KEY, 0, |out| encode_tip(out, &self.state));
+            change.put(TIP_KEY, 0, |out| encode_tip(out, &self.state));
         }
         if !change.is_empty() {
             change.commit(durable)?;
@@ -662,7 +662,7 @@ impl<'a> Draft<'a> {
             let (start, end) = (expiring_key(*height, 0), expiring_key(*height, u32::MAX));
             let last = self
                 .engine
-                .range(&self.snapshot, Space::Chain, &start, Some(&end))
+                .range(&self.snapshot, &start, &end)
                 .next_back()
                 .transpose()?;
             let next = match last {
@@ -691,7 +691,7 @@ impl<'a> Draft<'a> {
                 && entry.first.changed
                 && entry.later.values().all(|chunk| chunk.changed);
         if entry.first.changed || entry.head_changed {
-            change.put(Space::Records, &record_key(txid, 0), old.parts, |out| {
+            change.put(&record_key(txid, 0), old.parts, |out| {
                 encode_head(out, txid, &entry.head, &entry.first.slots);
             });
         }
@@ -702,7 +702,7 @@ impl<'a> Draft<'a> {
                 None if *number <= old.last_chunk => self.parts(&key)?,
                 None => 0,
             };
-            change.put(Space::Records, &key, parts, |out| {
+            change.put(&key, parts, |out| {
                 encode_chunk(out, txid, *number, &chunk.slots);
             });
         }
@@ -710,12 +710,12 @@ impl<'a> Draft<'a> {
             for number in entry.head.last_chunk.saturating_add(1)..=old.last_chunk {
                 let key = record_key(txid, number);
                 let parts = self.parts(&key)?;
-                change.remove(Space::Records, &key, parts);
+                change.remove(&key, parts);
             }
             if old.inputs_apart && entry.head.inputs != Inputs::Apart {
                 let key = inputs_key(txid);
                 let parts = self.parts(&key)?;
-                change.remove(Space::Records, &key, parts);
+                change.remove(&key, parts);
             }
         }
         if let (true, Some(inputs)) = (entry.inputs_new, &entry.inputs) {
@@ -725,7 +725,7 @@ impl<'a> Draft<'a> {
             } else {
                 0
             };
-            change.put(Space::Records, &key, parts, |out| {
+            change.put(&key, parts, |out| {
                 encode_inputs(out, txid, inputs);
             });
         }
@@ -752,12 +752,12 @@ impl<'a> Draft<'a> {
                 Some(parts) => *parts,
                 None => self.parts(&key)?,
             };
-            change.remove(Space::Records, &key, parts);
+            change.remove(&key, parts);
         }
         if stored.inputs_apart {
             let key = inputs_key(txid);
             let parts = self.parts(&key)?;
-            change.remove(Space::Records, &key, parts);
+            change.remove(&key, parts);
         }
         if stored.unmined.is_some() {
             change.remove_raw(&unmined_key(txid));
@@ -769,7 +769,7 @@ impl<'a> Draft<'a> {
     fn parts(&self, key: &[u8]) -> Result<u32> {
         Ok(self
             .engine
-            .get(&self.snapshot, Space::Records, key)?
+            .get(&self.snapshot, key)?
             .map_or(0, |value| value.parts))
     }
 }
@@ -780,7 +780,7 @@ pub(crate) fn read_inputs(
     txid: &Txid,
 ) -> Result<Vec<OutPoint>> {
     let value = engine
-        .get(snapshot, Space::Records, &inputs_key(txid))?
+        .get(snapshot, &inputs_key(txid))?
         .ok_or_else(|| corrupt(format!("the record of {txid}"), "its inputs are missing"))?;
     decode_inputs(txid, value.bytes())
 }

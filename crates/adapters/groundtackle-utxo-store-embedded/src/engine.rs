@@ -1,4 +1,4 @@
-//! The engine's keyspaces, and the file that says what lies there.
+//! The engine's keyspace, and the file that says what lies there.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -49,27 +49,20 @@ pub(crate) struct Fixed {
     pub(crate) incremental_digest: bool,
 }
 
-/// A keyspace that is never written would keep the engine's journals from being dropped, so there are
-/// no more than these two, and every block writes both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Space {
-    Records,
-    Chain,
-}
-
 pub(crate) struct Engine {
     #[cfg(feature = "__record")]
     pub(crate) recorder: std::sync::OnceLock<Recorder>,
     pub(crate) path: PathBuf,
     database: Database,
-    records: Keyspace,
-    chain: Keyspace,
+    /// One for all: the engine writes each keyspace to files by itself, so that of a batch over two which was
+    /// not synced, a power failure could leave the one half without the other.
+    all: Keyspace,
 }
 
-/// Sees the keyspace's name, the key, and the value unless it is deleted.
+/// Sees the key, and the value unless it is deleted.
 #[cfg(feature = "__record")]
 #[allow(unreachable_pub)]
-pub type Recorder = Box<dyn Fn(&str, &[u8], Option<&[u8]>) + Send + Sync>;
+pub type Recorder = Box<dyn Fn(&[u8], Option<&[u8]>) + Send + Sync>;
 
 /// A value, put together from its parts.
 #[derive(Debug)]
@@ -105,13 +98,7 @@ pub(crate) struct Change<'a> {
 
 impl Change<'_> {
     /// Writes a value over one of `old_parts` parts.
-    pub(crate) fn put(
-        &mut self,
-        space: Space,
-        key: &[u8],
-        old_parts: u32,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub(crate) fn put(&mut self, key: &[u8], old_parts: u32, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut value = std::mem::take(&mut self.buffer);
         value.clear();
         value.push(HERE);
@@ -119,32 +106,32 @@ impl Change<'_> {
         let mut parts = 0;
         if value.len() > MAX_VALUE_BYTES + 1 {
             for part in value.get(1..).unwrap_or_default().chunks(MAX_VALUE_BYTES) {
-                self.put_raw(&part_key(space, key, parts), part);
+                self.put_raw(&part_key(key, parts), part);
                 parts += 1;
             }
             value.clear();
             value.push(IN_PARTS);
             write_varint(&mut value, u64::from(parts));
         }
-        self.insert(space, key, &value);
+        self.insert(key, &value);
         self.buffer = value;
-        self.remove_parts(space, key, parts, old_parts);
+        self.remove_parts(key, parts, old_parts);
     }
 
     /// Removes a value of `parts` parts.
-    pub(crate) fn remove(&mut self, space: Space, key: &[u8], parts: u32) {
-        self.delete(space, key);
-        self.remove_parts(space, key, 0, parts);
+    pub(crate) fn remove(&mut self, key: &[u8], parts: u32) {
+        self.delete(key);
+        self.remove_parts(key, 0, parts);
     }
 
     /// Writes a small value as it is.
     pub(crate) fn put_raw(&mut self, key: &[u8], value: &[u8]) {
-        self.insert(Space::Chain, key, value);
+        self.insert(key, value);
     }
 
     /// Removes a small value.
     pub(crate) fn remove_raw(&mut self, key: &[u8]) {
-        self.delete(Space::Chain, key);
+        self.delete(key);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -166,31 +153,27 @@ impl Change<'_> {
         Ok(())
     }
 
-    fn remove_parts(&mut self, space: Space, key: &[u8], from: u32, to: u32) {
+    fn remove_parts(&mut self, key: &[u8], from: u32, to: u32) {
         for part in from..to {
-            self.remove_raw(&part_key(space, key, part));
+            self.remove_raw(&part_key(key, part));
         }
     }
 
-    fn insert(&mut self, space: Space, key: &[u8], value: &[u8]) {
+    fn insert(&mut self, key: &[u8], value: &[u8]) {
         #[cfg(feature = "__record")]
-        self.engine.record(space, key, Some(value));
-        self.batch.insert(self.engine.keyspace(space), key, value);
+        self.engine.record(key, Some(value));
+        self.batch.insert(&self.engine.all, key, value);
     }
 
-    fn delete(&mut self, space: Space, key: &[u8]) {
+    fn delete(&mut self, key: &[u8]) {
         #[cfg(feature = "__record")]
-        self.engine.record(space, key, None);
-        self.batch.remove(self.engine.keyspace(space), key);
+        self.engine.record(key, None);
+        self.batch.remove(&self.engine.all, key);
     }
 }
 
-fn part_key(space: Space, key: &[u8], part: u32) -> Vec<u8> {
-    let space = match space {
-        Space::Records => 0,
-        Space::Chain => 1,
-    };
-    [&[PART_KIND, space], key, part.to_be_bytes().as_slice()].concat()
+fn part_key(key: &[u8], part: u32) -> Vec<u8> {
+    [&[PART_KIND], key, part.to_be_bytes().as_slice()].concat()
 }
 
 impl std::fmt::Debug for Engine {
@@ -282,17 +265,14 @@ impl Engine {
                 "the engine can't make sense of it",
             ))
         })?;
-        if engine
-            .get(&engine.snapshot(), Space::Chain, TIP_KEY)?
-            .is_none()
-        {
+        if engine.get(&engine.snapshot(), TIP_KEY)?.is_none() {
             if ready {
                 return Err(lost());
             }
             fail_point("embedded.create.engine");
             let mut change = engine.change();
             let state = TipState::new(fixed.incremental_digest);
-            change.put(Space::Chain, TIP_KEY, 0, |out| encode_tip(out, &state));
+            change.put(TIP_KEY, 0, |out| encode_tip(out, &state));
             change.commit(true)?;
             fail_point("embedded.create.tip");
         }
@@ -323,27 +303,15 @@ impl Engine {
             #[cfg(feature = "__record")]
             recorder: std::sync::OnceLock::new(),
             path: path.to_path_buf(),
-            records: database.keyspace("records", options).map_err(error)?,
-            chain: database.keyspace("chain", options).map_err(error)?,
+            all: database.keyspace("all", options).map_err(error)?,
             database,
         })
     }
 
-    const fn keyspace(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::Records => &self.records,
-            Space::Chain => &self.chain,
-        }
-    }
-
     #[cfg(feature = "__record")]
-    fn record(&self, space: Space, key: &[u8], value: Option<&[u8]>) {
+    fn record(&self, key: &[u8], value: Option<&[u8]>) {
         if let Some(recorder) = self.recorder.get() {
-            let name = match space {
-                Space::Records => "records",
-                Space::Chain => "chain",
-            };
-            recorder(name, key, value);
+            recorder(key, value);
         }
     }
 
@@ -359,17 +327,15 @@ impl Engine {
         }
     }
 
-    pub(crate) fn get(&self, from: &Snapshot, space: Space, key: &[u8]) -> Result<Option<Value>> {
+    pub(crate) fn get(&self, from: &Snapshot, key: &[u8]) -> Result<Option<Value>> {
         let found = from
-            .get(self.keyspace(space), key)
+            .get(&self.all, key)
             .map_err(|error| self.read_error(error))?;
-        found
-            .map(|value| self.whole(from, space, key, value))
-            .transpose()
+        found.map(|value| self.whole(from, key, value)).transpose()
     }
 
     pub(crate) fn get_raw(&self, from: &Snapshot, key: &[u8]) -> Result<Option<Slice>> {
-        from.get(&self.chain, key)
+        from.get(&self.all, key)
             .map_err(|error| self.read_error(error))
     }
 
@@ -377,26 +343,19 @@ impl Engine {
     pub(crate) fn range(
         &self,
         from: &Snapshot,
-        space: Space,
         start: &[u8],
-        end: Option<&[u8]>,
+        end: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<(Slice, Slice)>> {
         let bounds = (
             Bound::Included(start.to_vec()),
-            end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.to_vec())),
+            Bound::Excluded(end.to_vec()),
         );
-        from.range(self.keyspace(space), bounds)
+        from.range(&self.all, bounds)
             .map(|guard| guard.into_inner().map_err(|error| self.read_error(error)))
     }
 
     /// Puts a value together.
-    pub(crate) fn whole(
-        &self,
-        from: &Snapshot,
-        space: Space,
-        key: &[u8],
-        value: Slice,
-    ) -> Result<Value> {
+    pub(crate) fn whole(&self, from: &Snapshot, key: &[u8], value: Slice) -> Result<Value> {
         match value.first().copied() {
             Some(HERE) => Ok(Value {
                 whole: Whole::Here(value),
@@ -413,7 +372,7 @@ impl Engine {
                 for part in 0..parts {
                     joined.extend_from_slice(
                         &self
-                            .get_raw(from, &part_key(space, key, part))?
+                            .get_raw(from, &part_key(key, part))?
                             .ok_or_else(damaged)?,
                     );
                 }

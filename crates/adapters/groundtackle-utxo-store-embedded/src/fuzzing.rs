@@ -7,10 +7,9 @@ use std::fmt::Debug;
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{BlockHash, Result, Txid};
 
-use crate::engine::Space;
 use crate::record::{
-    Slot, TIP_KEY, TipState, UNDO_KIND, UNMINED_KIND, chunk_of, decode_chunk, decode_head,
-    decode_inputs, decode_tip, decode_undo, decode_unmined, encode_chunk, encode_head,
+    RECORD_KIND, Slot, TIP_KEY, TipState, UNDO_KIND, UNMINED_KIND, chunk_of, decode_chunk,
+    decode_head, decode_inputs, decode_tip, decode_undo, decode_unmined, encode_chunk, encode_head,
     encode_inputs, encode_tip, encode_undo, encode_unmined, encoded, expiring_key, inputs_key,
     read_expiring, read_hash, read_number, record_key, seal, split_expiring_key, split_record_key,
     undo_key, unmined_key,
@@ -166,35 +165,33 @@ pub fn records(store: &EmbeddedUtxoStore) -> Result<Vec<Vec<u8>>> {
     };
     let engine = store.engine();
     let snapshot = engine.snapshot();
-    for space in [Space::Records, Space::Chain] {
-        for entry in engine.range(&snapshot, space, &[], None) {
-            let (key, value) = entry?;
-            add(KEYS, &[], &key);
-            let kind = match (space, key.first()) {
-                (Space::Records, _) => match split_record_key(&key)?.1 {
-                    Some(0) => HEAD,
-                    Some(_) => CHUNK,
-                    None => INPUTS,
-                },
-                (Space::Chain, Some(&UNDO_KIND)) => UNDO,
-                (Space::Chain, Some(&UNMINED_KIND)) => {
-                    add(UNMINED, &[], &value);
-                    continue;
-                }
-                (Space::Chain, _) if *key == *TIP_KEY => TIP,
-                _ => continue,
-            };
-            let value = engine.whole(&snapshot, space, &key, value)?;
-            let Some((body, _checksum)) = value.bytes().split_last_chunk::<4>() else {
+    for entry in engine.range(&snapshot, &[], &[u8::MAX]) {
+        let (key, value) = entry?;
+        add(KEYS, &[], &key);
+        let kind = match key.first() {
+            Some(&RECORD_KIND) => match split_record_key(&key)?.1 {
+                Some(0) => HEAD,
+                Some(_) => CHUNK,
+                None => INPUTS,
+            },
+            Some(&UNDO_KIND) => UNDO,
+            Some(&UNMINED_KIND) => {
+                add(UNMINED, &[], &value);
                 continue;
-            };
-            let number = if kind == CHUNK {
-                key.get(32..).unwrap_or_default()
-            } else {
-                &[]
-            };
-            add(kind, number, body);
-        }
+            }
+            _ if *key == *TIP_KEY => TIP,
+            _ => continue,
+        };
+        let value = engine.whole(&snapshot, &key, value)?;
+        let Some((body, _checksum)) = value.bytes().split_last_chunk::<4>() else {
+            continue;
+        };
+        let number = if kind == CHUNK {
+            key.get(33..).unwrap_or_default()
+        } else {
+            &[]
+        };
+        add(kind, number, body);
     }
     Ok(records)
 }

@@ -1,17 +1,17 @@
 //! What lies on disk. Numbers are VARINTs, amounts and scripts have Bitcoin Core's compact form.
 //!
-//! | keyspace | key | value |
-//! |---|---|---|
-//! | `records` | txid, chunk 0 as `u32` BE | head, then the slots of outputs 0 to 31 |
-//! | `records` | txid, chunk n as `u32` BE | the slots of outputs 32 n to 32 n + 31 |
-//! | `records` | txid, `ffffffff` | inputs, where there are more than eight |
-//! | `chain` | `u`, txid | unmined since as `u32` BE, 1 if conflicting |
-//! | `chain` | `e`, height as `u32` BE, number as `u32` BE | txids: look at these records when pruning to that height |
-//! | `chain` | `x`, height as `u32` BE, block hash | what taking the block back needs |
-//! | `chain` | `b`, block hash | the block's number as `u32` BE: records name blocks by number |
-//! | `chain` | `n`, number as `u32` BE | the block's hash |
-//! | `chain` | `t` | tip and the running digest |
-//! | `chain` | `p`, keyspace, key, part as `u32` BE | a part of a long value |
+//! | key | value |
+//! |---|---|
+//! | `r`, txid, chunk 0 as `u32` BE | head, then the slots of outputs 0 to 31 |
+//! | `r`, txid, chunk n as `u32` BE | the slots of outputs 32 n to 32 n + 31 |
+//! | `r`, txid, `ffffffff` | inputs, where there are more than eight |
+//! | `u`, txid | unmined since as `u32` BE, 1 if conflicting |
+//! | `e`, height as `u32` BE, number as `u32` BE | txids: look at these records when pruning to that height |
+//! | `x`, height as `u32` BE, block hash | what taking the block back needs |
+//! | `b`, block hash | the block's number as `u32` BE: records name blocks by number |
+//! | `n`, number as `u32` BE | the block's hash |
+//! | `t` | tip and the running digest |
+//! | `p`, key, part as `u32` BE | a part of a long value |
 //!
 //! Records, undo data and the tip end in a checksum, the CRC-32 of key and value, so that a value
 //! under a wrong key shows. They begin with a byte that says whether the value is here (0) or in so
@@ -39,7 +39,8 @@ const INPUTS_CHUNK: u32 = u32::MAX;
 
 pub(crate) const TIP_KEY: &[u8] = b"t";
 
-/// Kinds of keys in the keyspace `chain`.
+/// Kinds of keys.
+pub(crate) const RECORD_KIND: u8 = b'r';
 pub(crate) const UNMINED_KIND: u8 = b'u';
 pub(crate) const EXPIRING_KIND: u8 = b'e';
 pub(crate) const UNDO_KIND: u8 = b'x';
@@ -51,15 +52,17 @@ pub(crate) const fn chunk_of(vout: u32) -> u32 {
     vout / CHUNK_OUTPUTS
 }
 
-pub(crate) fn record_key(txid: &Txid, chunk: u32) -> [u8; 36] {
-    let mut key = [0; 36];
-    let (head, tail) = key.split_at_mut(32);
-    head.copy_from_slice(txid.as_bytes());
+pub(crate) fn record_key(txid: &Txid, chunk: u32) -> [u8; 37] {
+    let mut key = [RECORD_KIND; 37];
+    let (head, tail) = key.split_at_mut(33);
+    for (byte, of_txid) in head.iter_mut().skip(1).zip(txid.as_bytes()) {
+        *byte = *of_txid;
+    }
     tail.copy_from_slice(&chunk.to_be_bytes());
     key
 }
 
-pub(crate) fn inputs_key(txid: &Txid) -> [u8; 36] {
+pub(crate) fn inputs_key(txid: &Txid) -> [u8; 37] {
     record_key(txid, INPUTS_CHUNK)
 }
 
@@ -124,9 +127,12 @@ pub(crate) fn number_key(number: u32) -> Vec<u8> {
     [&[NUMBER_KIND], number.to_be_bytes().as_slice()].concat()
 }
 
-/// The transaction and chunk of a key of `records`; `None` for a chunk of inputs.
+/// The transaction and chunk of a record's key; `None` for a chunk of inputs.
 pub(crate) fn split_record_key(key: &[u8]) -> Result<(Txid, Option<u32>)> {
-    let (txid, chunk) = key.split_first_chunk::<32>().ok_or_else(|| bad_key(key))?;
+    let key_of_record = key.strip_prefix(&[RECORD_KIND]);
+    let (txid, chunk) = key_of_record
+        .and_then(<[u8]>::split_first_chunk::<32>)
+        .ok_or_else(|| bad_key(key))?;
     let chunk = u32::from_be_bytes(chunk.try_into().map_err(|_| bad_key(key))?);
     Ok((
         Txid::from_bytes(*txid),

@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use fjall::Snapshot;
 use groundtackle_utxo_store::{Coin, Cursor, Error, OutPoint, Page, Result, SetScan, Tip, Txid};
 
-use crate::engine::{Engine, Space};
+use crate::engine::Engine;
 use crate::error::corrupt;
-use crate::record::{Origin, chunk_of, record_key, skim, split_record_key};
+use crate::record::{Origin, RECORD_KIND, chunk_of, record_key, skim, split_record_key};
 use crate::store::blocking;
 
 /// Partitions, by the first byte of the transaction identifier.
@@ -66,21 +66,16 @@ impl EmbeddedScan {
     ) -> Result<()> {
         let start = match after {
             Some(after) => record_key(&after.txid, chunk_of(after.vout)).to_vec(),
-            None => first_key(partition).unwrap_or_default(),
+            None => first_key(partition),
         };
         let end = first_key(partition + 1);
         let mut origin: Option<Origin> = None;
-        for entry in self
-            .engine
-            .range(&self.snapshot, Space::Records, &start, end.as_deref())
-        {
+        for entry in self.engine.range(&self.snapshot, &start, &end) {
             let (key, value) = entry?;
             let (txid, Some(chunk)) = split_record_key(&key)? else {
                 continue;
             };
-            let value = self
-                .engine
-                .whole(&self.snapshot, Space::Records, &key, value)?;
+            let value = self.engine.whole(&self.snapshot, &key, value)?;
             let known = match origin.filter(|known| known.txid == txid) {
                 // The scan resumes in the middle of a record.
                 None if chunk > 0 => Some(self.origin(txid)?),
@@ -115,17 +110,18 @@ impl EmbeddedScan {
     fn origin(&self, txid: Txid) -> Result<Origin> {
         let value = self
             .engine
-            .get(&self.snapshot, Space::Records, &record_key(&txid, 0))?
+            .get(&self.snapshot, &record_key(&txid, 0))?
             .ok_or_else(|| corrupt(format!("the record of {txid}"), "its head is missing"))?;
         Ok(skim(txid, 0, value.bytes(), None, |_, _| Ok(false))?.0)
     }
 }
 
-/// The least key of a partition; `None` behind the last.
-fn first_key(partition: u32) -> Option<Vec<u8>> {
-    u8::try_from(partition * BYTES_EACH)
-        .ok()
-        .map(|byte| vec![byte])
+/// The least key of a partition, or of what follows the last.
+fn first_key(partition: u32) -> Vec<u8> {
+    match u8::try_from(partition * BYTES_EACH) {
+        Ok(byte) => vec![RECORD_KIND, byte],
+        Err(_) => vec![RECORD_KIND + 1],
+    }
 }
 
 fn partition_of(outpoint: &OutPoint) -> u32 {

@@ -16,7 +16,7 @@ use groundtackle_utxo_store::{
 use crate::chain;
 use crate::config::{Durability, EmbeddedUtxoStoreConfig};
 use crate::draft::{Draft, Entry, Standing, read_inputs};
-use crate::engine::{Engine, Fixed, Space};
+use crate::engine::{Engine, Fixed};
 use crate::error::{BACKEND, Stop, corrupt, outcome};
 use crate::record::{
     self, CompactScript, EXPIRING_KIND, Head, Inputs, Mined, Slot, TIP_KEY, TipState, UNDO_KIND,
@@ -110,14 +110,9 @@ impl EmbeddedUtxoStore {
     #[cfg(test)]
     fn lengths(&self) -> Result<Vec<usize>> {
         let snapshot = self.inner.engine.snapshot();
-        let all = |space| {
-            self.inner
-                .engine
-                .range(&snapshot, space, &[], None)
-                .map(|entry| entry.map(|(_, value)| value.len()))
-                .collect::<Result<Vec<_>>>()
-        };
-        Ok([all(Space::Records)?, all(Space::Chain)?].concat())
+        let all = self.inner.engine.range(&snapshot, &[], &[u8::MAX]);
+        all.map(|entry| entry.map(|(_, value)| value.len()))
+            .collect()
     }
 
     #[cfg(test)]
@@ -134,7 +129,7 @@ impl EmbeddedUtxoStore {
 /// Written when the store is created, so it is always there.
 fn read_tip_state(engine: &Engine, snapshot: &Snapshot) -> Result<TipState> {
     let value = engine
-        .get(snapshot, Space::Chain, TIP_KEY)?
+        .get(snapshot, TIP_KEY)?
         .ok_or_else(|| corrupt("the tip", "it is missing"))?;
     decode_tip(value.bytes())
 }
@@ -268,10 +263,7 @@ impl Inner {
         fields: Fields,
         blocks: &mut HashMap<u32, BlockHash>,
     ) -> Result<Option<Record>> {
-        let Some(value) = self
-            .engine
-            .get(snapshot, Space::Records, &record_key(txid, 0))?
-        else {
+        let Some(value) = self.engine.get(snapshot, &record_key(txid, 0))? else {
             return Ok(None);
         };
         let (head, mut slots) = decode_head(txid, value.bytes())?;
@@ -327,7 +319,7 @@ impl Inner {
     fn chunk(&self, snapshot: &Snapshot, txid: &Txid, chunk: u32) -> Result<Vec<Slot>> {
         let value = self
             .engine
-            .get(snapshot, Space::Records, &record_key(txid, chunk))?
+            .get(snapshot, &record_key(txid, chunk))?
             .ok_or_else(|| {
                 corrupt(
                     format!("the record of {txid}"),
@@ -345,9 +337,7 @@ impl Inner {
     ) -> Result<Outcome<OutputView>> {
         let OutPoint { txid, vout } = outpoint;
         if let std::collections::hash_map::Entry::Vacant(e) = heads.entry(txid) {
-            let value = self
-                .engine
-                .get(snapshot, Space::Records, &record_key(&txid, 0))?;
+            let value = self.engine.get(snapshot, &record_key(&txid, 0))?;
             e.insert(
                 value
                     .map(|value| decode_head(&txid, value.bytes()))
@@ -935,15 +925,9 @@ impl Inner {
             let snapshot = draft.snapshot().clone();
             let end = end_of_height(UNDO_KIND, horizon);
             let mut blocks = 0;
-            for entry in self
-                .engine
-                .range(&snapshot, Space::Chain, &[UNDO_KIND], Some(&end))
-            {
+            for entry in self.engine.range(&snapshot, &[UNDO_KIND], &end) {
                 let (key, value) = entry?;
-                let parts = self
-                    .engine
-                    .whole(&snapshot, Space::Chain, &key, value)?
-                    .parts;
+                let parts = self.engine.whole(&snapshot, &key, value)?.parts;
                 draft.remove_undo(key.to_vec(), parts);
                 blocks += 1;
             }
@@ -957,10 +941,7 @@ impl Inner {
             let snapshot = draft.snapshot().clone();
             let end = end_of_height(EXPIRING_KIND, horizon);
             let (mut records, mut looked_at) = (0, 0);
-            for entry in self
-                .engine
-                .range(&snapshot, Space::Chain, &[EXPIRING_KIND], Some(&end))
-            {
+            for entry in self.engine.range(&snapshot, &[EXPIRING_KIND], &end) {
                 if looked_at >= PRUNE_STEP {
                     return Ok((records, true));
                 }
@@ -1028,7 +1009,7 @@ impl Inner {
         start: &[u8],
     ) -> impl Iterator<Item = Result<(Txid, u32, bool)>> {
         self.engine
-            .range(snapshot, Space::Chain, start, Some(&[UNMINED_KIND + 1]))
+            .range(snapshot, start, &[UNMINED_KIND + 1])
             .map(|entry| entry.and_then(|(key, value)| decode_unmined(&key, &value)))
     }
 

@@ -7,15 +7,16 @@ use groundtackle_core::ByteSize;
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{
     BlockHash, BlockStore, ChainBlock, Error, Fields, MaintenanceStore, MinedIn, NewRecord,
-    OutPoint, ScanStore, Script, SpendStore, SpentBy, Tip, Transaction, TxOut, Txid, UtxoStoreExt,
+    OutPoint, ScanStore, Script, SpendStore, SpentBy, StatisticsOptions, Tip, Transaction, TxOut,
+    Txid, UtxoStoreExt,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::config::EmbeddedUtxoStoreConfig;
-use crate::engine::{MAX_VALUE_BYTES, Space};
+use crate::config::{Durability, EmbeddedUtxoStoreConfig};
+use crate::engine::MAX_VALUE_BYTES;
 use crate::fuzzing;
 use crate::record::{
     BlockUndo, CHUNK_OUTPUTS, Head, Inputs, Mined, Slot, TIP_KEY, TipState, Undo, chunk_of,
@@ -432,11 +433,11 @@ async fn a_swapped_record_is_never_believed() {
     let engine = store.engine();
     let snapshot = engine.snapshot();
     let value = engine
-        .get(&snapshot, Space::Records, &record_key(&two, 0))
+        .get(&snapshot, &record_key(&two, 0))
         .unwrap()
         .unwrap();
     let mut change = engine.change();
-    change.put(Space::Records, &record_key(&one, 0), 0, |out| {
+    change.put(&record_key(&one, 0), 0, |out| {
         out.extend_from_slice(value.bytes());
     });
     change.commit(true).unwrap();
@@ -551,4 +552,85 @@ async fn a_refused_block_leaves_nothing() {
     assert_eq!(store.key_count().unwrap(), keys);
     store.flush().await.unwrap();
     assert_eq!(store.digest().await.unwrap().tip, None);
+}
+
+/// What the engine has moved from its memory to files outlives a power failure, and what its journal had since
+/// the last sync does not: tip, digest and records must be of one moment all the same.
+#[tokio::test]
+async fn a_power_failure_after_a_flush_leaves_one_moment() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store");
+    let config = config()
+        .with_durability(Durability::Block)
+        .with_write_buffer(ByteSize::mib(1));
+    let store = EmbeddedUtxoStore::open(&path, config.clone()).unwrap();
+    let tip = Tip {
+        height: 200,
+        hash: BlockHash::from_bytes([200; 32]),
+        median_time_past: 1,
+    };
+    store.set_tip(&tip).await.unwrap();
+    let journal = path.join("data/0.jnl");
+    let synced = fs::read(&journal).unwrap();
+    // Several: then the engine has long taken note of the first ones.
+    let flushed = || {
+        let keyspaces = fs::read_dir(path.join("data/keyspaces")).unwrap();
+        let mut tables = keyspaces.map(|keyspace| keyspace.unwrap().path().join("tables"));
+        tables.any(|tables| fs::read_dir(tables).is_ok_and(|tables| tables.count() > 3))
+    };
+    let mut number = 0_u32;
+    while !flushed() {
+        assert!(
+            number < 100_000,
+            "the engine never writes its memory to a file"
+        );
+        let records: Vec<_> = (number..number + 100)
+            .map(|number| {
+                let mut txid = [7; 32];
+                txid[..4].copy_from_slice(&number.to_le_bytes());
+                let script = Script::from_bytes(vec![0x51; 200]);
+                NewRecord::Seed {
+                    txid: Txid::from_bytes(txid),
+                    coinbase: false,
+                    height: 1,
+                    outputs: vec![(
+                        0,
+                        TxOut {
+                            value_sat: 5,
+                            script,
+                        },
+                    )],
+                }
+            })
+            .collect();
+        store.create(&records).await.unwrap();
+        number += 100;
+    }
+
+    let copy = folder.path().join("copy");
+    copy_folder(&path, &copy);
+    let mut journal = fs::read(copy.join("data/0.jnl")).unwrap();
+    let end = synced.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert!(journal[..end] == synced[..end] && journal.len() >= synced.len());
+    journal[end..].fill(0);
+    fs::write(copy.join("data/0.jnl"), journal).unwrap();
+    let copy = EmbeddedUtxoStore::open(&copy, config).unwrap();
+    let digest = copy.digest().await.unwrap();
+    assert_eq!(digest.tip, Some(tip));
+    let statistics = copy.statistics(StatisticsOptions::default()).await.unwrap();
+    assert!(statistics.txouts > 0, "what was flushed is there");
+    assert_eq!(statistics.muhash, Some(digest.muhash));
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use groundtackle_core::fail_point;
 use groundtackle_utxo_store::draft::{Reads, ops};
 use groundtackle_utxo_store::{Error, Pruned, Result, Txid};
 use tokio_postgres::types::ToSql;
@@ -81,8 +82,10 @@ impl Inner {
                     Step::Undo => undo_step(&lease, horizon).await?,
                     Step::Expired => expired_step(&lease, horizon).await?,
                 };
+                fail_point("postgres.prune.deleted");
                 let commit = lease.session()?.client.batch_execute("COMMIT");
                 lease.answer(ACTION, commit).await?;
+                fail_point("postgres.prune.committed");
                 lease.end();
                 Ok::<_, Failed>(done)
             };

@@ -152,6 +152,10 @@ impl SetScan for PostgresScan {
         self.tip
     }
 
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "the config's other partitions are those of tables"
+    )]
     fn partitions(&self) -> u32 {
         self.inner.config.scan_partitions
     }

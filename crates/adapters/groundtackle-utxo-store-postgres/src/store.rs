@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use groundtackle_core::RetrySchedule;
+use groundtackle_core::fail_point;
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::draft::{Changes, Draft, Loaded, Reads, Run, Stop, ops, run};
 use groundtackle_utxo_store::{
@@ -451,10 +452,12 @@ impl Inner {
         let Some((id, number)) = lease.number_call() else {
             return Err(crate::error::no_answer(action));
         };
+        fail_point("postgres.change.locked");
         let session = lease.session()?;
         let (client, statements) = (&session.client, &session.statements);
         let copied = write::copy(client, statements, changes);
         lease.answer(action, Box::pin(copied)).await?;
+        fail_point("postgres.change.copied");
         let id = id.as_slice();
         let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
         let writes = async {
@@ -472,6 +475,7 @@ impl Inner {
         };
         let doubt = match lease.answer(action, Box::pin(all)).await {
             Ok((Ok(_), Ok(()))) => {
+                fail_point("postgres.change.committed");
                 lease.end();
                 return Ok(());
             }

@@ -1,4 +1,5 @@
 //! The whole conformance kit against a real server.
+#![allow(clippy::expect_used, reason = "a test asserts")]
 
 mod common;
 
@@ -28,6 +29,26 @@ impl Harness for PostgresHarness {
 
     fn round_trips(&self, (_, proxy): &(Place, Proxy)) -> Option<u64> {
         Some(proxy.round_trips())
+    }
+
+    fn address(&self, (place, _): &(Place, Proxy)) -> Option<String> {
+        Some(format!("{} {}", place.schema(), server().url()))
+    }
+
+    async fn open_at(&self, address: &str) -> Result<PostgresUtxoStore> {
+        let (schema, url) = address.split_once(' ').expect("this harness's address");
+        let config = common::settings(url.into()).with_schema(schema.into());
+        PostgresUtxoStore::open(config).await
+    }
+
+    fn write_points(&self) -> &'static [&'static str] {
+        &[
+            "postgres.change.locked",
+            "postgres.change.copied",
+            "postgres.change.committed",
+            "postgres.prune.deleted",
+            "postgres.prune.committed",
+        ]
     }
 
     async fn set_fault(&self, (_, proxy): &(Place, Proxy), fault: Fault, armed: bool) -> bool {

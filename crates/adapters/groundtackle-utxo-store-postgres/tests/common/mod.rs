@@ -44,7 +44,11 @@ impl Place {
 }
 
 pub fn config(server: &Postgres) -> PostgresUtxoStoreConfig {
-    PostgresUtxoStoreConfig::new(server.url())
+    settings(server.url())
+}
+
+pub fn settings(url: String) -> PostgresUtxoStoreConfig {
+    PostgresUtxoStoreConfig::new(url)
         .with_tls(Tls::Off)
         .with_allow_unsafe_durability(true)
         .with_max_batch_items(4_096)
