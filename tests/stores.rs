@@ -14,10 +14,11 @@ use std::{env, fs};
 
 use async_trait::async_trait;
 use groundtackle_core::ByteSize;
-use groundtackle_testkit_servers::{Postgres, PostgresOptions};
+use groundtackle_testkit_servers::{Postgres, PostgresOptions, Redis, RedisOptions};
 use groundtackle_utxo_store::{MemoryUtxoStore, Result};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
+use groundtackle_utxo_store_redis::{Durability, RedisUtxoStore, RedisUtxoStoreConfig};
 use groundtackle_utxo_store_testkit::Harness;
 use groundtackle_utxo_store_testkit::differential::Differential;
 use serde_json::Value;
@@ -26,6 +27,11 @@ use tempfile::TempDir;
 fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(|| Postgres::start(PostgresOptions::default()))
+}
+
+fn redis() -> &'static Redis {
+    static SERVER: OnceLock<Redis> = OnceLock::new();
+    SERVER.get_or_init(|| Redis::start(RedisOptions::default()))
 }
 
 /// A name that no other store has.
@@ -88,6 +94,26 @@ impl Harness for OnPostgres {
     }
 }
 
+struct OnRedis;
+
+#[async_trait]
+impl Harness for OnRedis {
+    type Store = RedisUtxoStore;
+    type Place = String;
+
+    async fn place(&self) -> String {
+        name()
+    }
+
+    async fn open(&self, prefix: &String) -> Result<RedisUtxoStore> {
+        let config = RedisUtxoStoreConfig::new(redis().url())
+            .with_tls(groundtackle_utxo_store_redis::Tls::Off)
+            .with_durability(Durability::None)
+            .with_prefix(prefix.clone());
+        RedisUtxoStore::open(config).await
+    }
+}
+
 /// "Two backends, two behaviours: one sequence of operations run into all of them, state and verdict
 /// compared after every step."
 #[test]
@@ -95,7 +121,8 @@ fn backends_agree() {
     let all = Differential::new()
         .with(Memory)
         .with(Embedded)
-        .with(OnPostgres);
+        .with(OnPostgres)
+        .with(OnRedis);
     println!("{}", all.run_sequences(100, 4));
 }
 
@@ -131,6 +158,11 @@ fn a_set_stays_itself_through_all_stores() {
     let stores = [
         embedded("first"),
         postgres().url() + &options,
+        format!(
+            "{}?prefix={}&tls=off&durability=none",
+            redis().url(),
+            name()
+        ),
         embedded("last"),
     ];
     let blocks = data.to_str().expect("text");

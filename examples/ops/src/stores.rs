@@ -11,14 +11,15 @@ use groundtackle_utxo_store::{
 };
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig};
+use groundtackle_utxo_store_redis::{RedisUtxoStore, RedisUtxoStoreConfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
 use crate::report::note;
 
-const BUILT_IN: &str = "embedded:PATH for a folder on this machine, postgres://USER@HOST/DATABASE, and \
-                        memory: for a store that is gone when the command ends";
+const BUILT_IN: &str = "embedded:PATH for a folder on this machine, postgres://USER@HOST/DATABASE, \
+                        rediss://USER@HOST, redis://HOST, and memory: for a store that is gone when the command ends";
 
 /// What a PostgreSQL URL may say of the connection; all other options are the adapter's.
 const POSTGRES_OPTIONS: [&str; 6] = [
@@ -43,6 +44,7 @@ pub struct StoreUrl {
 enum Place {
     Embedded(PathBuf, EmbeddedUtxoStoreConfig),
     Postgres(Box<PostgresUtxoStoreConfig>),
+    Redis(Box<RedisUtxoStoreConfig>),
     Memory,
 }
 
@@ -83,6 +85,11 @@ impl FromStr for StoreUrl {
                 };
                 let config: PostgresUtxoStoreConfig = config(&ours.join("&"))?;
                 Place::Postgres(Box::new(config.with_url(url.into())))
+            }
+            ("redis" | "rediss", _) => {
+                let config: RedisUtxoStoreConfig = config(options)?;
+                let url = format!("{scheme}:{path}");
+                Place::Redis(Box::new(config.with_url(url.into())))
             }
             ("memory", "") if options.is_empty() => Place::Memory,
             ("memory", _) => return Err("nothing may follow memory:".into()),
@@ -201,6 +208,11 @@ async fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, 
             let config = PostgresUtxoStoreConfig::clone(config).with_create(create);
             Arc::new(Traced::new(PostgresUtxoStore::open(config).await?))
         }
+        Place::Redis(config) => {
+            let create = config.create && create;
+            let config = RedisUtxoStoreConfig::clone(config).with_create(create);
+            Arc::new(Traced::new(RedisUtxoStore::open(config).await?))
+        }
     })
 }
 
@@ -235,6 +247,10 @@ mod tests {
                 "postgres://me@host/db?password=***&schema=a",
             ),
             ("postgres://me@host/db", "postgres://me@host/db"),
+            (
+                "rediss://:geheim@host:6379/0?prefix=a",
+                "rediss://:***@host:6379/0?prefix=a",
+            ),
             ("embedded:/a@b?cache=1GiB", "embedded:/a@b?cache=1GiB"),
         ] {
             let parsed: Result<StoreUrl, _> = url.parse();

@@ -10,5 +10,9 @@
 
 mod postgres;
 mod process;
+mod proxy;
+mod redis;
 
 pub use postgres::{Postgres, PostgresOptions};
+pub use proxy::Proxy;
+pub use redis::{Redis, RedisOptions};

@@ -1,0 +1,137 @@
+use groundtackle_utxo_store::{Error, Retryability};
+use redis::{ErrorKind, RedisError};
+
+pub(crate) const BACKEND: &str = "redis";
+
+pub(crate) fn corrupt(what: impl Into<String>, detail: impl Into<String>) -> Error {
+    Error::corrupt(BACKEND, what, detail)
+}
+
+/// A step that failed, and what to do about it.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    pub(crate) again: Again,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    No,
+    /// The server refused it for now.
+    Yes,
+    /// There is no connection.
+    Unsent,
+    /// No answer came: whether it was carried out is not known.
+    Unanswered,
+    /// All was tried; the error says so.
+    GaveUp,
+    /// The server does not know the script, so it was not carried out.
+    NoScript,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            again: Again::No,
+        }
+    }
+}
+
+impl Failed {
+    pub(crate) fn unanswered(action: &str, source: impl Into<Source>) -> Self {
+        Self {
+            error: Error::backend(BACKEND, action, Retryability::Transient, source),
+            again: Again::Unanswered,
+        }
+    }
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// The server's or the client's error in the port's terms.
+pub(crate) fn failed(action: &str, error: RedisError) -> Failed {
+    use Retryability::{Permanent, Transient};
+    // What a script may not do has no code of its own.
+    let in_script = error
+        .detail()
+        .is_some_and(|d| d.contains("The user executing the script"));
+    let code = if in_script {
+        Some("NOPERM")
+    } else {
+        error.code()
+    };
+    let (retryability, again, hint) = match (code, error.kind()) {
+        (Some("LOADING"), _) => (Transient, Again::Yes, "the server is coming up"),
+        (Some("BUSY"), _) => (
+            Transient,
+            Again::Yes,
+            "the server is busy with a script; send less at a time",
+        ),
+        (Some("READONLY"), _) => (
+            Transient,
+            Again::Yes,
+            "the server is a replica; give the URL of the primary",
+        ),
+        (Some("MASTERDOWN" | "TRYAGAIN" | "CLUSTERDOWN"), _) => {
+            (Transient, Again::Yes, "the server is not up to it for now")
+        }
+        (Some("OOM"), _) => (
+            Transient,
+            Again::No,
+            "the server has reached its maxmemory, nothing was applied; raise it, or prune",
+        ),
+        (Some("MISCONF"), _) => (
+            Transient,
+            Again::No,
+            "the server can't write to its disk, nothing was applied; free space there",
+        ),
+        (Some("NOREPLICAS"), _) => (
+            Transient,
+            Again::No,
+            "the server lacks the replicas that its min-replicas-to-write asks for",
+        ),
+        (Some("NOAUTH" | "WRONGPASS"), _) | (_, ErrorKind::AuthenticationFailed) => (
+            Permanent,
+            Again::No,
+            "the server refuses user or password; check them, and the server's ACL",
+        ),
+        (Some("NOPERM"), _) => (
+            Permanent,
+            Again::No,
+            "the user lacks rights; README.md has the ACL that the store needs",
+        ),
+        (Some("MOVED" | "ASK" | "CROSSSLOT"), _) => (
+            Permanent,
+            Again::No,
+            "the server is part of a Redis Cluster; use one of its own for the store",
+        ),
+        (Some("NOSCRIPT"), _) => (Transient, Again::NoScript, "the script is gone"),
+        (Some("WRONGTYPE"), _) => {
+            return corrupt("a key of the store", "it holds another kind of data").into();
+        }
+        (_, ErrorKind::Io | ErrorKind::Parse) => {
+            return Failed::unanswered(action, error);
+        }
+        _ => (Permanent, Again::No, ""),
+    };
+    let action = if hint.is_empty() {
+        action.to_owned()
+    } else {
+        format!("{action} ({hint})")
+    };
+    Failed {
+        error: Error::backend(BACKEND, action, retryability, error),
+        again,
+    }
+}
+
+/// A change that got no answer, and of which nothing could be learnt since.
+pub(crate) fn in_doubt(action: &str, source: Error) -> Error {
+    Error::backend(
+        BACKEND,
+        format!("{action} (it is not known whether it was carried out: read back, or repeat it)"),
+        Retryability::Indeterminate,
+        source,
+    )
+}

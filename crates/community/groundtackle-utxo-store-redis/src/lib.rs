@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod connection;
+mod error;
+mod prune;
+mod read;
+mod record;
+mod scan;
+mod server;
+mod store;
+mod write;
+
+pub use config::{Durability, RedisUtxoStoreConfig, Tls};
+pub use store::RedisUtxoStore;

@@ -1,0 +1,312 @@
+//! Drawing up what one script carries out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use groundtackle_utxo_store::digest::MuHash3072;
+use groundtackle_utxo_store::draft::{Changes, Reads};
+use groundtackle_utxo_store::{Error, Record, RecordOutput, Result, Tip, Txid};
+use redis::Cmd;
+
+use crate::error::corrupt;
+use crate::read::{
+    Keys, Stored, View, body_field, bucket_of, chunk_field, height_member, unmined_member,
+};
+use crate::record::{self, Token, chunk_of};
+
+/// Reads and commands under change.
+pub(crate) struct Change {
+    keys: Vec<Vec<u8>>,
+    indexes: HashMap<Vec<u8>, usize>,
+    expects: Vec<(usize, Vec<u8>, Vec<u8>)>,
+    commands: Vec<(&'static str, usize, Vec<u8>, Vec<u8>)>,
+    bytes: usize,
+    /// It frees memory, so that it may be carried out when there is none.
+    pub(crate) frees: bool,
+}
+
+impl Change {
+    pub(crate) fn new(keys: &Keys) -> Self {
+        let mut change = Self {
+            keys: Vec::new(),
+            indexes: HashMap::new(),
+            expects: Vec::new(),
+            commands: Vec::new(),
+            bytes: 0,
+            frees: false,
+        };
+        change.key(keys.calls());
+        change
+    }
+
+    /// The key's index, as Lua counts.
+    fn key(&mut self, key: Vec<u8>) -> usize {
+        let keys = &mut self.keys;
+        *self.indexes.entry(key).or_insert_with_key(|key| {
+            keys.push(key.clone());
+            keys.len()
+        })
+    }
+
+    /// The value must be the one with this token, or none.
+    pub(crate) fn expect(&mut self, key: Vec<u8>, field: &[u8], token: Option<Token>) {
+        let key = self.key(key);
+        let token = token.map_or(Vec::new(), |token| token.to_vec());
+        self.expects.push((key, field.to_vec(), token));
+    }
+
+    fn command(&mut self, name: &'static str, key: Vec<u8>, a: Vec<u8>, b: Vec<u8>) {
+        self.bytes += a.len() + b.len();
+        let key = self.key(key);
+        self.commands.push((name, key, a, b));
+    }
+
+    pub(crate) fn set(&mut self, key: Vec<u8>, field: Vec<u8>, value: Vec<u8>) {
+        self.command("HSET", key, field, value);
+    }
+
+    /// All commands have three arguments: to name a field twice does no harm.
+    pub(crate) fn unset(&mut self, key: Vec<u8>, field: Vec<u8>) {
+        self.command("HDEL", key, field.clone(), field);
+    }
+
+    pub(crate) fn add(&mut self, key: Vec<u8>, member: Vec<u8>) {
+        self.command("ZADD", key, b"0".to_vec(), member);
+    }
+
+    pub(crate) fn remove(&mut self, key: Vec<u8>, member: Vec<u8>) {
+        self.command("ZREM", key, member.clone(), member);
+    }
+
+    /// The record itself must be as it was, or not be there.
+    pub(crate) fn expect_main(&mut self, keys: &Keys, txid: &Txid, token: Option<Token>) {
+        self.expect(keys.bucket(bucket_of(txid)), txid.as_bytes(), token);
+    }
+
+    /// What was read of a record must be as it was.
+    pub(crate) fn expect_record(&mut self, keys: &Keys, txid: &Txid, stored: Option<&Stored>) {
+        self.expect_main(keys, txid, stored.map(|stored| stored.main.token));
+        let bucket = keys.bucket(bucket_of(txid));
+        for (chunk, (token, _)) in stored.iter().flat_map(|stored| &stored.chunks) {
+            self.expect(bucket.clone(), &chunk_field(txid, *chunk), Some(*token));
+        }
+    }
+
+    /// All that was read must be as it was.
+    pub(crate) fn expect_view(&mut self, keys: &Keys, view: &View) {
+        for (txid, stored) in &view.records {
+            self.expect_record(keys, txid, stored.as_ref());
+        }
+        for (block, undo) in &view.undo {
+            let token = undo.as_ref().map(|(token, _)| *token);
+            self.expect(keys.undo(), block.as_bytes(), token);
+        }
+        if let Some(chain) = &view.chain {
+            self.expect(keys.settings(), b"chain", Some(chain.token));
+        }
+    }
+
+    /// Removes a record that was read whole.
+    pub(crate) fn delete(&mut self, keys: &Keys, txid: &Txid, stored: &Stored) {
+        let bucket = keys.bucket(bucket_of(txid));
+        self.unset(bucket.clone(), chunk_field(txid, 0));
+        // One that lies with its record costs nothing to unset.
+        self.unset(bucket.clone(), body_field(txid));
+        for chunk in stored.chunks.keys() {
+            self.unset(bucket.clone(), chunk_field(txid, *chunk));
+        }
+        if let Some(since) = stored.main.head.unmined_since {
+            self.remove(keys.unmined(), unmined_member(txid, since));
+        }
+    }
+
+    fn insert(&mut self, keys: &Keys, token: Token, record: &Record) {
+        let txid = &record.txid;
+        let number = bucket_of(txid);
+        let bucket = keys.bucket(number);
+        let cut = record::cut(token, record);
+        self.set(bucket.clone(), chunk_field(txid, 0), cut.main);
+        if let Some(body) = cut.body {
+            self.set(bucket.clone(), body_field(txid), body);
+        }
+        for (chunk, value) in cut.chunks {
+            self.set(bucket.clone(), chunk_field(txid, chunk), value);
+        }
+        if let Some(since) = record.unmined_since {
+            self.add(keys.unmined(), unmined_member(txid, since));
+        }
+        let number = number.to_string().into_bytes();
+        self.command("SETBIT", keys.buckets(), number, b"1".to_vec());
+    }
+
+    pub(crate) fn chain(
+        &mut self,
+        keys: &Keys,
+        token: Token,
+        tip: Option<&Tip>,
+        muhash: &MuHash3072,
+    ) {
+        let value = record::pack_chain(token, tip, muhash);
+        self.set(keys.settings(), b"chain".to_vec(), value);
+    }
+
+    /// Each command once, without effect: a script that may not do one of them would end in its middle.
+    pub(crate) fn probe(keys: &Keys) -> Self {
+        let mut change = Self::new(keys);
+        let nothing = b"probe".to_vec();
+        change.set(keys.calls(), nothing.clone(), Vec::new());
+        change.unset(keys.calls(), nothing.clone());
+        change.add(keys.unmined(), nothing.clone());
+        change.remove(keys.unmined(), nothing);
+        // Behind that of the last bucket.
+        change.command("SETBIT", keys.buckets(), b"65536".to_vec(), b"0".to_vec());
+        change
+    }
+
+    /// Refuses what the server would have to take as one command beyond its limits.
+    pub(crate) fn check_size(&self, most: u64) -> Result<()> {
+        if self.bytes as u64 <= most {
+            return Ok(());
+        }
+        Err(Error::invalid_request(format!(
+            "the call writes {} bytes, and one may write {most}; send less at a time, or raise max_write together with the server's client-query-buffer-limit",
+            self.bytes
+        )))
+    }
+
+    pub(crate) fn evaluate(&self, sha: &str, lane: &str, number: u64, now: u64) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(sha).arg(self.keys.len());
+        for key in &self.keys {
+            command.arg(key.as_slice());
+        }
+        command
+            .arg(lane)
+            .arg(format!("{number:016x}"))
+            .arg(now)
+            .arg(self.expects.len());
+        for (key, field, token) in &self.expects {
+            command
+                .arg(*key)
+                .arg(field.as_slice())
+                .arg(token.as_slice());
+        }
+        for (name, key, a, b) in &self.commands {
+            command
+                .arg(*name)
+                .arg(*key)
+                .arg(a.as_slice())
+                .arg(b.as_slice());
+        }
+        command
+    }
+}
+
+fn unread(txid: &Txid) -> Error {
+    corrupt(
+        format!("the record of {txid}"),
+        "it changes and was not read",
+    )
+}
+
+/// What `changes` come to over what was read; or what has to be read for it.
+pub(crate) fn draw_up(
+    keys: &Keys,
+    token: Token,
+    view: &View,
+    changes: &Changes,
+    digest: Option<&MuHash3072>,
+) -> Result<Result<Change, Reads>> {
+    let mut change = Change::new(keys);
+    let mut missing = Reads::new();
+    change.expect_view(keys, view);
+    let stored = |txid: &Txid| {
+        let stored = view.records.get(txid).and_then(Option::as_ref);
+        stored.ok_or_else(|| unread(txid))
+    };
+    for txid in &changes.deleted {
+        let stored = stored(txid)?;
+        if !stored.has_all_outputs() {
+            missing.whole(*txid);
+        }
+        change.delete(keys, txid, stored);
+    }
+    let mut mains: BTreeMap<Txid, (&Stored, Record, Vec<RecordOutput>)> = BTreeMap::new();
+    let mut chunks: BTreeMap<(Txid, u32), Vec<RecordOutput>> = BTreeMap::new();
+    for head in &changes.heads {
+        let stored = stored(&head.txid)?;
+        let outputs = stored.main.outputs.clone();
+        mains.insert(head.txid, (stored, head.clone(), outputs));
+    }
+    for (txid, slot) in &changes.slots {
+        let stored = stored(txid)?;
+        let outputs = match chunk_of(slot.vout) {
+            0 => {
+                let main = mains.entry(*txid).or_insert_with(|| {
+                    (
+                        stored,
+                        stored.main.head.clone(),
+                        stored.main.outputs.clone(),
+                    )
+                });
+                &mut main.2
+            }
+            chunk => {
+                let (_, outputs) = stored.chunks.get(&chunk).ok_or_else(|| unread(txid))?;
+                chunks
+                    .entry((*txid, chunk))
+                    .or_insert_with(|| outputs.clone())
+            }
+        };
+        let place = outputs.iter_mut().find(|output| output.vout == slot.vout);
+        *place.ok_or_else(|| unread(txid))? = slot.clone();
+    }
+    for (txid, (stored, head, outputs)) in &mains {
+        let inline = stored.inline.then_some(stored.body.as_ref()).flatten();
+        let value = record::pack_main(token, head, inline, outputs);
+        change.set(keys.bucket(bucket_of(txid)), chunk_field(txid, 0), value);
+        let before = stored.main.head.unmined_since;
+        if before != head.unmined_since {
+            if let Some(since) = before {
+                change.remove(keys.unmined(), unmined_member(txid, since));
+            }
+            if let Some(since) = head.unmined_since {
+                change.add(keys.unmined(), unmined_member(txid, since));
+            }
+        }
+    }
+    for ((txid, chunk), outputs) in &chunks {
+        let value = record::pack_chunk(token, *txid, outputs);
+        change.set(
+            keys.bucket(bucket_of(txid)),
+            chunk_field(txid, *chunk),
+            value,
+        );
+    }
+    for record in &changes.inserted {
+        change.insert(keys, token, record);
+    }
+    for (height, txid) in &changes.expiring {
+        change.add(keys.expiring(), height_member(*height, txid.as_bytes()));
+    }
+    if let Some((block, undo)) = &changes.undo {
+        let field = block.as_bytes();
+        if let Some(Some((_, before))) = view.undo.get(block) {
+            change.unset(keys.undo(), field.to_vec());
+            change.remove(keys.heights(), height_member(before.height, field));
+        }
+        if let Some(undo) = undo {
+            let value = record::pack_undo(token, block, undo);
+            change.set(keys.undo(), field.to_vec(), value);
+            change.add(keys.heights(), height_member(undo.height, field));
+        }
+    }
+    if let (Some(muhash), Some(chain)) = (digest, &view.chain) {
+        let tip = changes.tip.unwrap_or(chain.tip);
+        change.chain(keys, token, tip.as_ref(), muhash);
+    }
+    if missing.is_empty() {
+        Ok(Ok(change))
+    } else {
+        Ok(Err(missing))
+    }
+}

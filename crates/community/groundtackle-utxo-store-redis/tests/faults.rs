@@ -1,0 +1,767 @@
+//! Killed servers, lost answers, full memory, wrong settings: nothing acknowledged is lost, nothing is half
+//! done, and errors name the way out and no secret.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
+
+mod common;
+
+use std::env;
+use std::error::Error as _;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use groundtackle_core::{ByteSize, RetryConfig, Secret};
+use groundtackle_testkit_servers::{Proxy, Redis, RedisOptions};
+use groundtackle_utxo_store::{
+    Applied, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction, OutPoint,
+    Result, RetentionStore, Retryability, ScanStore, SlotState, SpendOptions, SpendStore,
+    UtxoStoreExt, Verdict,
+};
+use groundtackle_utxo_store_redis::{Durability, RedisUtxoStore, RedisUtxoStoreConfig, Tls};
+use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
+use groundtackle_utxo_store_testkit::state::{muhash, scan_all};
+use tokio::task::{JoinHandle, block_in_place};
+
+use common::{config, prefix, server};
+
+const PASSWORD: &str = "s3cr3t-pa55";
+
+/// Everything that a person or a log would see of an error.
+fn shown(error: &Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(" {error} {error:?}");
+        cause = error.source();
+    }
+    assert!(!text.contains(PASSWORD), "{text}");
+    text
+}
+
+async fn refused(config: RedisUtxoStoreConfig, says: &str) -> Error {
+    let error = RedisUtxoStore::open(config).await.unwrap_err();
+    let text = shown(&error);
+    assert!(text.contains(says), "{says:?} is not in {text}");
+    error
+}
+
+async fn coins(store: &RedisUtxoStore, tag: u64, count: u32) -> Vec<OutPoint> {
+    let seed = TxBuilder::new(tag).pay_each(count as usize, 1_000).seed(1);
+    let txid = seed.txid();
+    assert_eq!(store.create(&[seed]).await.unwrap(), [Ok(Applied::Now)]);
+    (0..count).map(|vout| OutPoint::new(txid, vout)).collect()
+}
+
+fn spender(tag: u64, coin: OutPoint) -> NewTransaction {
+    TxBuilder::new(tag).spend(coin).pay(900).build().into()
+}
+
+async fn spend(store: &RedisUtxoStore, new: NewTransaction) -> Result<Applied> {
+    let answers = store
+        .spend_and_create(&[new], &SpendOptions::at(201))
+        .await?;
+    Ok(answers[0].clone().unwrap())
+}
+
+/// The set by a scan has the digest that is kept.
+async fn assert_sound(store: &RedisUtxoStore) {
+    let coins = scan_all(&*store.scan().await.unwrap(), 1_000).await;
+    assert_eq!(store.digest().await.unwrap().muhash, muhash(&coins));
+}
+
+/// Each coin is held by its spender, which has a record.
+async fn assert_held(store: &RedisUtxoStore, done: &[(OutPoint, NewTransaction)]) {
+    for part in done.chunks(1_000) {
+        let coins: Vec<_> = part.iter().map(|(coin, _)| *coin).collect();
+        let txids: Vec<_> = part.iter().map(|(_, new)| new.tx.txid).collect();
+        let outputs = store.outputs(&coins).await.unwrap();
+        for (output, txid) in outputs.into_iter().zip(&txids) {
+            let state = output.unwrap().state;
+            assert!(
+                matches!(state, SlotState::Spent(by) if by.txid == *txid),
+                "{state:?}"
+            );
+        }
+        let records = store.records(&txids, Fields::META).await.unwrap();
+        assert!(records.iter().all(Option::is_some));
+    }
+}
+
+async fn assert_all_there(store: &RedisUtxoStore, done: &[(OutPoint, NewTransaction)]) {
+    assert_held(store, done).await;
+    assert_sound(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_settings_name_the_way_out() {
+    let server = Redis::start(RedisOptions {
+        password: Some(PASSWORD.into()),
+        append_fsync: Some("everysec"),
+        ..RedisOptions::default()
+    });
+    let good = config(server.url()).with_durability(Durability::EverySecond);
+    let store = RedisUtxoStore::open(good.clone()).await.unwrap();
+    assert!(!format!("{good:?} {store:?}").contains(PASSWORD));
+
+    let port = server.port();
+    for url in [
+        format!("redis://:{PASSWORD}@127.0.0.1:notaport/0"),
+        format!("redis://:{PASSWORD}@127.0.0.1:{port}/{PASSWORD}"),
+        format!("postgres://:{PASSWORD}@127.0.0.1:{port}/0"),
+        format!("unix:///{PASSWORD}"),
+        PASSWORD.into(),
+        String::new(),
+    ] {
+        refused(
+            good.clone().with_url(url.into()),
+            "rediss://user:password@host",
+        )
+        .await;
+    }
+    let wrong = Some(Secret::from("wrong"));
+    let error = refused(good.clone().with_password(wrong), "user or password").await;
+    assert_eq!(error.retryability(), Retryability::Permanent);
+    let bare = format!("redis://127.0.0.1:{port}/0");
+    refused(
+        good.clone().with_url(bare.clone().into()),
+        "user or password",
+    )
+    .await;
+    let apart = good.clone().with_url(bare.into());
+    let apart = apart.with_password(Some(PASSWORD.into()));
+    drop(RedisUtxoStore::open(apart).await.unwrap());
+
+    refused(good.clone().with_tls(Tls::Verify), "rediss://").await;
+    let secure = server.url().replace("redis:", "rediss:");
+    let secure = good.clone().with_url(secure.into());
+    refused(secure.clone(), "set it to verify").await;
+    let secure = secure.with_tls(Tls::Verify);
+    let file = Some("/nowhere.pem".into());
+    refused(secure.clone().with_tls_authorities(file), "PEM").await;
+    let insecure = format!("rediss://:{PASSWORD}@127.0.0.1:{port}/0#insecure");
+    refused(secure.with_url(insecure.into()), "tls_authorities").await;
+
+    let nobody = good.clone().with_url(server.url_at(1).into());
+    let error = refused(nobody, "connect").await;
+    assert_eq!(error.retryability(), Retryability::Transient);
+    refused(
+        good.clone().with_durability(Durability::Always),
+        "appendfsync always",
+    )
+    .await;
+    let error = refused(
+        good.clone().with_prefix("other".into()).with_create(false),
+        "other",
+    )
+    .await;
+    assert!(matches!(error, Error::NotFound { .. }));
+    let rule = groundtackle_utxo_store::UnspendableRule::FalseReturn;
+    refused(good.clone().with_unspendable(rule), "fixed").await;
+
+    // Whoever may drop records is refused, at once and later.
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    refused(good.clone(), "noeviction").await;
+    let health = store.health(HealthDepth::Readiness).await.unwrap();
+    assert!(
+        !health.ready && health.reasons[0].contains("noeviction"),
+        "{health:?}"
+    );
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    assert!(store.health(HealthDepth::Readiness).await.unwrap().ready);
+
+    server.command(&["HSET", "{groundtackle}:settings", "format", "99"]);
+    let error = refused(good.clone(), "use a newer version").await;
+    assert!(matches!(error, Error::NewerFormat { found: 99, .. }));
+    let health = store.health(HealthDepth::Readiness).await.unwrap();
+    assert!(
+        !health.ready && health.reasons[0].contains("99"),
+        "{health:?}"
+    );
+}
+
+/// The rights that README.md names are enough; without one of them the error says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_are_those_of_the_readme() {
+    let server = Redis::start(RedisOptions {
+        password: Some(PASSWORD.into()),
+        append_fsync: Some("always"),
+        ..RedisOptions::default()
+    });
+    let readme = include_str!("../README.md");
+    let line = readme.lines().find(|line| line.starts_with("ACL SETUSER"));
+    let line = line
+        .expect("README.md has it")
+        .replace("PASSWORD", PASSWORD);
+    let words: Vec<_> = line.split(' ').collect();
+    assert_eq!(server.command(&words), "+OK\r\n");
+    let url = server.url().replace("redis://:", "redis://groundtackle:");
+    let ours = config(url).with_durability(Durability::Always);
+    let store = RedisUtxoStore::open(ours.clone()).await.unwrap();
+    store.set_tip(&tip()).await.unwrap();
+    let coin = coins(&store, 1, 1).await[0];
+    spend(&store, spender(2, coin)).await.unwrap();
+    store.prune(10).await.unwrap();
+    store.unmined(None, None, 10).await.unwrap();
+    store.recover().await.unwrap();
+    store.flush().await.unwrap();
+    assert!(store.health(HealthDepth::Readiness).await.unwrap().ready);
+    assert_sound(&store).await;
+
+    let error = refused(ours.clone().with_prefix("theirs".into()), "lacks rights").await;
+    assert_eq!(error.retryability(), Retryability::Permanent);
+    // Who may not ask for settings can be trusted instead.
+    server.command(&["ACL", "SETUSER", "groundtackle", "-config"]);
+    refused(ours.clone(), "trust_server_settings").await;
+    let trusting = ours.with_trust_server_settings(true);
+    drop(RedisUtxoStore::open(trusting.clone()).await.unwrap());
+    // Nothing is begun that can't be finished.
+    for right in ["hset", "hdel", "zadd", "zrem", "setbit", "evalsha"] {
+        server.command(&["ACL", "SETUSER", "groundtackle", &format!("-{right}")]);
+        let error = refused(trusting.clone(), "lacks rights").await;
+        assert_eq!(error.retryability(), Retryability::Permanent, "{right}");
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        assert!(
+            !health.ready && health.reasons[0].contains("lacks rights"),
+            "{health:?}"
+        );
+        server.command(&["ACL", "SETUSER", "groundtackle", &format!("+{right}")]);
+    }
+    server.command(&["ACL", "SETUSER", "groundtackle", "-evalsha"]);
+    let error = store
+        .create(&[TxBuilder::new(9).pay(1).seed(1)])
+        .await
+        .unwrap_err();
+    assert!(shown(&error).contains("lacks rights"), "{error:?}");
+}
+
+fn tip() -> groundtackle_utxo_store::Tip {
+    groundtackle_utxo_store::Tip {
+        height: 200,
+        hash: groundtackle_utxo_store::BlockHash::from_bytes([200; 32]),
+        median_time_past: 1_231_126_505,
+    }
+}
+
+/// A config reads from any serde format, refuses unknown keys, and does not show its secrets.
+#[test]
+fn a_config_reads_as_text() {
+    let text = format!(
+        r#"{{"url": "rediss://u:{PASSWORD}@h/0", "password": "{PASSWORD}", "durability": "every-second",
+            "answer_timeout": "3s", "max_write": "64MiB"}}"#
+    );
+    let config: RedisUtxoStoreConfig = serde_json::from_str(&text).unwrap();
+    assert_eq!(config.answer_timeout, Duration::from_secs(3));
+    assert_eq!(config.max_write, ByteSize::mib(64));
+    assert_eq!(config.durability, Durability::EverySecond);
+    assert_eq!(config.password, Some(PASSWORD.into()));
+    assert!(!format!("{config:?}").contains(PASSWORD));
+    assert!(serde_json::from_str::<RedisUtxoStoreConfig>(r#"{"ulr": ""}"#).is_err());
+    let default = RedisUtxoStoreConfig::default();
+    assert_eq!(
+        (default.tls, default.durability),
+        (Tls::Verify, Durability::Always)
+    );
+}
+
+/// Whoever opens the store for the first time at the same time opens the same one.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_create_it_at_once() {
+    let config = config(server().url()).with_prefix(prefix());
+    let tasks: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(RedisUtxoStore::open(config.clone())))
+        .collect();
+    for (task, tag) in tasks.into_iter().zip(1..) {
+        let store = task.await.unwrap().unwrap();
+        coins(&store, tag, 1).await;
+    }
+    let store = RedisUtxoStore::open(config).await.unwrap();
+    assert_eq!(scan_all(&*store.scan().await.unwrap(), 100).await.len(), 8);
+    assert_sound(&store).await;
+}
+
+/// Tasks that spend coin after coin until told to stop.
+struct Load {
+    tasks: Vec<JoinHandle<Vec<(OutPoint, NewTransaction)>>>,
+    over: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Load {
+    fn start(store: &RedisUtxoStore, coins: &[OutPoint], tasks: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let tasks = coins
+            .chunks(coins.len().div_ceil(tasks))
+            .zip(1..)
+            .map(|(coins, task)| {
+                let (store, coins) = (store.clone(), coins.to_vec());
+                let (over, acknowledged) = (over.clone(), acknowledged.clone());
+                tokio::spawn(async move {
+                    let mut done = Vec::new();
+                    for (tag, coin) in (task * 1_000_000..).zip(coins) {
+                        if over.load(Ordering::Acquire) {
+                            break;
+                        }
+                        let new = spender(tag, coin);
+                        loop {
+                            match spend(&store, new.clone()).await {
+                                Ok(_) => break,
+                                Err(error) => {
+                                    shown(&error);
+                                    let permanent = error.retryability() == Retryability::Permanent;
+                                    assert!(!permanent, "{error:?}");
+                                }
+                            }
+                        }
+                        done.push((coin, new));
+                        acknowledged.fetch_add(1, Ordering::AcqRel);
+                    }
+                    done
+                })
+            })
+            .collect();
+        Self {
+            tasks,
+            over,
+            acknowledged,
+        }
+    }
+
+    /// Waits until so many more are acknowledged.
+    async fn wait_for(&self, more: u64) {
+        let begun = Instant::now();
+        let wanted = self.acknowledged.load(Ordering::Acquire) + more;
+        while self.acknowledged.load(Ordering::Acquire) < wanted {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing goes on");
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    }
+
+    async fn end(self) -> Vec<(OutPoint, NewTransaction)> {
+        self.over.store(true, Ordering::Release);
+        let mut done = Vec::new();
+        for task in self.tasks {
+            done.extend(task.await.unwrap());
+        }
+        done
+    }
+}
+
+/// `GROUNDTACKLE_TEST_SERVER_KILLS` says how often (5). Blocks are connected beside the load; after each
+/// kill the tip is one that was acknowledged, or the one under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_loses_nothing_acknowledged() {
+    let kills = env::var("GROUNDTACKLE_TEST_SERVER_KILLS").map_or(5, |text| {
+        text.parse::<u64>()
+            .expect("GROUNDTACKLE_TEST_SERVER_KILLS is a number")
+    });
+    let mut server = Redis::start(RedisOptions {
+        append_fsync: Some("always"),
+        ..RedisOptions::default()
+    });
+    let config = config(server.url()).with_durability(Durability::Always);
+    let store = RedisUtxoStore::open(config.clone()).await.unwrap();
+    store.set_tip(&tip()).await.unwrap();
+    let mut all = Vec::new();
+    for tag in 0..kills.max(1) {
+        all.extend(coins(&store, tag, 4_000).await);
+    }
+    let (for_blocks, for_load) = all.split_at(all.len() / 8);
+    let load = Load::start(&store, for_load, 8);
+    let mut blocks = for_blocks.chunks(20).zip(500_000_000_u64..);
+    let mut connected = 200;
+    for kill in 0..kills {
+        load.wait_for(20 + kill * 7 % 40).await;
+        let (coins, tag) = blocks.next().expect("coins for each");
+        let transactions: Vec<_> = coins
+            .iter()
+            .zip(tag * 100..)
+            .map(|(coin, tag)| spender(tag, *coin).tx)
+            .collect();
+        let block = BlockBuilder::after(store.tip().await.unwrap())
+            .with(&transactions.iter().collect::<Vec<_>>())
+            .build();
+        let connecting = {
+            let (store, block) = (store.clone(), block.clone());
+            tokio::spawn(async move {
+                loop {
+                    match store.connect_block(&block).await {
+                        Ok(answer) => break answer.expect("the block is good"),
+                        Err(error) => assert_ne!(error.retryability(), Retryability::Permanent),
+                    }
+                }
+            })
+        };
+        // Another moment of it each time.
+        tokio::time::sleep(Duration::from_micros(kill * 131 % 6_000)).await;
+        block_in_place(|| {
+            server.kill();
+            server.restart();
+        });
+        connecting.await.unwrap();
+        connected += 1;
+        let found = store.tip().await.unwrap().expect("a tip");
+        assert_eq!((found.height, found.hash), (connected, block.hash));
+        // As the chain has it: each of the block's transactions holds its coin.
+        let mine: Vec<_> = coins
+            .iter()
+            .zip(transactions)
+            .map(|(coin, tx)| (*coin, tx.into()))
+            .collect();
+        assert_held(&store, &mine).await;
+    }
+    let done = load.end().await;
+    store.recover().await.unwrap();
+    assert_all_there(&store, &done).await;
+    // No output names a spender without a record, acknowledged or not.
+    let fresh = RedisUtxoStore::open(config).await.unwrap();
+    let mut spenders = Vec::new();
+    for part in all.chunks(4_000) {
+        for output in fresh.outputs(part).await.unwrap() {
+            if let SlotState::Spent(by) = output.unwrap().state {
+                spenders.push(by.txid);
+            }
+        }
+    }
+    assert!(spenders.len() >= done.len());
+    for part in spenders.chunks(4_000) {
+        let records = fresh.records(part, Fields::META).await.unwrap();
+        assert!(
+            records.iter().all(Option::is_some),
+            "a spender without a record"
+        );
+    }
+    println!(
+        "{kills} kills, {} spends acknowledged, {} outputs held, {} blocks",
+        done.len(),
+        spenders.len(),
+        connected - 200
+    );
+}
+
+/// The answer to a change is lost: sent again, the server knows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_without_an_answer_is_carried_out_once() {
+    let proxy = Proxy::to(server().port());
+    let config = config(server().url_at(proxy.port())).with_prefix(prefix());
+    let store = RedisUtxoStore::open(config).await.unwrap();
+    let coins = coins(&store, 1, 40).await;
+    for (tag, coin) in (100..).zip(&coins) {
+        let new = spender(tag, *coin);
+        // That to the reading, that to the change, or none.
+        proxy.lose_answer_after(tag % 3);
+        assert_eq!(
+            spend(&store, new.clone()).await.unwrap(),
+            Applied::Now,
+            "{tag}"
+        );
+        assert_all_there(&store, &[(*coin, new)]).await;
+    }
+    assert!(proxy.answers_lost() >= 26, "{} lost", proxy.answers_lost());
+}
+
+/// Where it can't be found out either, the error says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_that_stays_is_indeterminate() {
+    let proxy = Proxy::to(server().port());
+    let retry = RetryConfig::default().with_max_attempts(2);
+    let config = config(server().url_at(proxy.port())).with_prefix(prefix());
+    let store = RedisUtxoStore::open(config.with_retry(retry))
+        .await
+        .unwrap();
+    let coins = coins(&store, 1, 1).await;
+    let new = spender(2, coins[0]);
+    // The answer to the second round trip is that to the change.
+    proxy.lose_answer_after(1);
+    proxy.cut_when_lost(true);
+    let error = spend(&store, new.clone()).await.unwrap_err();
+    assert_eq!(
+        error.retryability(),
+        Retryability::Indeterminate,
+        "{error:?}"
+    );
+    assert!(shown(&error).contains("read back"), "{error}");
+    proxy.cut(false);
+    assert_eq!(spend(&store, new).await.unwrap(), Applied::Before);
+}
+
+/// A server that comes up anew has forgotten the script; one that is told to, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_script_is_loaded_again() {
+    let store = RedisUtxoStore::open(config(server().url()).with_prefix(prefix()))
+        .await
+        .unwrap();
+    let coins = coins(&store, 1, 3).await;
+    for (tag, coin) in (10..).zip(coins) {
+        server().command(&["SCRIPT", "FLUSH"]);
+        assert_eq!(
+            spend(&store, spender(tag, coin)).await.unwrap(),
+            Applied::Now
+        );
+    }
+}
+
+/// A call that was given up and arrives late, behind a later one of its lane, changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_call_changes_nothing() {
+    let sha = server().command(&["SCRIPT", "LOAD", include_str!("../src/scripts/change.lua")]);
+    let sha = sha.lines().nth(1).expect("a name").to_owned();
+    let change = |number: &str, expects: &[&str], value: &str| {
+        let calls = "{late}:calls";
+        let mut words = vec![
+            "EVALSHA",
+            &sha,
+            "2",
+            calls,
+            "{late}:hash",
+            "lane",
+            number,
+            "0",
+        ];
+        let count = (expects.len() / 3).to_string();
+        words.push(&count);
+        words.extend(expects);
+        words.extend(["HSET", "2", "field", value]);
+        let answer = server().command(&words);
+        answer.lines().nth(1).expect("an answer").to_owned()
+    };
+    let number = |number: u64| format!("{number:016x}");
+    let value = || server().command(&["HGET", "{late}:hash", "field"]);
+    assert_eq!(
+        change(&number(2), &["2", "field", ""], "token-01 first"),
+        "+"
+    );
+    assert_eq!(
+        change(&number(2), &["2", "field", ""], "again"),
+        "+",
+        "the same call"
+    );
+    assert_eq!(change(&number(1), &[], "late"), "late");
+    assert!(value().contains("first"));
+    assert_eq!(
+        change(&number(3), &["2", "field", "token-00"], "stale"),
+        "-"
+    );
+    // What was refused stays so, whatever has changed meanwhile.
+    assert_eq!(
+        change(&number(3), &["2", "field", "token-01"], "stale"),
+        "-"
+    );
+    assert!(value().contains("first"));
+    assert_eq!(
+        change(&number(4), &["2", "field", "token-01"], "token-02 next"),
+        "+"
+    );
+    assert!(value().contains("next"));
+}
+
+/// Memory that is full, a replica, a server that misses its replicas: nothing is applied, and the error
+/// names the way out; when that is over the store goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_says_why() {
+    let server = Redis::start(RedisOptions::default());
+    let retry = RetryConfig::default().with_max_attempts(2);
+    let store = RedisUtxoStore::open(config(server.url()).with_retry(retry))
+        .await
+        .unwrap();
+    let coins = coins(&store, 1, 3).await;
+    let set = |name, value| assert_eq!(server.command(&["CONFIG", "SET", name, value]), "+OK\r\n");
+    type Act<'a> = Box<dyn Fn() + 'a>;
+    let replica = |host: &'static str, port: &'static str| {
+        assert_eq!(server.command(&["REPLICAOF", host, port]), "+OK\r\n");
+    };
+    let faults: [(Act<'_>, Act<'_>, &str); 3] = [
+        (
+            Box::new(|| set("maxmemory", "1mb")),
+            Box::new(|| set("maxmemory", "0")),
+            "maxmemory",
+        ),
+        (
+            Box::new(|| set("min-replicas-to-write", "1")),
+            Box::new(|| set("min-replicas-to-write", "0")),
+            "min-replicas-to-write",
+        ),
+        (
+            Box::new(|| replica("127.0.0.1", "1")),
+            Box::new(|| replica("NO", "ONE")),
+            "replica",
+        ),
+    ];
+    for ((break_it, mend_it, says), (coin, tag)) in faults.into_iter().zip(coins.iter().zip(10..)) {
+        let new = spender(tag, *coin);
+        break_it();
+        let error = spend(&store, new.clone()).await.unwrap_err();
+        assert!(shown(&error).contains(says), "{error:?}");
+        assert_eq!(error.retryability(), Retryability::Transient, "{error:?}");
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        assert!(
+            !health.ready && health.reasons[0].contains(says),
+            "{health:?}"
+        );
+        // Reads go on.
+        assert_eq!(store.record(new.tx.txid).await.unwrap(), None);
+        assert_sound(&store).await;
+        mend_it();
+        assert!(store.health(HealthDepth::Readiness).await.unwrap().ready);
+        assert_eq!(spend(&store, new).await.unwrap(), Applied::Now);
+    }
+    assert_sound(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_before_it_is_sent() {
+    let config = config(server().url()).with_prefix(prefix());
+    let store = RedisUtxoStore::open(config.with_max_write(ByteSize::new(64 << 10)))
+        .await
+        .unwrap();
+    coins(&store, 1, 100).await;
+    let seed = TxBuilder::new(2).pay_each(4_000, 1_000).seed(1);
+    let txid = seed.txid();
+    let error = store.create(&[seed]).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidRequest { .. }), "{error:?}");
+    assert!(error.to_string().contains("max_write"), "{error}");
+    assert_eq!(store.record(txid).await.unwrap(), None);
+}
+
+/// Two stores, as two processes have them, that want the same outputs of one transaction: each output has
+/// one holder, who was told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn rivals_of_several_processes_come_to_an_end() {
+    let config = config(server().url()).with_prefix(prefix());
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores.push(RedisUtxoStore::open(config.clone()).await.unwrap());
+    }
+    let coins = coins(&stores[0], 1, 60).await;
+    let tasks: Vec<_> = (0..12_u64)
+        .map(|task| {
+            let (store, coins) = (stores[task as usize % 3].clone(), coins.clone());
+            tokio::spawn(async move {
+                let mut won = Vec::new();
+                for (at, coin) in coins.iter().enumerate() {
+                    let new = spender(1_000 * (task + 1) + at as u64, *coin);
+                    let txid = new.tx.txid;
+                    let options = SpendOptions::at(201);
+                    match &store.spend_and_create(&[new], &options).await.unwrap()[0] {
+                        Ok(_) => won.push((*coin, txid)),
+                        Err(Verdict::AlreadySpent { by, .. }) => assert_ne!(by.txid, txid),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                won
+            })
+        })
+        .collect();
+    let mut won = Vec::new();
+    for task in tasks {
+        won.extend(task.await.unwrap());
+    }
+    assert_eq!(won.len(), coins.len());
+    for (coin, winner) in won {
+        let state = stores[1].output(coin).await.unwrap().unwrap().state;
+        assert!(matches!(state, SlotState::Spent(by) if by.txid == winner));
+    }
+}
+
+/// What is full can be emptied: pruning goes on where nothing else may write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_can_be_pruned() {
+    let server = Redis::start(RedisOptions::default());
+    let store = RedisUtxoStore::open(config(server.url())).await.unwrap();
+    store.set_tip(&tip()).await.unwrap();
+    let coins = coins(&store, 1, 2).await;
+    let spends: Vec<_> = coins
+        .iter()
+        .zip(2..)
+        .map(|(coin, tag)| spender(tag, *coin).tx)
+        .collect();
+    let block = BlockBuilder::after(Some(tip()))
+        .with(&spends.iter().collect::<Vec<_>>())
+        .build();
+    store.connect_block(&block).await.unwrap().unwrap();
+    server.command(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let pruned = store.prune(201).await.unwrap();
+    assert_eq!((pruned.records, pruned.blocks), (1, 1));
+    assert_eq!(store.record(coins[0].txid).await.unwrap(), None);
+    assert_sound(&store).await;
+}
+
+/// A certificate of the authority that the config names, for the name in the URL, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_verifies_authority_and_name() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let settings = [
+        ("bind", "127.0.0.1 127.0.0.2".to_owned()),
+        ("tls-port", port.to_string()),
+        ("tls-cert-file", format!("{data}server.pem")),
+        ("tls-key-file", format!("{data}server.key")),
+        ("tls-ca-cert-file", format!("{data}authority.pem")),
+        ("tls-auth-clients", "no".to_owned()),
+    ];
+    let server = Redis::start(RedisOptions {
+        password: Some(PASSWORD.into()),
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec(),
+        ..RedisOptions::default()
+    });
+    let url = |host: &str| format!("rediss://:{PASSWORD}@{host}:{port}/0").into();
+    let authority = format!("{data}authority.pem");
+    let good = config(server.url())
+        .with_tls(Tls::Verify)
+        .with_url(url("127.0.0.1"))
+        .with_tls_authorities(Some(authority.into()));
+    let store = RedisUtxoStore::open(good.clone()).await.unwrap();
+    let coin = coins(&store, 1, 1).await[0];
+    spend(&store, spender(2, coin)).await.unwrap();
+    refused(good.clone().with_tls_authorities(None), "tls_authorities").await;
+    refused(good.clone().with_url(url("127.0.0.2")), "TLS").await;
+    let other = format!("{data}server.pem");
+    refused(good.with_tls_authorities(Some(other.into())), "TLS").await;
+}
+
+/// One transaction or 10,000: one reading at one moment, one script.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_takes_two_round_trips_whatever_its_size() {
+    let server = Redis::start(RedisOptions::default());
+    let config = config(server.url()).with_max_batch_items(10_000);
+    let store = RedisUtxoStore::open(config).await.unwrap();
+    let calls = |name: &str| {
+        let stats = server.command(&["INFO", "commandstats"]);
+        let line = format!("cmdstat_{name}:calls=");
+        let count = stats.lines().find_map(|text| text.strip_prefix(&line));
+        count.map_or(0, |count| {
+            count.split(',').next().unwrap().parse::<u64>().unwrap()
+        })
+    };
+    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
+        let coins = coins(&store, tag, count).await;
+        let spends: Vec<_> = (tag * 100_000..)
+            .zip(coins)
+            .map(|(tag, coin)| spender(tag, coin))
+            .collect();
+        let before = (calls("exec"), calls("evalsha"));
+        let answers = store
+            .spend_and_create(&spends, &SpendOptions::at(201))
+            .await;
+        assert!(
+            answers
+                .unwrap()
+                .iter()
+                .all(|answer| *answer == Ok(Applied::Now))
+        );
+        let taken = (calls("exec") - before.0, calls("evalsha") - before.1);
+        assert_eq!(taken, (1, 1), "{count} transactions");
+    }
+}
