@@ -5,8 +5,8 @@
 //! sequence is cut: a [`Pick`] chooses among what exists at that moment. A failure is shrunk and
 //! printed as a test to paste.
 //!
-//! `GROUNDTACKLE_TEST_SEQUENCES` says how many sequences to try (256), `GROUNDTACKLE_TEST_SEED` which
-//! ones (a number; 0).
+//! `GROUNDTACKLE_TEST_SEQUENCES` says how many sequences to try (256), `GROUNDTACKLE_TEST_SEQUENCES_POSTGRES`
+//! how many on one backend, here `postgres`; `GROUNDTACKLE_TEST_SEED` says which ones (a number; 0).
 
 use std::collections::BTreeMap;
 use std::env;
@@ -1086,15 +1086,20 @@ impl Differential {
     /// # Panics
     /// When an adapter differs, with the shortest sequence found that shows it.
     pub fn run(&self) -> Coverage {
-        let number = |name: &str, otherwise: u64| {
-            let text = env::var(name).ok();
-            text.map_or(otherwise, |text| {
-                text.parse()
-                    .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}"))
-            })
+        self.run_for("")
+    }
+
+    /// The same, where the environment may name another number for one backend.
+    pub(crate) fn run_for(&self, backend: &str) -> Coverage {
+        let number = |name: &str| {
+            let text = env::var(name).ok()?;
+            let number = text.parse();
+            Some(number.unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
         };
-        let sequences = number("GROUNDTACKLE_TEST_SEQUENCES", 256);
-        self.run_sequences(sequences, number("GROUNDTACKLE_TEST_SEED", 0))
+        let sequences = "GROUNDTACKLE_TEST_SEQUENCES";
+        let own = number(&format!("{sequences}_{}", backend.to_uppercase()));
+        let sequences = own.or_else(|| number(sequences)).unwrap_or(256);
+        self.run_sequences(sequences, number("GROUNDTACKLE_TEST_SEED").unwrap_or(0))
     }
 
     /// Tries this many sequences on several threads; the same ones for the same

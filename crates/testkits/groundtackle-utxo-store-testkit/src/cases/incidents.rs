@@ -206,7 +206,7 @@ pub(crate) async fn names_the_culprit(store: Subject) {
 /// "Two backends, two behaviours: one sequence of operations run into all of them, state and verdict
 /// compared after every step." See [`differential`](crate::differential).
 pub(crate) async fn backends_agree(store: Subject) {
-    let coverage = Differential::of(&store).run();
+    let coverage = Differential::of(&store).run_for(store.capabilities().backend);
     println!("{coverage}");
 }
 
