@@ -885,15 +885,8 @@ fn kept_until(draft: &mut Draft<'_>, txid: Txid, horizon: u32) -> Result<Option<
 
 impl Inner {
     fn prune(&self, horizon: u32) -> Result<Pruned> {
-        let Some(tip) = self.writer().state.tip else {
+        if self.writer().state.tip.is_none() {
             return Ok(Pruned::default());
-        };
-        if horizon > tip.height {
-            let what = format!(
-                "the horizon {horizon} is above the tip at {}: prune at or below it",
-                tip.height
-            );
-            return Err(Error::invalid_request(what));
         }
         // Undo data goes first, so that no block can be taken back whose records are half gone.
         let mut pruned = Pruned {
@@ -922,6 +915,15 @@ impl Inner {
 
     fn prune_undo(&self, horizon: u32) -> Result<u64> {
         self.write(true, |draft| {
+            // In the same moment: from then on no block at or below the horizon can be taken back, and
+            // none is connected in its place.
+            if let Some(tip) = draft.state.tip.filter(|tip| horizon > tip.height) {
+                let what = format!(
+                    "the horizon {horizon} is above the tip at {}: prune at or below it",
+                    tip.height
+                );
+                return Err(Error::invalid_request(what));
+            }
             let snapshot = draft.snapshot().clone();
             let end = end_of_height(UNDO_KIND, horizon);
             let mut blocks = 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use groundtackle_core::fail_point;
 use groundtackle_utxo_store::draft::{Reads, ops};
-use groundtackle_utxo_store::{Error, Pruned, Result, Txid};
+use groundtackle_utxo_store::{Error, Pruned, Result, Tip, Txid};
 use tokio_postgres::types::ToSql;
 
 use crate::error::Failed;
@@ -32,12 +32,7 @@ impl Inner {
         else {
             return Ok(Pruned::default());
         };
-        if horizon > tip.height {
-            return Err(Error::invalid_request(format!(
-                "the horizon {horizon} is above the tip at {}: prune at or below it",
-                tip.height
-            )));
-        }
+        check(horizon, &tip)?;
         let mut pruned = Pruned::default();
         // Undo data goes first, so that no block can be taken back whose records are half gone.
         while self.step(horizon, Step::Undo).await?.more {
@@ -77,7 +72,14 @@ impl Inner {
                     };
                     lease.answer(ACTION, begin).await
                 };
-                begin.await?;
+                let ((), chain) = begin.await?;
+                // While no block can go: once no undo data is left, none at or below the horizon can be
+                // taken back, and none is connected in its place.
+                let row = chain.first();
+                let tip = row.map(|row| record::tip(row, 0)).transpose()?.flatten();
+                if let (Step::Undo, Some(tip)) = (step, tip) {
+                    check(horizon, &tip)?;
+                }
                 let done = match step {
                     Step::Undo => undo_step(&lease, horizon).await?,
                     Step::Expired => expired_step(&lease, horizon).await?,
@@ -124,6 +126,16 @@ impl Inner {
             }
         }
     }
+}
+
+fn check(horizon: u32, tip: &Tip) -> Result<()> {
+    if horizon > tip.height {
+        return Err(Error::invalid_request(format!(
+            "the horizon {horizon} is above the tip at {}: prune at or below it",
+            tip.height
+        )));
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use groundtackle_utxo_store::draft::{Reads, ops};
-use groundtackle_utxo_store::{Error, Pruned, Result, Txid};
+use groundtackle_utxo_store::{Error, Pruned, Result, Tip, Txid};
 
 use crate::error::Failed;
 use crate::read::{View, height_member, members, split_height_member, up_to_height};
@@ -14,6 +14,16 @@ use crate::write::Change;
 const STEP: usize = 512;
 
 const ACTION: &str = "prune";
+
+fn check(horizon: u32, tip: &Tip) -> Result<()> {
+    if horizon > tip.height {
+        return Err(Error::invalid_request(format!(
+            "the horizon {horizon} is above the tip at {}: prune at or below it",
+            tip.height
+        )));
+    }
+    Ok(())
+}
 
 /// What a step came to.
 enum Step {
@@ -30,12 +40,7 @@ impl Inner {
         let Some(tip) = self.chain(ACTION).await?.tip else {
             return Ok(Pruned::default());
         };
-        if horizon > tip.height {
-            return Err(Error::invalid_request(format!(
-                "the horizon {horizon} is above the tip at {}: prune at or below it",
-                tip.height
-            )));
-        }
+        check(horizon, &tip)?;
         let mut pruned = Pruned::default();
         // Undo data goes first, so that no block can be taken back whose records are half gone.
         while self.step(horizon, true).await?.1 {
@@ -89,9 +94,18 @@ impl Inner {
         attempts: &mut Attempts,
     ) -> Result<Step, Failed> {
         let keys = &self.keys;
+        let before = self.chain(ACTION).await?;
         let command = up_to_height(keys.heights(), horizon, 1);
         let found = members(self.link.ask(ACTION, &command).await?)?;
         let Some(member) = found.into_iter().next() else {
+            // Of one moment with the tip: from then on no block at or below the horizon can be taken
+            // back, and none is connected in its place.
+            if self.chain(ACTION).await?.token != before.token {
+                return Ok(Step::Overtaken);
+            }
+            if let Some(tip) = &before.tip {
+                check(horizon, tip)?;
+            }
             return Ok(Step::Done {
                 records: 0,
                 more: false,

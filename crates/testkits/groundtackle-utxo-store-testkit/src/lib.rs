@@ -124,6 +124,7 @@ macro_rules! __each_case {
             races::exactly_one_of_many_spenders_wins,
             races::take_overs_leave_one_holder,
             races::blocks_and_transactions_meet,
+            races::prunes_and_reorganisations_meet,
             crashes::killed_at_each_write_point if addressed,
             crashes::killed_at_any_moment if addressed,
             crashes::killed_while_connecting_the_real_chain if addressed,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use groundtackle_utxo_store::{
-    Applied, Fields, NewTransaction, OutPoint, SlotState, SpendOptions, SpentBy, Txid, UtxoStore,
-    Verdict,
+    Applied, Error, Fields, NewTransaction, OutPoint, SlotState, SpendOptions, SpentBy, Txid,
+    UtxoStore, Verdict,
 };
 use tokio::task::JoinSet;
 
@@ -272,5 +272,54 @@ pub(crate) async fn blocks_and_transactions_meet(store: Subject) {
     let state = store.state().await;
     assert_eq!(state.tip.map(|tip| tip.height), Some(200 + COINS));
     assert_eq!(state.unmined, []);
+    assert_eq!(state.digest.muhash, muhash(&state.coins));
+}
+
+/// "Undo data of blocks at or below [the horizon], which can't be disconnected from then on": while tasks
+/// prune up to the tip, blocks are connected, taken back and connected again. What can be taken back leaves
+/// what it spent as it was.
+pub(crate) async fn prunes_and_reorganisations_meet(store: Subject) {
+    store.begin_chain().await;
+    let mut rivals = Vec::new();
+    for round in 0..32 {
+        rivals.push((store.coin(round).await, store.coin(100 + round).await));
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let mut tasks = JoinSet::new();
+    for _ in 0..2 {
+        let (store, over) = (store.share(), over.clone());
+        tasks.spawn(async move {
+            while !over.load(Ordering::Acquire) {
+                if let Some(tip) = all(store.tip().await) {
+                    match store.prune(tip.height).await {
+                        // The tip has gone down since.
+                        Ok(_) | Err(Error::InvalidRequest { .. }) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let mut taken_back = 0;
+    for (round, (first, second)) in (0..).zip(rivals) {
+        for (branch, coin) in [(1, first), (2, second)] {
+            let tx = spender(1_000 * branch + round, coin).build();
+            let block = store.next_block().await.branch(branch).with(&[&tx]).build();
+            store.connect(&block).await.expect("the block is good");
+            match store.disconnect(&block).await {
+                Ok(_) => {
+                    taken_back += 1;
+                    assert_eq!(store.slot(coin).await, SlotState::Unspent);
+                }
+                Err(Verdict::NoUndo { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    over.store(true, Ordering::Release);
+    tasks.join_all().await;
+    println!("{taken_back} of 64 blocks were taken back");
+    let state = store.state().await;
     assert_eq!(state.digest.muhash, muhash(&state.coins));
 }
