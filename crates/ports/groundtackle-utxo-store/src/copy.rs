@@ -30,9 +30,10 @@ pub struct Copied {
 }
 
 /// Copies the confirmed set and the tip of one store into another one that is empty, or that an
-/// unfinished copy of the same set left. Frozen and reassigned outputs stay so. What is not in the
-/// confirmed set is not copied: unmined transactions, spent records, undo data; blocks at or below the
-/// tip can't be disconnected in the copy. `progress` is told how many coins are done.
+/// unfinished copy of the same set left. Frozen and reassigned outputs stay so, and outputs of locked
+/// transactions locked, as the source has them when their page is read: order no alert meanwhile. What is
+/// not in the confirmed set is not copied: unmined transactions, spent records, undo data, how long a
+/// record is preserved; blocks at or below the tip can't be disconnected in the copy. `progress` is told how many coins are done.
 ///
 /// The target is marked as unfinished before its first coin, and has no tip until a scan of it has the
 /// digest of all that was read; see [`unfinished_copy`]. While a source without
@@ -230,14 +231,21 @@ async fn write(from: &dyn UtxoStore, to: &dyn UtxoStore, coins: &[Coin]) -> Resu
     Ok(coins_before)
 }
 
-/// Freezes and reassigns what is frozen and reassigned in the source.
+/// Freezes, reassigns and locks what is so in the source.
 async fn carry_alerts(from: &dyn UtxoStore, to: &dyn UtxoStore, coins: &[Coin]) -> Result<()> {
     let most = |store: &dyn UtxoStore| store.capabilities().max_batch_items.unwrap_or(PAGE_COINS);
     let outpoints: Vec<_> = coins.iter().map(|coin| coin.outpoint).collect();
     for outpoints in outpoints.chunks(most(from).min(most(to)).max(1)) {
         // An unmined spender hides the rest of a slot.
         let views = from.outputs(outpoints).await?.into_iter().flatten();
-        let touched = views.filter(|view| view.state != SlotState::Unspent);
+        let views: Vec<_> = views.collect();
+        let locked = views.iter().filter(|view| view.locked);
+        let mut locked: Vec<_> = locked.map(|view| view.outpoint.txid).collect();
+        locked.dedup();
+        if !locked.is_empty() {
+            accepted(to.set_locked(&locked, true).await?)?;
+        }
+        let touched = views.iter().filter(|view| view.state != SlotState::Unspent);
         let mut outpoints: Vec<_> = touched.map(|view| view.outpoint).collect();
         outpoints.sort_unstable();
         let mut txids: Vec<_> = outpoints.iter().map(|outpoint| outpoint.txid).collect();

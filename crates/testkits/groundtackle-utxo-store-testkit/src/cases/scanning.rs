@@ -221,7 +221,8 @@ pub(crate) async fn statistics_count_the_set(store: Subject) {
 }
 
 /// `copy_set`: "Copies the confirmed set and the tip of one store into another one that is empty, or that
-/// an unfinished copy of the same set left. Frozen and reassigned outputs stay so. The target is marked
+/// an unfinished copy of the same set left. Frozen and reassigned outputs stay so, and outputs of locked
+/// transactions locked. The target is marked
 /// as unfinished before its first coin, and has no tip until a scan of it has the digest of all that was
 /// read." To another store of the adapter and back.
 pub(crate) async fn copies_are_whole_or_unfinished(store: Subject) {
@@ -233,6 +234,8 @@ pub(crate) async fn copies_are_whole_or_unfinished(store: Subject) {
     let reassigned = store.reassigned_coin(3, 300).await;
     let both = store.reassigned_coin(4, 301).await;
     all(store.freeze(&[coins[0], both]).await);
+    let locked = store.coin(7).await.txid;
+    all(store.set_locked(&[locked], true).await);
     // Not in the confirmed set; what it spends is.
     store.accept(spender(5, coins[1])).await;
     store.mine(&[&spender(6, coins[2]).build()]).await;
@@ -272,6 +275,7 @@ pub(crate) async fn copies_are_whole_or_unfinished(store: Subject) {
         (from.tip, &from.coins, from.digest)
     );
     assert_eq!(now.unmined, []);
+    assert!(copy.whole_record(locked).await.locked);
     assert_eq!(copy.slot(coins[0]).await, SlotState::Frozen);
     assert_eq!(copy.slot(coins[1]).await, SlotState::Unspent);
     let spendable_from = 300;
