@@ -13,6 +13,9 @@ use crate::statements::Statements;
 /// From so many rows on a `COPY` is worth its round trips.
 const COPY_ROWS: usize = 512;
 
+/// From so many bytes, too. A statement takes at most 2 GiB, and would fail after others of its call were sent.
+const COPY_BYTES: usize = 16 << 20;
+
 /// Bytes that one message of a `COPY` carries.
 const COPY_CHUNK: usize = 1 << 20;
 
@@ -129,11 +132,12 @@ pub(crate) async fn copy(
 
 /// Whether records are many enough to be copied.
 fn copied(records: &[Record]) -> bool {
-    records
-        .iter()
-        .map(|record| 1 + record.outputs.len())
-        .sum::<usize>()
-        > COPY_ROWS
+    let rows: usize = records.iter().map(|record| 1 + record.outputs.len()).sum();
+    let outputs = records.iter().flat_map(|record| &record.outputs);
+    let bytes: usize = outputs
+        .map(|output| output.output.script.as_bytes().len())
+        .sum();
+    rows > COPY_ROWS || bytes > COPY_BYTES
 }
 
 fn outputs(records: &[Record]) -> impl Iterator<Item = (&Record, &RecordOutput)> {

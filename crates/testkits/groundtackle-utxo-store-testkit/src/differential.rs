@@ -265,6 +265,11 @@ fn verdict_name(verdict: &Verdict) -> String {
 }
 
 impl Answer {
+    /// Whether the store could not answer.
+    pub(crate) fn is_error(&self) -> bool {
+        self.texts.iter().any(|text| text.starts_with("error "))
+    }
+
     fn say(&mut self, name: impl Into<String>, text: impl Into<String>) {
         self.names.push(name.into());
         self.texts.push(text.into());

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::{env, io};
 
@@ -152,9 +152,23 @@ impl Victim {
         self.wait_for(usize::MAX);
         let status = self.process.wait().expect("it was started");
         match status.code() {
-            None => (self.acknowledged, true),
             Some(0) => (self.acknowledged, false),
-            Some(_) => panic!("the victim failed before it was killed: {status}"),
+            None if killed(status) => (self.acknowledged, true),
+            _ => panic!("the victim failed before it was killed: {status}"),
         }
     }
+}
+
+/// By us, or by itself at a write point.
+#[cfg(unix)]
+fn killed(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    const SIGABRT: i32 = 6;
+    const SIGKILL: i32 = 9;
+    matches!(status.signal(), Some(SIGABRT | SIGKILL))
+}
+
+#[cfg(not(unix))]
+fn killed(_status: ExitStatus) -> bool {
+    true
 }

@@ -221,6 +221,7 @@ pub(crate) async fn the_backend_is_killed(store: Subject) {
             assert_same(&script, &store, &format!("{call:?}, acknowledged")).await;
         } else {
             failed += 1;
+            assert!(answer.is_error(), "{call:?} was answered with {answer:?}");
             settle(&store, &script, &before, &call).await;
         }
         go_on(&mut store, &mut script).await;
