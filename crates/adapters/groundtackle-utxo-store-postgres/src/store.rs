@@ -499,7 +499,7 @@ impl Inner {
         })
     }
 
-    /// Whether a connection's call was committed. If not, it never will be.
+    /// Whether a connection's call was committed. Waits until its connection is done with it.
     async fn landed(&self, id: &[u8], number: i64) -> Result<bool> {
         let action = "learn whether a commit landed";
         let mut attempts = self.attempts(action);
@@ -507,7 +507,7 @@ impl Inner {
             let last = async {
                 let lease = self.lease(action).await?;
                 let session = lease.session()?;
-                let values: [&(dyn ToSql + Sync); 2] = [&id, &number];
+                let values: [&(dyn ToSql + Sync); 1] = [&id];
                 let query = session
                     .client
                     .query_one(&session.statements.last_call, &values);
