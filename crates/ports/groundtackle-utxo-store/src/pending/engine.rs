@@ -1,0 +1,1205 @@
+//! Calls that are judged in memory: read, judge, lock, commit, carry out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use groundtackle_chain::{OutPoint, TxOut, Txid};
+
+use super::cells::{
+    Body, Cell, CellKey, Cells, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, Write,
+};
+use super::codec::{self, Head};
+use super::intent::{Intent, IntentState, Patience, applied};
+use super::{PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
+use crate::digest::MuHash3072;
+use crate::draft::{BlockUndo, Changes, Draft, Loaded, Reads, Run, Stop, run};
+use crate::error::{Error, Result};
+use crate::types::{Record, RecordOutput, Tip};
+use crate::verdict::Outcome;
+
+/// Rounds of looking for what a call needs; each is a generation of a cascade.
+const MOST_ROUNDS: usize = 100_000;
+
+/// How often others may be in a call's way before it fails.
+const MOST_ATTEMPTS: u32 = 200;
+
+const MOST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a call treats what others are doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It takes what counts now.
+    Look,
+    /// It waits for them, since it will build on what it reads.
+    Change,
+}
+
+/// A cell that was read, and when.
+#[derive(Debug)]
+struct Seen {
+    cell: Option<Cell>,
+    round: u32,
+}
+
+/// What a call has read, and what it holds.
+#[derive(Debug)]
+pub(super) struct View {
+    id: u64,
+    mode: Mode,
+    cells: HashMap<CellKey, Seen>,
+    heads: HashMap<Txid, Head>,
+    values: HashMap<u64, Vec<u8>>,
+    round: u32,
+    /// What the answer builds on.
+    relied: BTreeSet<CellKey>,
+    /// Records by which marks would hold, and don't.
+    unheld: BTreeSet<CellKey>,
+    held: BTreeSet<CellKey>,
+    intent: Option<(u64, Intent)>,
+    named: BTreeSet<CellKey>,
+    stale_before: bool,
+}
+
+fn page(cell: &Cell) -> Option<&Page> {
+    match &cell.body {
+        Some(Body::Page(page)) => Some(page),
+        _ => None,
+    }
+}
+
+fn is_locked(cell: Option<&Cell>, but_by: u64) -> bool {
+    let lock = cell.and_then(|cell| cell.lock.as_ref());
+    lock.is_some_and(|lock| lock.intent != but_by)
+}
+
+impl View {
+    pub(super) fn new(mode: Mode) -> Self {
+        Self {
+            id: random(),
+            mode,
+            cells: HashMap::new(),
+            heads: HashMap::new(),
+            values: HashMap::new(),
+            round: 0,
+            relied: BTreeSet::new(),
+            unheld: BTreeSet::new(),
+            held: BTreeSet::new(),
+            intent: None,
+            named: BTreeSet::new(),
+            stale_before: false,
+        }
+    }
+
+    fn cell(&self, key: CellKey) -> Option<&Cell> {
+        self.cells.get(&key)?.cell.as_ref()
+    }
+
+    fn stamp(&self, key: CellKey) -> Option<u64> {
+        self.cell(key).map(|cell| cell.stamp)
+    }
+
+    fn forget(&mut self, key: CellKey) {
+        self.cells.remove(&key);
+        if let CellKey::Page { txid, page: 0 } = key {
+            self.heads.remove(&txid);
+        }
+    }
+
+    fn put(&mut self, key: CellKey, cell: Option<Cell>) {
+        self.forget(key);
+        let round = self.round;
+        self.cells.insert(key, Seen { cell, round });
+    }
+
+    /// Page 0 of a record that is there.
+    fn live(&self, txid: Txid) -> Option<&Page> {
+        let page = page(self.cell(CellKey::head(txid))?)?;
+        (page.phase == Phase::Live && page.head.is_some()).then_some(page)
+    }
+
+    /// A page of a record that is there.
+    fn page(&self, txid: Txid, number: u32) -> Option<&Page> {
+        let head = self.live(txid)?;
+        let found = page(self.cell(CellKey::Page { txid, page: number })?)?;
+        (found.attempt == head.attempt).then_some(found)
+    }
+
+    pub(super) fn head(&self, txid: Txid) -> Option<&Head> {
+        self.live(txid)?;
+        self.heads.get(&txid)
+    }
+
+    fn value<'a>(&'a self, stored: &'a Stored) -> Option<&'a [u8]> {
+        match stored {
+            Stored::Here(bytes) => Some(bytes),
+            Stored::Apart { id, .. } => self.values.get(id).map(Vec::as_slice),
+        }
+    }
+
+    /// Whether a record is confirmed, if there is one.
+    pub(super) fn is_confirmed(&self, txid: Txid) -> Option<bool> {
+        self.live(txid).map(|page| page.guard.height.is_some())
+    }
+
+    fn holds(&self, mark: &Mark) -> bool {
+        mark.attempt == 0
+            || self
+                .live(mark.by.txid)
+                .is_some_and(|page| page.attempt == mark.attempt)
+    }
+
+    fn output(&self, vout: u32, slot: &Slot) -> Option<RecordOutput> {
+        Some(RecordOutput {
+            vout,
+            output: TxOut {
+                value_sat: slot.value_sat,
+                script: self.value(&slot.script)?.to_vec().into(),
+            },
+            spent_by: slot
+                .mark
+                .filter(|mark| self.holds(mark))
+                .map(|mark| mark.by),
+            frozen: slot.frozen,
+            spendable_from: slot.spendable_from,
+        })
+    }
+
+    pub(super) fn slot(&self, outpoint: OutPoint) -> Option<RecordOutput> {
+        let page = self.page(outpoint.txid, page_of(outpoint.vout))?;
+        self.output(outpoint.vout, page.slots.get(&outpoint.vout)?)
+    }
+
+    /// All outputs of a record whose pages were read.
+    pub(super) fn outputs(&self, txid: Txid) -> Vec<RecordOutput> {
+        let pages = self.head(txid).into_iter().flat_map(|head| &head.pages);
+        std::iter::once(&0)
+            .chain(pages)
+            .filter_map(|number| self.page(txid, *number))
+            .flat_map(|page| &page.slots)
+            .filter_map(|(vout, slot)| self.output(*vout, slot))
+            .collect()
+    }
+
+    /// The slots that are read, each with its place.
+    fn slots<'a>(&'a self, reads: &'a Reads) -> impl Iterator<Item = (CellKey, &'a Slot)> {
+        let single = reads.slots.iter().filter_map(|outpoint| {
+            let (txid, number) = (outpoint.txid, page_of(outpoint.vout));
+            let slot = self.page(txid, number)?.slots.get(&outpoint.vout)?;
+            Some((CellKey::Page { txid, page: number }, slot))
+        });
+        let whole = reads.outputs.iter().flat_map(|txid| {
+            let pages = self.head(*txid).into_iter().flat_map(|head| &head.pages);
+            std::iter::once(0).chain(pages.copied()).flat_map(|number| {
+                let key = CellKey::Page {
+                    txid: *txid,
+                    page: number,
+                };
+                let page = self.page(*txid, number).into_iter();
+                page.flat_map(move |page| page.slots.values().map(move |slot| (key, slot)))
+            })
+        });
+        single.chain(whole)
+    }
+
+    /// Cells and values that are still to be read.
+    fn missing(
+        &mut self,
+        reads: &Reads,
+        chain: bool,
+    ) -> (BTreeSet<CellKey>, Vec<(CellKey, Stored)>) {
+        let mut keys: BTreeSet<CellKey> =
+            reads.records.iter().copied().map(CellKey::head).collect();
+        keys.extend(reads.slots.iter().map(|outpoint| CellKey::Page {
+            txid: outpoint.txid,
+            page: page_of(outpoint.vout),
+        }));
+        keys.extend(reads.undo.iter().copied().map(CellKey::Undo));
+        keys.extend(chain.then_some(CellKey::Chain));
+        for txid in &reads.outputs {
+            let pages = self.head(*txid).into_iter().flat_map(|head| &head.pages);
+            keys.extend(pages.map(|number| CellKey::Page {
+                txid: *txid,
+                page: *number,
+            }));
+        }
+        let mut values = Vec::new();
+        for key in &keys {
+            let stored = match self.cell(*key).and_then(|cell| cell.body.as_ref()) {
+                Some(Body::Page(page)) => page.head.as_ref(),
+                Some(Body::Bytes { bytes, .. }) => Some(bytes),
+                None => None,
+            };
+            values.extend(stored.map(|stored| (*key, stored)));
+        }
+        let mut spenders = BTreeSet::new();
+        for (key, slot) in self.slots(reads) {
+            values.push((key, &slot.script));
+            let Some(mark) = slot.mark.filter(|mark| mark.attempt != 0) else {
+                continue;
+            };
+            let spender = CellKey::head(mark.by.txid);
+            // A record that was read before the mark says nothing about it, unless it is looked at again.
+            let read = |key| self.cells.get(&key).map(|seen: &Seen| seen.round);
+            if !keys.contains(&spender) && read(spender) <= read(key) {
+                spenders.insert(spender);
+            }
+        }
+        let unread = |stored: &Stored| self.value(stored).is_none();
+        let values = values.into_iter().filter(|(_, stored)| unread(stored));
+        let values = values.map(|(key, stored)| (key, stored.clone())).collect();
+        self.relied.extend(&keys);
+        keys.retain(|key| !self.cells.contains_key(key));
+        keys.extend(spenders);
+        (keys, values)
+    }
+
+    /// Decodes heads whose bytes are there.
+    fn decode(&mut self, backend: &'static str) -> Result<()> {
+        let mut heads = Vec::new();
+        for (key, seen) in &self.cells {
+            let CellKey::Page { txid, page: 0 } = key else {
+                continue;
+            };
+            let head = seen
+                .cell
+                .as_ref()
+                .and_then(page)
+                .and_then(|page| page.head.as_ref());
+            if let Some(bytes) = head.and_then(|head| self.value(head))
+                && !self.heads.contains_key(txid)
+            {
+                heads.push((*txid, codec::unpack_head(backend, *txid, bytes)?));
+            }
+        }
+        self.heads.extend(heads);
+        Ok(())
+    }
+
+    fn loaded(&self, backend: &'static str, reads: &Reads) -> Result<Loaded> {
+        let mut loaded = Loaded::new();
+        loaded.asked(reads.clone());
+        for txid in &reads.records {
+            let Some(head) = self.head(*txid) else {
+                continue;
+            };
+            let outputs = match reads.outputs.contains(txid) {
+                true => self.outputs(*txid),
+                false => Vec::new(),
+            };
+            loaded.put_record(Record {
+                outputs,
+                ..head.record.clone()
+            });
+        }
+        for outpoint in &reads.slots {
+            if let Some(output) = self.slot(*outpoint) {
+                loaded.put_output(outpoint.txid, output);
+            }
+        }
+        for block in &reads.undo {
+            if let Some(undo) = self.undo(backend, CellKey::Undo(*block))? {
+                loaded.put_undo(*block, undo);
+            }
+        }
+        loaded.set_tip(self.chain(backend)?.0);
+        Ok(loaded)
+    }
+
+    fn bytes(&self, key: CellKey) -> Option<&[u8]> {
+        match self.cell(key)?.body.as_ref()? {
+            Body::Bytes { bytes, .. } => self.value(bytes),
+            Body::Page(_) => None,
+        }
+    }
+
+    pub(super) fn undo(&self, backend: &'static str, key: CellKey) -> Result<Option<BlockUndo>> {
+        let bytes = self.bytes(key);
+        bytes
+            .map(|bytes| codec::unpack_undo(backend, bytes))
+            .transpose()
+    }
+
+    pub(super) fn chain(&self, backend: &'static str) -> Result<(Option<Tip>, MuHash3072)> {
+        match self.bytes(CellKey::Chain) {
+            Some(bytes) => codec::unpack_chain(backend, bytes),
+            None => Ok((None, MuHash3072::new())),
+        }
+    }
+
+    /// The records by which marks would hold that are among what was read, and don't.
+    fn note_unheld(&mut self, reads: &Reads) -> BTreeSet<CellKey> {
+        let mut pages = BTreeSet::new();
+        let mut unheld = BTreeSet::new();
+        for (key, slot) in self.slots(reads) {
+            if let Some(mark) = slot.mark.filter(|mark| !self.holds(mark)) {
+                pages.insert(key);
+                unheld.insert(CellKey::head(mark.by.txid));
+            }
+        }
+        self.unheld = unheld;
+        pages
+    }
+}
+
+/// Puts values that are too long for a cell aside.
+#[derive(Debug, Default)]
+pub(super) struct Aside(pub(super) Vec<(u64, Vec<u8>)>);
+
+impl Aside {
+    pub(super) fn store(&mut self, bytes: Vec<u8>, most: usize) -> Stored {
+        if bytes.len() <= most {
+            return Stored::Here(bytes);
+        }
+        let (id, len) = (random(), bytes.len() as u64);
+        self.0.push((id, bytes));
+        Stored::Apart { id, len }
+    }
+
+    fn names(&self) -> Vec<(u64, u64)> {
+        let names = self.0.iter().map(|(id, bytes)| (*id, bytes.len() as u64));
+        names.collect()
+    }
+}
+
+pub(super) fn guard_of(head: &Record, page: u32) -> Guard {
+    Guard {
+        coinbase: head.coinbase,
+        locked: head.locked,
+        conflicting: head.conflicting,
+        height: head
+            .confirmed_height()
+            .filter(|_| page == 0 || head.coinbase),
+    }
+}
+
+/// A record cut into pages.
+pub(super) fn cut(
+    record: &Record,
+    attempt: u64,
+    phase: Phase,
+    aside: &mut Aside,
+    mark_of: impl Fn(&RecordOutput) -> Option<Mark>,
+) -> BTreeMap<u32, Page> {
+    let new_page = |number| Page {
+        attempt,
+        phase,
+        guard: guard_of(record, number),
+        unmined_since: record.unmined_since.filter(|_| number == 0),
+        head: None,
+        slots: BTreeMap::new(),
+    };
+    let mut pages = BTreeMap::from([(0, new_page(0))]);
+    for outputs in record
+        .outputs
+        .chunk_by(|a, b| page_of(a.vout) == page_of(b.vout))
+    {
+        let scripts: usize = outputs
+            .iter()
+            .map(|o| o.output.script.as_bytes().len())
+            .sum();
+        let most = if scripts > PART_BYTES {
+            SCRIPT_BYTES
+        } else {
+            PART_BYTES
+        };
+        for output in outputs {
+            let number = page_of(output.vout);
+            let script = output.output.script.as_bytes().to_vec();
+            let slot = Slot {
+                value_sat: output.output.value_sat,
+                script: aside.store(script, most),
+                mark: mark_of(output),
+                frozen: output.frozen,
+                spendable_from: output.spendable_from,
+            };
+            let page = pages.entry(number).or_insert_with(|| new_page(number));
+            page.slots.insert(output.vout, slot);
+        }
+    }
+    let head = Head {
+        record: Record {
+            outputs: Vec::new(),
+            ..record.clone()
+        },
+        pages: pages.keys().copied().filter(|number| *number > 0).collect(),
+    };
+    if let Some(first) = pages.get_mut(&0) {
+        first.head = Some(aside.store(codec::pack_head(&head), PART_BYTES));
+    }
+    pages
+}
+
+/// The values in parts that a cell's content names.
+pub(super) fn apart(body: &Body) -> Vec<(u64, u64)> {
+    let name = |stored: &Stored| match stored {
+        Stored::Here(_) => None,
+        Stored::Apart { id, len } => Some((*id, *len)),
+    };
+    match body {
+        Body::Bytes { bytes, .. } => name(bytes).into_iter().collect(),
+        Body::Page(page) => {
+            let scripts = page.slots.values().map(|slot| &slot.script);
+            page.head.iter().chain(scripts).filter_map(name).collect()
+        }
+    }
+}
+
+/// What a call is going to change.
+#[derive(Debug, Default)]
+struct Plan {
+    writes: BTreeMap<CellKey, Next>,
+    aside: Aside,
+    old: Vec<(u64, u64)>,
+}
+
+/// Draws the changes up as changes to cells; `Err`: what has to be read first.
+fn plan(view: &View, backend: &'static str, changes: &Changes) -> Result<Result<Plan, Reads>> {
+    let mut more = Reads::new();
+    let mut aside = Aside::default();
+    let mut writes: BTreeMap<CellKey, Next> = BTreeMap::new();
+    let mut pages: BTreeMap<(Txid, u32), Page> = BTreeMap::new();
+    let mut attempts: HashMap<Txid, u64> = HashMap::new();
+    for record in &changes.inserted {
+        attempts.insert(record.txid, random());
+    }
+    let attempt_of = |txid: &Txid| {
+        let live = || view.live(*txid).map(|page| page.attempt);
+        // A spender without a record has been pruned.
+        attempts.get(txid).copied().or_else(live).unwrap_or(0)
+    };
+    let all_pages = |txid: Txid| {
+        let pages = view.head(txid).into_iter().flat_map(|head| &head.pages);
+        std::iter::once(0).chain(pages.copied())
+    };
+    for txid in &changes.deleted {
+        for page in all_pages(*txid) {
+            let key = CellKey::Page { txid: *txid, page };
+            if view.cells.contains_key(&key) {
+                writes.insert(key, Next::Delete);
+            } else {
+                more.whole(*txid);
+            }
+        }
+    }
+    for record in &changes.inserted {
+        let mark_of = |output: &RecordOutput| {
+            output.spent_by.map(|by| Mark {
+                by,
+                attempt: attempt_of(&by.txid),
+            })
+        };
+        let attempt = attempt_of(&record.txid);
+        for (number, page) in cut(record, attempt, Phase::Live, &mut aside, mark_of) {
+            pages.insert((record.txid, number), page);
+        }
+    }
+    for head in &changes.heads {
+        let txid = head.txid;
+        let Some(old) = view.head(txid) else {
+            return Err(Error::corrupt(backend, "a record", "it has no head"));
+        };
+        let guard = |record: &Record| guard_of(record, 1);
+        let numbers: Vec<u32> = match guard(&old.record) == guard(head) {
+            true => vec![0],
+            false => all_pages(txid).collect(),
+        };
+        for number in numbers {
+            let Some(page) = view.page(txid, number) else {
+                more.whole(txid);
+                continue;
+            };
+            let mut page = page.clone();
+            page.guard = guard_of(head, number);
+            if number == 0 {
+                let new = Head {
+                    record: Record {
+                        inputs: old.record.inputs.clone(),
+                        ..head.clone()
+                    },
+                    pages: old.pages.clone(),
+                };
+                page.head = Some(aside.store(codec::pack_head(&new), PART_BYTES));
+                page.unmined_since = head.unmined_since;
+            }
+            pages.insert((txid, number), page);
+        }
+    }
+    let mut released = BTreeSet::new();
+    for (txid, output) in &changes.slots {
+        let outpoint = OutPoint::new(*txid, output.vout);
+        let number = page_of(output.vout);
+        let (Some(before), Some(stored)) = (view.slot(outpoint), view.page(*txid, number)) else {
+            more.slot(outpoint);
+            continue;
+        };
+        let page = pages
+            .entry((*txid, number))
+            .or_insert_with(|| stored.clone());
+        let Some(slot) = page.slots.get_mut(&output.vout) else {
+            continue;
+        };
+        if before.output.script != output.output.script {
+            let script = output.output.script.as_bytes().to_vec();
+            slot.script = aside.store(script, SCRIPT_BYTES);
+        }
+        slot.frozen = output.frozen;
+        slot.spendable_from = output.spendable_from;
+        if before.spent_by != output.spent_by {
+            released.extend(before.spent_by.map(|by| by.txid));
+            slot.mark = output.spent_by.map(|by| Mark {
+                by,
+                attempt: attempt_of(&by.txid),
+            });
+        }
+    }
+    // Who gives back begins a new attempt, so that a late mark of the old one means nothing.
+    for txid in released {
+        let goes = changes.deleted.contains(&txid);
+        if goes || view.live(txid).is_none() {
+            continue;
+        }
+        let attempt = random();
+        for number in all_pages(txid) {
+            match view.page(txid, number) {
+                Some(stored) => {
+                    let page = pages.entry((txid, number));
+                    page.or_insert_with(|| stored.clone()).attempt = attempt;
+                }
+                None => more.whole(txid),
+            }
+        }
+        for page in pages.values_mut() {
+            for slot in page.slots.values_mut() {
+                if let Some(mark) = slot
+                    .mark
+                    .as_mut()
+                    .filter(|mark| mark.by.txid == txid && mark.attempt != 0)
+                {
+                    mark.attempt = attempt;
+                }
+            }
+        }
+    }
+    // What holds without its record is settled.
+    for txid in &changes.deleted {
+        let (Some(head), Some(live)) = (view.head(*txid), view.live(*txid)) else {
+            continue;
+        };
+        for (vin, outpoint) in (0..).zip(&head.record.inputs) {
+            let parent = CellKey::Page {
+                txid: outpoint.txid,
+                page: page_of(outpoint.vout),
+            };
+            if writes.get(&parent) == Some(&Next::Delete) {
+                continue;
+            }
+            let read = view.cells.contains_key(&parent)
+                && view.cells.contains_key(&CellKey::head(outpoint.txid));
+            if !read {
+                more.slot(*outpoint);
+                continue;
+            }
+            let place = (outpoint.txid, page_of(outpoint.vout));
+            let mine = Mark {
+                by: crate::types::SpentBy { txid: *txid, vin },
+                attempt: live.attempt,
+            };
+            let stored = pages.get(&place).or_else(|| view.page(place.0, place.1));
+            let held = stored.and_then(|page| page.slots.get(&outpoint.vout)?.mark);
+            if held != Some(mine) {
+                continue;
+            }
+            let mut page = stored.cloned();
+            if let Some(slot) = page
+                .as_mut()
+                .and_then(|page| page.slots.get_mut(&outpoint.vout))
+            {
+                slot.mark = Some(Mark { attempt: 0, ..mine });
+            }
+            pages.extend(page.map(|page| (place, page)));
+        }
+    }
+    if !more.is_empty() {
+        return Ok(Err(more));
+    }
+    for ((txid, page), mut content) in pages {
+        content.phase = Phase::Live;
+        writes.insert(CellKey::Page { txid, page }, Next::Put(Body::Page(content)));
+    }
+    if changes.confirmed_set_changes() {
+        let (tip, mut muhash) = view.chain(backend)?;
+        changes.apply_coins(&mut muhash);
+        let tip = changes.tip.unwrap_or(tip);
+        let bytes = Stored::Here(codec::pack_chain(tip.as_ref(), &muhash));
+        writes.insert(CellKey::Chain, Next::Put(Body::Bytes { due: None, bytes }));
+    }
+    if let Some((block, undo)) = &changes.undo {
+        let next = match undo {
+            Some(undo) => Next::Put(Body::Bytes {
+                due: Some(undo.height),
+                bytes: aside.store(codec::pack_undo(undo), PART_BYTES),
+            }),
+            None => Next::Delete,
+        };
+        writes.insert(CellKey::Undo(*block), next);
+    }
+    for due in changes.expiring.chunk_by(|a, b| a.0 == b.0) {
+        let Some((height, _)) = due.first() else {
+            continue;
+        };
+        let txids: Vec<Txid> = due.iter().map(|(_, txid)| *txid).collect();
+        put_due(&mut writes, &mut aside, *height, &txids);
+    }
+    let mut old = Vec::new();
+    for (key, next) in &writes {
+        let before = view.cell(*key).and_then(|cell| cell.body.as_ref());
+        let kept = match next {
+            Next::Put(body) => apart(body),
+            Next::Keep | Next::Delete => Vec::new(),
+        };
+        let before = before.map(apart).unwrap_or_default();
+        old.extend(before.into_iter().filter(|name| !kept.contains(name)));
+    }
+    Ok(Ok(Plan { writes, aside, old }))
+}
+
+fn put_due(writes: &mut BTreeMap<CellKey, Next>, aside: &mut Aside, height: u32, txids: &[Txid]) {
+    let bytes = aside.store(codec::pack_txids(txids), PART_BYTES);
+    let body = Body::Bytes {
+        due: Some(height),
+        bytes,
+    };
+    let id = random();
+    writes.insert(CellKey::Due { height, id }, Next::Put(body));
+}
+
+/// What a call does besides what its draft says.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    /// Cells that are taken away, which were read.
+    pub(super) deleted: Vec<CellKey>,
+    /// Transactions to look at in a pruning to a height.
+    pub(super) due: Option<(u32, Vec<Txid>)>,
+}
+
+/// How getting hold of all that a plan needs ended.
+enum Prepared {
+    /// Nothing is in the way any more.
+    Ready,
+    /// Something was not as it was read.
+    Again,
+    /// Another call is in the way.
+    Overtaken,
+    /// It was one write, and is done.
+    Done,
+}
+
+/// What a call is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    pub(super) action: &'static str,
+    /// The tip is judged, or the confirmed set may change.
+    pub(super) chain: bool,
+}
+
+impl<C: Cells> PendingUtxoStore<C> {
+    pub(super) fn check_items(&self, items: usize) -> Result<()> {
+        let most = self.config.max_batch_items;
+        if items > most {
+            return Err(Error::invalid_request(format!(
+                "the call has {items} items, and one may have {most}; send less at a time, or raise max_batch_items"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Reads all that is asked for, and what that leads to. `false`: another call is in the way of one
+    /// that holds something itself.
+    pub(super) async fn fetch(&self, view: &mut View, reads: &Reads, chain: bool) -> Result<bool> {
+        let mut patience = Patience::new(self.config.patience);
+        loop {
+            view.round += 1;
+            let (keys, values) = view.missing(reads, chain);
+            for (key, stored) in &values {
+                let Stored::Apart { id, .. } = stored else {
+                    continue;
+                };
+                match self.stored(stored).await {
+                    Ok(value) => drop(view.values.insert(*id, value)),
+                    Err(error) => {
+                        // Its cell may have been given another one since.
+                        let now = self.read(&[*key]).await?.pop().flatten();
+                        if now.as_ref().map(|cell| cell.stamp) == view.stamp(*key) {
+                            return Err(error);
+                        }
+                        view.forget(*key);
+                    }
+                }
+            }
+            let keys: Vec<_> = keys.into_iter().collect();
+            let cells = self.read(&keys).await?;
+            let mut blocked = false;
+            for (key, cell) in keys.iter().zip(cells) {
+                let change = view.mode == Mode::Change;
+                // Two who wait for each other would wait for long.
+                if change && !view.held.is_empty() && is_locked(cell.as_ref(), view.id) {
+                    return Ok(false);
+                }
+                let cell_is_blocked = change
+                    && self
+                        .is_blocked(view.id, *key, cell.as_ref(), &mut patience)
+                        .await?;
+                if cell_is_blocked {
+                    blocked = true;
+                    view.forget(*key);
+                } else {
+                    view.put(*key, cell);
+                }
+            }
+            view.decode(self.backend())?;
+            if !keys.is_empty() || !values.is_empty() || blocked {
+                continue;
+            }
+            let pages = view.note_unheld(reads);
+            if view.mode == Mode::Change || pages.is_empty() {
+                return Ok(true);
+            }
+            // Records first, and then the pages: while a mark is not settled, its record says whether it
+            // holds.
+            let mut changed = false;
+            for keys in [view.unheld.clone(), pages] {
+                let keys: Vec<_> = keys.into_iter().collect();
+                for (key, cell) in keys.iter().zip(self.read(&keys).await?) {
+                    if cell.as_ref().map(|cell| cell.stamp) != view.stamp(*key) {
+                        changed = true;
+                        view.put(*key, cell);
+                    }
+                }
+            }
+            if !changed {
+                return Ok(true);
+            }
+            view.decode(self.backend())?;
+        }
+    }
+
+    /// Whether another one has to be done with the cell first. Then that was seen to.
+    async fn is_blocked(
+        &self,
+        me: u64,
+        key: CellKey,
+        cell: Option<&Cell>,
+        patience: &mut Patience,
+    ) -> Result<bool> {
+        let Some(cell) = cell else {
+            return Ok(false);
+        };
+        if let Some(lock) = cell.lock.as_ref().filter(|lock| lock.intent != me) {
+            self.resolve_lock(key, lock.intent, patience).await?;
+            return Ok(true);
+        }
+        match (key, page(cell)) {
+            (CellKey::Page { txid, page: 0 }, Some(page)) if page.phase != Phase::Live => {
+                self.resolve_pending(txid, page, patience).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Answers from what is there, without changing anything.
+    pub(super) async fn look<I: Sync, T: Send>(
+        &self,
+        items: &[I],
+        mut reads: Reads,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.check_items(items.len())?;
+        let mut view = View::new(Mode::Look);
+        for _ in 0..MOST_ROUNDS {
+            self.fetch(&mut view, &reads, false).await?;
+            let loaded = view.loaded(self.backend(), &reads)?;
+            match run(&loaded, self.config.unspendable, items, &judge) {
+                Run::Incomplete(more) => reads.extend(more),
+                Run::Done(outcomes, _) => return Ok(outcomes),
+            }
+        }
+        Err(too_deep())
+    }
+
+    /// Carries a call out as if no other one ran beside it.
+    pub(super) async fn call<I: Sync, T: Send>(
+        &self,
+        kind: Kind,
+        items: &[I],
+        reads: Reads,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.call_with(kind, items, reads, judge, |_| Ok(Extra::default()))
+            .await
+    }
+
+    /// The same, with changes to cells that no draft knows.
+    pub(super) async fn call_with<I: Sync, T: Send>(
+        &self,
+        kind: Kind,
+        items: &[I],
+        mut reads: Reads,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+        extra: impl Fn(&View) -> Result<Extra> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.check_items(items.len())?;
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _turn = match kind.chain {
+            true => self.chain_turn.acquire().await.ok(),
+            false => None,
+        };
+        for attempt in 0..MOST_ATTEMPTS {
+            let mut view = View::new(Mode::Change);
+            let done = self
+                .attempt(kind, items, &mut reads, &judge, &extra, &mut view)
+                .await;
+            match done {
+                Ok(Some(outcomes)) => return Ok(outcomes),
+                Ok(None) => self.abandon(&view).await?,
+                Err(error) => {
+                    // So that others need not wait; if this fails too, they will.
+                    let _ = self.abandon(&view).await;
+                    return Err(error);
+                }
+            }
+            let most = MOST_PAUSE.min(Duration::from_micros(100 << attempt.min(10)));
+            let pause = random() % u64::try_from(most.as_micros()).unwrap_or(1).max(1);
+            tokio::time::sleep(Duration::from_micros(pause)).await;
+        }
+        Err(Error::overloaded(
+            self.backend(),
+            format!(
+                "{} (others change the same records all the time)",
+                kind.action
+            ),
+        ))
+    }
+
+    async fn attempt<I: Sync, T: Send>(
+        &self,
+        kind: Kind,
+        items: &[I],
+        reads: &mut Reads,
+        judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
+        extra: &(impl Fn(&View) -> Result<Extra> + Send + Sync),
+        view: &mut View,
+    ) -> Result<Option<Vec<Outcome<T>>>> {
+        let mut chain = kind.chain;
+        for _ in 0..MOST_ROUNDS {
+            if !self.fetch(view, reads, chain).await? {
+                return Ok(None);
+            }
+            let loaded = view.loaded(self.backend(), reads)?;
+            let (outcomes, changes) = match run(&loaded, self.config.unspendable, items, judge) {
+                Run::Incomplete(more) => {
+                    reads.extend(more);
+                    continue;
+                }
+                Run::Done(outcomes, changes) => (outcomes, changes),
+            };
+            if changes.confirmed_set_changes() && !chain {
+                chain = true;
+                continue;
+            }
+            let mut plan = match plan(view, self.backend(), &changes)? {
+                Ok(plan) => plan,
+                Err(more) => {
+                    reads.extend(more);
+                    continue;
+                }
+            };
+            let extra = extra(view)?;
+            if let Some((height, txids)) = &extra.due {
+                put_due(&mut plan.writes, &mut plan.aside, *height, txids);
+            }
+            for key in extra.deleted {
+                if let Some(body) = view.cell(key).and_then(|cell| cell.body.as_ref()) {
+                    plan.old.extend(apart(body));
+                    plan.writes.insert(key, Next::Delete);
+                }
+            }
+            match self.prepare(view, &plan).await? {
+                Prepared::Done => return Ok(Some(outcomes)),
+                Prepared::Again => view.stale_before = true,
+                Prepared::Overtaken => return Ok(None),
+                Prepared::Ready if plan.writes.is_empty() && view.intent.is_none() => {
+                    return Ok(Some(outcomes));
+                }
+                Prepared::Ready => {
+                    let committed = self.commit(view, plan).await?;
+                    return Ok(committed.then_some(outcomes));
+                }
+            }
+        }
+        Err(too_deep())
+    }
+
+    /// Looks again at cells that must be as they were read; from then on they are as they are now.
+    async fn validate(&self, view: &mut View, keys: &[CellKey]) -> Result<Option<Prepared>> {
+        let mut answer = None;
+        for (key, cell) in keys.iter().zip(self.read(keys).await?) {
+            if is_locked(cell.as_ref(), view.id) {
+                return Ok(Some(Prepared::Overtaken));
+            }
+            if cell.as_ref().map(|cell| cell.stamp) == view.stamp(*key) {
+                continue;
+            }
+            answer = Some(Prepared::Again);
+            let page = cell.as_ref().and_then(page);
+            if page.is_some_and(|page| page.head.is_some() && page.phase != Phase::Live) {
+                // It is waited for when it is read again.
+                view.forget(*key);
+            } else {
+                view.put(*key, cell);
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Locks what changes, and makes sure of the rest. What was found changed is read again, while the
+    /// locks are kept, so that there is an end to it.
+    async fn prepare(&self, view: &mut View, plan: &Plan) -> Result<Prepared> {
+        let unlocked: Vec<CellKey> = view
+            .relied
+            .iter()
+            .filter(|key| !plan.writes.contains_key(key))
+            .copied()
+            .collect();
+        let alone = plan.aside.0.is_empty() && plan.old.is_empty() && view.intent.is_none();
+        if let (true, true, true, Some((key, next))) = (
+            alone,
+            unlocked.is_empty() && view.unheld.is_empty(),
+            plan.writes.len() == 1,
+            plan.writes.first_key_value(),
+        ) {
+            return self.write_alone(view, *key, next).await;
+        }
+        if plan.writes.is_empty() && view.intent.is_none() {
+            let alone = unlocked.len() + view.unheld.len() <= 1;
+            return if alone {
+                Ok(Prepared::Ready)
+            } else {
+                self.validate_all(view, &unlocked).await
+            };
+        }
+        let mut wanted = plan.writes.clone();
+        if view.stale_before {
+            let kept = unlocked.iter().filter(|key| view.cell(**key).is_some());
+            wanted.extend(kept.map(|key| (*key, Next::Keep)));
+        }
+        for key in &view.held {
+            wanted.entry(*key).or_insert(Next::Keep);
+        }
+        if !self.name_cells(view, &wanted, plan).await? {
+            return Ok(Prepared::Overtaken);
+        }
+        for (id, value) in &plan.aside.0 {
+            self.write_parts(*id, value).await?;
+        }
+        let mut writes = Vec::new();
+        for (key, next) in wanted {
+            let now = view.cell(key);
+            let lock = Lock {
+                intent: view.id,
+                next,
+            };
+            if now.is_some_and(|cell| cell.lock.as_ref() == Some(&lock)) {
+                continue;
+            }
+            let cell = Cell {
+                stamp: random(),
+                lock: Some(lock),
+                body: now.and_then(|cell| cell.body.clone()),
+            };
+            writes.push(Write {
+                key,
+                expect: now.map(|cell| cell.stamp),
+                cell: Some(cell),
+            });
+        }
+        let done = self.write(&writes).await?;
+        let mut stale = Vec::new();
+        for (write, done) in writes.into_iter().zip(done) {
+            if done {
+                view.held.insert(write.key);
+                // The decoded head still counts: only the lock is new.
+                let round = view.round;
+                let cell = write.cell;
+                view.cells.insert(write.key, Seen { cell, round });
+            } else {
+                stale.push(write.key);
+            }
+        }
+        if !stale.is_empty() {
+            if stale.iter().any(|key| view.held.contains(key)) {
+                // Someone took the lock away: the intent was given up.
+                return Ok(Prepared::Overtaken);
+            }
+            return Ok(match self.validate(view, &stale).await? {
+                Some(Prepared::Overtaken) => Prepared::Overtaken,
+                _ => Prepared::Again,
+            });
+        }
+        let unlocked: Vec<_> = unlocked
+            .into_iter()
+            .filter(|key| !view.held.contains(key))
+            .collect();
+        self.validate_all(view, &unlocked).await
+    }
+
+    /// First the records without which marks don't hold, and then what has the marks.
+    async fn validate_all(&self, view: &mut View, keys: &[CellKey]) -> Result<Prepared> {
+        let held = &view.held;
+        let unheld = view.unheld.iter().filter(|key| !held.contains(key));
+        let unheld: Vec<_> = unheld.copied().collect();
+        for keys in [unheld.as_slice(), keys] {
+            if keys.is_empty() {
+                continue;
+            }
+            if let Some(prepared) = self.validate(view, keys).await? {
+                return Ok(prepared);
+            }
+        }
+        Ok(Prepared::Ready)
+    }
+
+    /// A change to one cell, with nothing else to rely on.
+    async fn write_alone(&self, view: &mut View, key: CellKey, next: &Next) -> Result<Prepared> {
+        let body = match next {
+            Next::Put(body) => Some(body.clone()),
+            Next::Delete | Next::Keep => None,
+        };
+        let write = Write {
+            key,
+            expect: view.stamp(key),
+            cell: body.map(|body| Cell {
+                stamp: random(),
+                lock: None,
+                body: Some(body),
+            }),
+        };
+        if self.write_one(write).await? {
+            return Ok(Prepared::Done);
+        }
+        let validated = self.validate(view, &[key]).await?;
+        Ok(validated.unwrap_or(Prepared::Again))
+    }
+
+    /// Writes the intent, or adds cells to it; `false` where it was given up.
+    async fn name_cells(
+        &self,
+        view: &mut View,
+        wanted: &BTreeMap<CellKey, Next>,
+        plan: &Plan,
+    ) -> Result<bool> {
+        let all_named = wanted.keys().all(|key| view.named.contains(key));
+        if all_named && view.intent.is_some() && plan.aside.0.is_empty() {
+            return Ok(true);
+        }
+        view.named.extend(wanted.keys());
+        let keys: Vec<CellKey> = view.named.iter().copied().collect();
+        let mut aside = Aside::default();
+        let keys = aside.store(codec::pack_keys(&keys), PART_BYTES);
+        for (id, value) in &aside.0 {
+            self.write_parts(*id, value).await?;
+        }
+        let (expect, mut new) = match view.intent.take() {
+            Some((stamp, mut before)) => {
+                if let Stored::Apart { id, len } = before.keys {
+                    before.new.push((id, len));
+                }
+                (Some(stamp), before.new)
+            }
+            None => (None, Vec::new()),
+        };
+        new.extend(plan.aside.names());
+        let intent = Intent {
+            state: IntentState::Preparing,
+            keys,
+            new,
+            old: Vec::new(),
+        };
+        let cell = intent.cell();
+        let stamp = cell.stamp;
+        let write = Write {
+            key: CellKey::Intent(view.id),
+            expect,
+            cell: Some(cell),
+        };
+        let written = self.write_one(write).await?;
+        view.intent = Some((stamp, intent));
+        Ok(written)
+    }
+
+    /// Makes the change count, and carries it out. `false`: it was given up by another one.
+    async fn commit(&self, view: &mut View, plan: Plan) -> Result<bool> {
+        let Some((stamp, mut intent)) = view.intent.take() else {
+            return Ok(false);
+        };
+        // Values that were written for a plan that was dropped go too.
+        let kept = plan.aside.names();
+        intent.old = intent
+            .new
+            .iter()
+            .filter(|name| !kept.contains(name))
+            .copied()
+            .chain(plan.old)
+            .collect();
+        intent.new = Vec::new();
+        intent.state = IntentState::Committed;
+        let write = Write {
+            key: CellKey::Intent(view.id),
+            expect: Some(stamp),
+            cell: Some(intent.cell()),
+        };
+        if !self.write_one(write).await? {
+            return Ok(false);
+        }
+        let mut all_done = true;
+        for deletions in [false, true] {
+            let mut writes = Vec::new();
+            for key in &view.held {
+                let Some(cell) = view.cell(*key) else {
+                    continue;
+                };
+                let next = cell.lock.as_ref().map(|lock| &lock.next);
+                if (next == Some(&Next::Delete)) == deletions {
+                    writes.push(applied(*key, cell.clone()));
+                }
+            }
+            all_done &= self.write(&writes).await?.iter().all(|done| *done);
+        }
+        if all_done {
+            self.forget_intent(view.id, &intent).await?;
+        } else {
+            // Another one helps.
+            self.finish(view.id, &intent).await?;
+        }
+        Ok(true)
+    }
+
+    /// Takes back what an attempt holds that came to nothing.
+    async fn abandon(&self, view: &View) -> Result<()> {
+        if view.intent.is_some() || !view.held.is_empty() {
+            self.resolve_intent(view.id).await?;
+            // Locks that were set after another one had given the intent up.
+            let held: Vec<_> = view.held.iter().copied().collect();
+            self.unlock(view.id, &held).await?;
+        }
+        Ok(())
+    }
+}
+
+fn too_deep() -> Error {
+    Error::invalid_request(format!(
+        "the cascade is deeper than {MOST_ROUNDS} generations; begin with a descendant"
+    ))
+}

@@ -1,0 +1,239 @@
+//! Changes to several cells: what they name, and how they are finished or undone by anyone.
+
+use std::time::{Duration, Instant};
+
+use super::cells::{Body, Cell, CellKey, Cells, Next, Stored, Write};
+use super::{PendingUtxoStore, codec, random};
+use crate::error::Result;
+
+/// A change to several cells.
+///
+/// It is written before the first cell is locked and names all of them; it is committed by one
+/// write to it; it goes when no cell is locked by it any more. So a lock without an intent is one
+/// that came late: nothing is to be done about it but to take it away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Intent {
+    pub(super) state: IntentState,
+    /// The cells it locks, encoded.
+    pub(super) keys: Stored,
+    /// Values in parts that go if it is not committed, with their lengths.
+    pub(super) new: Vec<(u64, u64)>,
+    /// Values in parts that go when it is finished.
+    pub(super) old: Vec<(u64, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IntentState {
+    /// Its owner locks cells. Anyone may give it up.
+    Preparing,
+    /// It counts: all that is left is to carry it out.
+    Committed,
+    /// It was given up: its locks are being taken away.
+    Aborted,
+}
+
+impl Intent {
+    pub(super) fn cell(&self) -> Cell {
+        Cell {
+            stamp: random(),
+            lock: None,
+            body: Some(Body::Bytes {
+                due: None,
+                bytes: Stored::Here(codec::pack_intent(self)),
+            }),
+        }
+    }
+}
+
+/// What became of an intent that was in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resolved {
+    Forward,
+    Back,
+    /// It was gone.
+    Gone,
+}
+
+/// How long one waits for another, in growing steps.
+pub(super) struct Patience {
+    began: Instant,
+    most: Duration,
+    step: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(most: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            most,
+            step: Duration::from_micros(200),
+        }
+    }
+
+    /// Waits a little; `false` when it is at an end.
+    pub(super) async fn wait(&mut self) -> bool {
+        let left = self.most.saturating_sub(self.began.elapsed());
+        if left.is_zero() {
+            return false;
+        }
+        tokio::time::sleep(self.step.min(left)).await;
+        self.step = (self.step * 2).min(Duration::from_millis(20));
+        true
+    }
+}
+
+/// The cell without its lock, as it is if the change is not committed.
+fn without_lock(key: CellKey, cell: Cell) -> Write {
+    let expect = Some(cell.stamp);
+    let cell = cell.body.is_some().then_some(Cell {
+        stamp: random(),
+        lock: None,
+        ..cell
+    });
+    Write { key, expect, cell }
+}
+
+/// The cell as a committed change leaves it.
+pub(super) fn applied(key: CellKey, cell: Cell) -> Write {
+    match cell.lock {
+        Some(lock) => Write {
+            key,
+            expect: Some(cell.stamp),
+            cell: match lock.next {
+                Next::Delete => None,
+                Next::Keep => cell.body,
+                Next::Put(body) => Some(body),
+            }
+            .map(|body| Cell {
+                stamp: random(),
+                lock: None,
+                body: Some(body),
+            }),
+        },
+        None => without_lock(key, cell),
+    }
+}
+
+impl<C: Cells> PendingUtxoStore<C> {
+    pub(super) async fn intent(&self, id: u64) -> Result<Option<(u64, Intent)>> {
+        let mut cells = self.read(&[CellKey::Intent(id)]).await?;
+        let Some(Some(cell)) = cells.pop() else {
+            return Ok(None);
+        };
+        let Some(Body::Bytes {
+            bytes: Stored::Here(bytes),
+            ..
+        }) = cell.body
+        else {
+            return Err(self.corrupt("an intent", "it is none"));
+        };
+        let intent = codec::unpack_intent(self.backend(), &bytes)?;
+        Ok(Some((cell.stamp, intent)))
+    }
+
+    /// Finishes a committed change, undoes another one: whoever began it finds out.
+    pub(super) async fn resolve_intent(&self, id: u64) -> Result<Resolved> {
+        loop {
+            let Some((stamp, intent)) = self.intent(id).await? else {
+                return Ok(Resolved::Gone);
+            };
+            if intent.state == IntentState::Committed {
+                self.finish(id, &intent).await?;
+                return Ok(Resolved::Forward);
+            }
+            if self.undo_intent(id, stamp, intent).await? {
+                return Ok(Resolved::Back);
+            }
+        }
+    }
+
+    /// Undoes a change that is not committed; `false` where it has changed.
+    async fn undo_intent(&self, id: u64, stamp: u64, mut intent: Intent) -> Result<bool> {
+        let write = |stamp: u64, cell: Option<Cell>| Write {
+            key: CellKey::Intent(id),
+            expect: Some(stamp),
+            cell,
+        };
+        intent.state = IntentState::Aborted;
+        let aborted = intent.cell();
+        let aborted_stamp = aborted.stamp;
+        if !self.write_one(write(stamp, Some(aborted))).await? {
+            return Ok(false);
+        }
+        let keys = self.stored(&intent.keys).await?;
+        let keys = codec::unpack_keys(self.backend(), &keys)?;
+        self.unlock(id, &keys).await?;
+        self.delete_parts(&intent.new).await?;
+        self.delete_stored(&intent.keys).await?;
+        self.write_one(write(aborted_stamp, None)).await?;
+        Ok(true)
+    }
+
+    /// Takes the locks of an intent that is given up from cells.
+    pub(super) async fn unlock(&self, id: u64, keys: &[CellKey]) -> Result<()> {
+        let cells = self.read(keys).await?;
+        let locked = keys.iter().zip(cells).filter_map(|(key, cell)| {
+            let cell = cell?;
+            let ours = cell.lock.as_ref()?.intent == id;
+            ours.then(|| without_lock(*key, cell))
+        });
+        let writes: Vec<_> = locked.collect();
+        self.write(&writes).await.map(drop)
+    }
+
+    /// Carries a committed change out, as far as it is not.
+    pub(super) async fn finish(&self, id: u64, intent: &Intent) -> Result<()> {
+        let keys = self.stored(&intent.keys).await?;
+        let keys = codec::unpack_keys(self.backend(), &keys)?;
+        // Deletions come last: while a mark names a record, it is there.
+        for deletions in [false, true] {
+            let mut rest = keys.clone();
+            while !rest.is_empty() {
+                let cells = self.read(&rest).await?;
+                let ours = rest.iter().zip(cells).filter_map(|(key, cell)| {
+                    let cell = cell?;
+                    let lock = cell.lock.as_ref()?;
+                    let now = lock.intent == id && (deletions || lock.next != Next::Delete);
+                    now.then(|| applied(*key, cell))
+                });
+                let writes: Vec<_> = ours.collect();
+                let done = self.write(&writes).await?;
+                let again = writes.iter().zip(done).filter(|(_, done)| !done);
+                rest = again.map(|(write, _)| write.key).collect();
+            }
+        }
+        self.forget_intent(id, intent).await
+    }
+
+    /// A change that is carried out leaves nothing.
+    pub(super) async fn forget_intent(&self, id: u64, intent: &Intent) -> Result<()> {
+        self.delete_parts(&intent.old).await?;
+        self.delete_stored(&intent.keys).await?;
+        if let Some((stamp, _)) = self.intent(id).await? {
+            let gone = Write {
+                key: CellKey::Intent(id),
+                expect: Some(stamp),
+                cell: None,
+            };
+            self.write_one(gone).await?;
+        }
+        Ok(())
+    }
+
+    /// Deals with a lock that is in the way: waits, and then does what its owner has not done.
+    pub(super) async fn resolve_lock(
+        &self,
+        key: CellKey,
+        id: u64,
+        patience: &mut Patience,
+    ) -> Result<()> {
+        if self.intent(id).await?.is_none() {
+            return self.unlock(id, &[key]).await;
+        }
+        if !patience.wait().await {
+            let resolved = self.resolve_intent(id).await?;
+            tracing::debug!(?resolved, "a change of another one was in the way");
+        }
+        Ok(())
+    }
+}
