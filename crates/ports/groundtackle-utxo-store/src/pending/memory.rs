@@ -88,6 +88,15 @@ impl MemoryCells {
         }
     }
 
+    /// Other cells that hold the same, without faults.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            cells: Arc::new(Mutex::new(self.cells().clone())),
+            faults: None,
+        }
+    }
+
     /// All cells, for tests of what is left.
     pub fn all(&self) -> Vec<(CellKey, Cell)> {
         let cells = self.cells();
