@@ -29,8 +29,8 @@ const USAGE: &str =
 /// Blocks until the first coinbase can be spent: they hold nothing else.
 const MATURITY: u32 = 100;
 
-/// Transactions that the way of one statement per output gets: it is slow.
-const SINGLY: usize = 2_000;
+/// Transactions that the way of one statement per output gets in a turn: it is slow.
+const SINGLY: usize = 100;
 
 #[derive(Debug, Clone)]
 struct Options {
@@ -344,6 +344,8 @@ async fn postgres(chain: &Chain) -> Result<(), BoxError> {
         Ok::<_, BoxError>(store)
     };
 
+    let all = || chain.blocks.iter().flat_map(|block| &block.transactions);
+
     head("PostgreSQL: spend-and-create, 1,000 transactions a call");
     let store = open("store").await?;
     drop((open("raw").await?, open("singly").await?));
@@ -354,6 +356,7 @@ async fn postgres(chain: &Chain) -> Result<(), BoxError> {
     raw.tidy().await?;
     let pid = raw.server_pid().await?;
     let [mut ours, mut limit, mut one_by_one] = <[Tally; 3]>::default();
+    let mut slowly = all().filter(|tx| !tx.coinbase);
     for batch in chain.batches(1_000) {
         let transactions: Vec<&Transaction> = batch.iter().map(|new| &new.tx).collect();
         let load = (batch.len(), coins(transactions.iter().copied()));
@@ -361,10 +364,10 @@ async fn postgres(chain: &Chain) -> Result<(), BoxError> {
         ours.time(pid, load, spend(&store, &batch, height)).await?;
         let rows = Rows::of(&transactions, Err(height), &chain.fees);
         limit.time(pid, load, raw.write(&rows, None)).await?;
-        if one_by_one.txs < SINGLY as u64 {
-            let work = singly.singly(&transactions, Err(height));
-            one_by_one.time(pid, load, work).await?;
-        }
+        let some: Vec<_> = slowly.by_ref().take(SINGLY).collect();
+        let load = (some.len(), coins(some.iter().copied()));
+        let work = singly.singly(&some, Err(height));
+        one_by_one.time(pid, load, work).await?;
     }
     ours.row("store", &ours);
     limit.row("`COPY` and one prepared `UPDATE` of the same rows", &ours);
@@ -383,6 +386,7 @@ async fn postgres(chain: &Chain) -> Result<(), BoxError> {
     );
     raw.tidy().await?;
     let [mut ours, mut limit, mut one_by_one] = <[Tally; 3]>::default();
+    let mut slowly = all();
     for block in &chain.blocks {
         let transactions: Vec<&Transaction> = block.transactions.iter().collect();
         let load = (transactions.len(), coins(transactions.iter().copied()));
@@ -393,10 +397,10 @@ async fn postgres(chain: &Chain) -> Result<(), BoxError> {
         ours.time(pid, load, connected).await?;
         let rows = Rows::of(&transactions, Ok(block), &chain.fees);
         limit.time(pid, load, raw.write(&rows, Some(block))).await?;
-        if one_by_one.txs < SINGLY as u64 {
-            let work = singly.singly(&transactions, Ok(block));
-            one_by_one.time(pid, load, work).await?;
-        }
+        let some: Vec<_> = slowly.by_ref().take(SINGLY).collect();
+        let load = (some.len(), coins(some.iter().copied()));
+        let work = singly.singly(&some, Ok(block));
+        one_by_one.time(pid, load, work).await?;
     }
     ours.row("store", &ours);
     limit.row("`COPY` and one prepared `UPDATE` of the same rows", &ours);
