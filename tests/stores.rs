@@ -9,13 +9,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::{env, fs};
 
 use async_trait::async_trait;
 use groundtackle_core::ByteSize;
 use groundtackle_testkit_servers::{Postgres, PostgresOptions, Redis, RedisOptions};
+use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{MemoryUtxoStore, Result};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
@@ -24,6 +25,7 @@ use groundtackle_utxo_store_testkit::Harness;
 use groundtackle_utxo_store_testkit::differential::Differential;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_postgres::NoTls;
 
 fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
@@ -74,18 +76,61 @@ impl Harness for Embedded {
     }
 }
 
+/// A schema, whose tables serve again when it is done with: to make them takes as long as a sequence.
+struct Schema(String);
+
+static USED_SCHEMAS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Schema {
+    async fn take() -> Self {
+        let used = USED_SCHEMAS.lock().expect("no panic").pop();
+        let Some(schema) = used else {
+            return Self(name());
+        };
+        let (client, connection) = tokio_postgres::connect(&postgres().url(), NoTls)
+            .await
+            .expect("a connection");
+        let connection = tokio::spawn(connection);
+        let tables = "SELECT tablename FROM pg_tables WHERE schemaname = $1";
+        let tables = client.query(tables, &[&schema]).await.expect("tables");
+        let mut sql = String::new();
+        for table in tables.iter().map(|row| row.get::<_, &str>(0)) {
+            if table != "chain" {
+                sql += &format!("DELETE FROM {schema}.{table};");
+            }
+        }
+        client.batch_execute(&sql).await.expect("rows may go");
+        let empty = MuHash3072::new().to_bytes().to_vec();
+        let sql = format!(
+            "UPDATE {schema}.chain SET tip_height = NULL, tip_hash = NULL, tip_median_time_past = NULL, muhash = $1"
+        );
+        client.execute(&sql, &[&empty]).await.expect("an empty set");
+        drop(client);
+        connection.await.expect("no panic").expect("a goodbye");
+        Self(schema)
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        if let Ok(mut used) = USED_SCHEMAS.lock() {
+            used.push(std::mem::take(&mut self.0));
+        }
+    }
+}
+
 struct OnPostgres;
 
 #[async_trait]
 impl Harness for OnPostgres {
     type Store = PostgresUtxoStore;
-    type Place = String;
+    type Place = Schema;
 
-    async fn place(&self) -> String {
-        name()
+    async fn place(&self) -> Schema {
+        Schema::take().await
     }
 
-    async fn open(&self, schema: &String) -> Result<PostgresUtxoStore> {
+    async fn open(&self, Schema(schema): &Schema) -> Result<PostgresUtxoStore> {
         let config = PostgresUtxoStoreConfig::new(postgres().url())
             .with_tls(Tls::Off)
             .with_allow_unsafe_durability(true)
