@@ -11,6 +11,7 @@
 mod common;
 
 use std::error::Error as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +20,13 @@ use std::time::Duration;
 use groundtackle_core::{RetryConfig, Secret};
 use groundtackle_testkit_servers::{Postgres, PostgresOptions};
 use groundtackle_utxo_store::{
-    Applied, Error, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result, Retryability,
-    ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
+    Applied, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result,
+    Retryability, ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
 };
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
 use groundtackle_utxo_store_testkit::builder::TxBuilder;
 use groundtackle_utxo_store_testkit::state::{muhash, scan_all};
+use tokio::task::block_in_place;
 use tokio_postgres::{Client, NoTls};
 
 use common::{Place, Proxy, config, server};
@@ -284,7 +286,7 @@ async fn a_killed_server_loses_nothing_acknowledged() {
         .collect();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        tokio::task::block_in_place(|| {
+        block_in_place(|| {
             server.kill();
             server.restart();
         });
@@ -494,70 +496,90 @@ impl Drop for SmallDisk {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the server is not always ready again within 30 seconds; to be found out why"]
-async fn a_full_disk_loses_nothing() {
-    let Some(disk) = SmallDisk::new("180m") else {
-        eprintln!("skipped: a_full_disk_loses_nothing: no right to mount a small file system");
-        return;
-    };
-    let small = [
-        ("max_wal_size", "32MB"),
-        ("min_wal_size", "32MB"),
-        ("wal_keep_size", "0"),
-    ];
-    let server = Postgres::start(PostgresOptions {
-        folder: Some(disk.0.path().to_owned()),
-        settings: small
-            .map(|(name, value)| (name.into(), value.into()))
-            .to_vec(),
-        ..PostgresOptions::default()
-    });
-    let store = PostgresUtxoStore::open(config(&server)).await.unwrap();
+/// Writes to a server whose disk has less and less room until it refuses, makes room, and finds all
+/// that was acknowledged.
+async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) {
+    let mut server = Postgres::start(options);
+    let retry = RetryConfig::default().with_max_attempts(3);
+    let store = PostgresUtxoStore::open(config(&server).with_retry(retry))
+        .await
+        .unwrap();
     let kept = coins(&store, 1, 100).await;
     let filler = disk.0.path().join("filler");
-    let room = |used: u64| std::fs::write(&filler, vec![1; usize::try_from(used).unwrap()]);
     // All but a little of what is left.
-    let mut used = 90 << 20;
-    while room(used).is_err() {
-        used -= 4 << 20;
+    let mut room = 160 << 20;
+    while std::fs::write(&filler, vec![1; room]).is_err() {
+        room -= 4 << 20;
     }
-    let mut error = None;
     let mut done = Vec::new();
-    for tag in 2..2_000 {
-        let seed = TxBuilder::new(tag).pay_each(2_000, 1_000).seed(1);
+    let mut seeds = (2..).map(|tag| TxBuilder::new(tag).pay_each(2_000, 1_000).seed(1));
+    let error = loop {
+        let seed = seeds.next().expect("they have no end");
         let txid = seed.txid();
         match store.create(&[seed]).await {
             Ok(_) => done.push(txid),
-            Err(full) => {
-                error = Some(full);
-                break;
-            }
+            Err(error) => break error,
         }
-    }
-    let error = error.expect("the disk is full");
+    };
     shown(&error);
-    let health = store.health(HealthDepth::Readiness).await;
-    drop(health);
     std::fs::remove_file(&filler).unwrap();
-    // The server may have gone down and come up again by itself; what it acknowledged is there.
     let begun = std::time::Instant::now();
-    while !store.health(HealthDepth::Readiness).await.unwrap().ready {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not ready again");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    for (record, txid) in store
-        .records(&done, groundtackle_utxo_store::Fields::ALL)
-        .await
-        .unwrap()
-        .iter()
-        .zip(&done)
-    {
-        assert_eq!(
-            record.as_ref().map(|r| (r.txid, r.outputs.len())),
-            Some((*txid, 2_000))
+    loop {
+        block_in_place(|| server.revive());
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        if health.ready {
+            break;
+        }
+        let waited = begun.elapsed();
+        assert!(
+            waited < Duration::from_secs(30),
+            "{health:?}: {}",
+            server.log()
         );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let records = store.records(&done, Fields::ALL).await.unwrap();
+    for (record, txid) in records.iter().zip(&done) {
+        let found = record.as_ref().map(|r| (r.txid, r.outputs.len()));
+        assert_eq!(found, Some((*txid, 2_000)));
     }
     spend(&store, spender(9_999_999, kept[0])).await.unwrap();
     assert_sound(&store).await;
+    (error, server.log())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing() {
+    let (Some(disk), wal) = (SmallDisk::new("180m"), tempfile::tempdir().unwrap()) else {
+        eprintln!("skipped: a_full_disk_loses_nothing: no right to mount a small file system");
+        return;
+    };
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(wal.path(), mode).unwrap();
+    let options = PostgresOptions {
+        folder: Some(disk.0.path().to_owned()),
+        wal: Some(wal.path().to_owned()),
+        ..PostgresOptions::default()
+    };
+    let (error, log) = fill_up(&disk, options).await;
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    assert!(!log.contains("PANIC"), "{log}");
+}
+
+/// The server goes down in the middle of a commit, and may not come up before there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_log_loses_nothing() {
+    let Some(disk) = SmallDisk::new("60m") else {
+        eprintln!(
+            "skipped: a_full_disk_of_the_log_loses_nothing: no right to mount a small file system"
+        );
+        return;
+    };
+    let options = PostgresOptions {
+        wal: Some(disk.0.path().to_owned()),
+        ..PostgresOptions::default()
+    };
+    let (error, log) = fill_up(&disk, options).await;
+    assert_ne!(error.retryability(), Retryability::Permanent, "{error:?}");
+    assert!(log.contains("PANIC"), "{log}");
 }
