@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use groundtackle_core::{RetryConfig, Secret};
-use groundtackle_testkit_servers::{Postgres, PostgresOptions};
+use groundtackle_testkit_servers::{Postgres, PostgresOptions, Proxy};
 use groundtackle_utxo_store::{
     Applied, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result,
     Retryability, ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
@@ -29,7 +29,7 @@ use groundtackle_utxo_store_testkit::state::{muhash, scan_all};
 use tokio::task::block_in_place;
 use tokio_postgres::{Client, NoTls};
 
-use common::{Place, Proxy, config, server};
+use common::{Place, config, server};
 
 const PASSWORD: &str = "s3cr3t-pa55";
 
@@ -313,7 +313,7 @@ async fn a_commit_without_an_answer_is_looked_up() {
     let coins = coins(&store, 1, 40).await;
     for (tag, coin) in (100..).zip(&coins) {
         let new = spender(tag, *coin);
-        proxy.lose_answer_to_commit();
+        proxy.lose_answer_with(b"COMMIT\0");
         let answers = store
             .spend_and_create(std::slice::from_ref(&new), &SpendOptions::at(201))
             .await
@@ -335,7 +335,7 @@ async fn a_doubt_that_stays_is_indeterminate() {
     let store = PostgresUtxoStore::open(config).await.unwrap();
     let coins = coins(&store, 1, 1).await;
     let new = spender(2, coins[0]);
-    proxy.lose_answer_to_commit();
+    proxy.lose_answer_with(b"COMMIT\0");
     proxy.cut_when_lost(true);
     let error = spend(&store, new.clone()).await.unwrap_err();
     assert_eq!(

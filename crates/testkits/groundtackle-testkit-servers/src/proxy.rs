@@ -3,15 +3,17 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// What an answer takes while round trips are counted.
-const LATENCY: Duration = Duration::from_millis(20);
+/// How long a client must be silent, while round trips are counted, before it gets an answer.
+const SILENCE: Duration = Duration::from_millis(30);
 
-/// Between client and server: counts how often the client waits for an answer, and can be cut.
+/// Between client and server: counts how often the client waits for an answer, loses answers, keeps
+/// requests back, and can be cut.
 pub struct Proxy {
     port: u16,
     state: Arc<State>,
@@ -19,15 +21,47 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
+    server: AtomicU16,
     round_trips: AtomicU64,
     counting: AtomicBool,
     cut: AtomicBool,
     over: AtomicBool,
-    /// Answers to let through before one is lost; below zero: none is.
-    lose_after: AtomicI64,
+    lose: Mutex<Option<Lose>>,
     lost: AtomicU64,
     cut_when_lost: AtomicBool,
+    hold: Mutex<Option<Hold>>,
+    held: Mutex<Option<Held>>,
     sockets: Mutex<Vec<TcpStream>>,
+}
+
+/// Which answer is lost.
+enum Lose {
+    After(u64),
+    With(&'static [u8]),
+}
+
+/// From where on requests are kept back.
+struct Hold {
+    turns: u64,
+    from: &'static [u8],
+}
+
+/// A connection whose requests are kept back.
+struct Held {
+    server: TcpStream,
+    requests: Arc<Mutex<Vec<u8>>>,
+    answers: Receiver<Vec<u8>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic")
+}
+
+fn find(text: &[u8], word: &[u8]) -> Option<usize> {
+    match word {
+        [] => Some(0),
+        _ => text.windows(word.len()).position(|found| found == word),
+    }
 }
 
 impl fmt::Debug for Proxy {
@@ -44,7 +78,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(State::default());
-        state.lose_after.store(-1, Ordering::Release);
+        state.server.store(server, Ordering::Release);
         let shared = state.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -55,10 +89,11 @@ impl Proxy {
                 if shared.cut.load(Ordering::Acquire) {
                     continue;
                 }
+                let server = shared.server.load(Ordering::Acquire);
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else {
                     continue;
                 };
-                join(&client, &server, &shared);
+                Connection::join(&client, &server, &shared);
             }
         });
         Self { port, state }
@@ -69,9 +104,14 @@ impl Proxy {
         self.port
     }
 
-    /// How often a client waited for the server so far. From the first call on answers take as long as
-    /// across a network: a client that sends several requests without waiting gets all of them off
-    /// before the first answer, whatever else runs here.
+    /// Leads new connections to another server.
+    pub fn lead_to(&self, server: u16) {
+        self.state.server.store(server, Ordering::Release);
+    }
+
+    /// How often a client waited for the server so far. From the first call on answers wait until the
+    /// client has been silent for a moment: what it sends without waiting is one round trip, however
+    /// long it takes to send.
     pub fn round_trips(&self) -> u64 {
         self.state.counting.store(true, Ordering::Release);
         self.state.round_trips.load(Ordering::Acquire)
@@ -79,8 +119,12 @@ impl Proxy {
 
     /// Lets so many answers through, and loses the next with its connection.
     pub fn lose_answer_after(&self, answers: u64) {
-        let answers = i64::try_from(answers).expect("a few");
-        self.state.lose_after.store(answers, Ordering::Release);
+        *lock(&self.state.lose) = Some(Lose::After(answers));
+    }
+
+    /// Loses the next answer that has these bytes in it, with its connection.
+    pub fn lose_answer_with(&self, word: &'static [u8]) {
+        *lock(&self.state.lose) = Some(Lose::With(word));
     }
 
     /// Whether from a lost answer on nothing gets through.
@@ -93,10 +137,33 @@ impl Proxy {
         self.state.lost.load(Ordering::Acquire)
     }
 
+    /// Lets so many requests through, and keeps back what one connection sends later, beginning with
+    /// these bytes.
+    pub fn hold_back(&self, requests: u64, from: &'static [u8]) {
+        let hold = Hold {
+            turns: requests,
+            from,
+        };
+        *lock(&self.state.hold) = Some(hold);
+    }
+
+    /// Sends what was kept back, and returns what the server answers until it is done with it. Its client
+    /// hears nothing of that.
+    pub fn let_go(&self) -> Vec<u8> {
+        let held = lock(&self.state.held).take();
+        let mut held = held.expect("something is kept back");
+        let requests = std::mem::take(&mut *lock(&held.requests));
+        held.server
+            .write_all(&requests)
+            .expect("the server listens");
+        held.server.shutdown(Shutdown::Write).expect("a socket");
+        held.answers.iter().flatten().collect()
+    }
+
     /// Breaks all connections and lets no new one through, or lets them through again.
     pub fn cut(&self, cut: bool) {
         self.state.cut.store(cut, Ordering::Release);
-        for socket in self.state.sockets.lock().expect("no panic").drain(..) {
+        for socket in lock(&self.state.sockets).drain(..) {
             drop(socket.shutdown(Shutdown::Both));
         }
     }
@@ -110,56 +177,143 @@ impl Drop for Proxy {
     }
 }
 
-fn join(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
-    client.set_nodelay(true).expect("a socket");
-    server.set_nodelay(true).expect("a socket");
-    let clone = |socket: &TcpStream| socket.try_clone().expect("a socket");
-    let mut sockets = state.sockets.lock().expect("no panic");
-    sockets.extend([clone(client), clone(server)]);
-    // A turn ends when the server has answered: what the client sends then is another round trip.
-    let answered = Arc::new(AtomicBool::new(true));
-    let (requests, answers) = (answered.clone(), answered);
-    let counting = state.clone();
-    pump(clone(client), clone(server), move || {
-        if requests.swap(false, Ordering::AcqRel) {
-            counting.round_trips.fetch_add(1, Ordering::AcqRel);
-        }
-        true
-    });
-    let losing = state.clone();
-    pump(clone(server), clone(client), move || {
-        if losing.counting.load(Ordering::Acquire) {
-            thread::sleep(LATENCY);
-        }
-        let first = !answers.swap(true, Ordering::AcqRel);
-        if !first || losing.lose_after.load(Ordering::Acquire) < 0 {
-            return true;
-        }
-        if losing.lose_after.fetch_sub(1, Ordering::AcqRel) > 0 {
-            return true;
-        }
-        losing.lost.fetch_add(1, Ordering::AcqRel);
-        if losing.cut_when_lost.load(Ordering::Acquire) {
-            losing.cut.store(true, Ordering::Release);
-        }
-        false
-    });
+/// What becomes of some bytes.
+enum Fate {
+    Pass,
+    /// Only so many pass, the rest is kept.
+    Keep(usize),
+    /// The connection breaks.
+    Lose,
 }
 
-/// Passes on what comes until the end, or `passes` says no.
-fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool + Send + 'static) {
+struct Connection {
+    state: Arc<State>,
+    /// A turn ends when the server has answered: what the client sends then is another round trip.
+    answered: AtomicBool,
+    last_request: Mutex<Instant>,
+    kept: Mutex<Option<Arc<Mutex<Vec<u8>>>>>,
+}
+
+impl Connection {
+    fn join(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
+        client.set_nodelay(true).expect("a socket");
+        server.set_nodelay(true).expect("a socket");
+        let clone = |socket: &TcpStream| socket.try_clone().expect("a socket");
+        lock(&state.sockets).extend([clone(client), clone(server)]);
+        let connection = Arc::new(Self {
+            state: state.clone(),
+            answered: AtomicBool::new(true),
+            last_request: Mutex::new(Instant::now()),
+            kept: Mutex::default(),
+        });
+        let (late, answers) = channel();
+        let (requests, held_server) = (connection.clone(), clone(server));
+        let mut held = Some((held_server, answers));
+        pump(clone(client), clone(server), move |bytes| {
+            requests.request(bytes, &mut held)
+        });
+        pump(clone(server), clone(client), move |bytes| {
+            connection.answer(bytes, &late)
+        });
+    }
+
+    fn request(&self, bytes: &[u8], held: &mut Option<(TcpStream, Receiver<Vec<u8>>)>) -> Fate {
+        *lock(&self.last_request) = Instant::now();
+        let turn = self.answered.swap(false, Ordering::AcqRel);
+        if turn {
+            self.state.round_trips.fetch_add(1, Ordering::AcqRel);
+        }
+        let mut kept = lock(&self.kept);
+        if let Some(requests) = &*kept {
+            lock(requests).extend_from_slice(bytes);
+            return Fate::Keep(0);
+        }
+        let mut armed = lock(&self.state.hold);
+        let Some(hold) = &mut *armed else {
+            return Fate::Pass;
+        };
+        if turn && hold.turns > 0 {
+            hold.turns -= 1;
+            return Fate::Pass;
+        }
+        let at = find(bytes, hold.from).filter(|_| hold.turns == 0);
+        let (Some(at), Some((server, answers))) = (at, held.take()) else {
+            return Fate::Pass;
+        };
+        *armed = None;
+        let requests = Arc::new(Mutex::new(bytes.split_at(at).1.to_vec()));
+        *lock(&self.state.held) = Some(Held {
+            server,
+            requests: requests.clone(),
+            answers,
+        });
+        *kept = Some(requests);
+        Fate::Keep(at)
+    }
+
+    fn answer(&self, bytes: &[u8], late: &Sender<Vec<u8>>) -> Fate {
+        while self.state.counting.load(Ordering::Acquire) {
+            let silent = lock(&self.last_request).elapsed();
+            match SILENCE.checked_sub(silent) {
+                Some(rest) if !rest.is_zero() => thread::sleep(rest),
+                _ => break,
+            }
+        }
+        let first = !self.answered.swap(true, Ordering::AcqRel);
+        if lock(&self.kept).is_some() {
+            // Whoever keeps it back may be gone.
+            let _ = late.send(bytes.to_vec());
+            return Fate::Keep(0);
+        }
+        let mut lose = lock(&self.state.lose);
+        let lost = match &mut *lose {
+            None => false,
+            Some(Lose::With(word)) => find(bytes, word).is_some(),
+            Some(Lose::After(0)) => first,
+            Some(Lose::After(left)) => {
+                *left -= u64::from(first);
+                false
+            }
+        };
+        if !lost {
+            return Fate::Pass;
+        }
+        *lose = None;
+        self.state.lost.fetch_add(1, Ordering::AcqRel);
+        if self.state.cut_when_lost.load(Ordering::Acquire) {
+            self.state.cut.store(true, Ordering::Release);
+        }
+        Fate::Lose
+    }
+}
+
+/// Passes on what comes until the end.
+fn pump(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mut fate: impl FnMut(&[u8]) -> Fate + Send + 'static,
+) {
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
+        let mut kept = false;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if !passes()
-                || to
-                    .write_all(buffer.get(..count).unwrap_or_default())
-                    .is_err()
-            {
+            let bytes = buffer.split_at(count).0;
+            let passes = match fate(bytes) {
+                Fate::Pass => bytes,
+                Fate::Keep(count) => {
+                    kept = true;
+                    bytes.split_at(count).0
+                }
+                Fate::Lose => break,
+            };
+            if to.write_all(passes).is_err() && !kept {
                 break;
             }
         }
         drop(from.shutdown(Shutdown::Both));
-        drop(to.shutdown(Shutdown::Both));
+        // The server still waits for what was kept back.
+        if !kept {
+            drop(to.shutdown(Shutdown::Both));
+        }
     });
 }
