@@ -352,6 +352,67 @@ async fn a_doubt_that_stays_is_indeterminate() {
     assert_eq!(answers, [Ok(Applied::Before)]);
 }
 
+/// A store whose calls give up soon, and a way to it that keeps requests back.
+async fn impatient(place: &Place) -> (PostgresUtxoStore, Proxy) {
+    let proxy = Proxy::to(server().port());
+    let config = place
+        .config()
+        .with_url(server().url_at(proxy.port()).into())
+        .with_lock_timeout(Duration::from_millis(200))
+        .with_retry(RetryConfig::default().with_max_attempts(3));
+    (PostgresUtxoStore::open(config).await.unwrap(), proxy)
+}
+
+/// Writes and commit arrive when the client has given up: it was told that nothing was applied, and
+/// nothing is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_arrives_late_changes_nothing() {
+    let place = Place::new();
+    let (store, proxy) = impatient(&place).await;
+    let coins = coins(&store, 1, 3).await;
+    // The connection has a row of calls, and one that is new has none.
+    for (fresh, (tag, coin)) in [false, true].into_iter().zip((2..).zip(&coins)) {
+        if fresh {
+            proxy.cut(true);
+            proxy.cut(false);
+            store.digest().await.unwrap();
+        }
+        let new = spender(tag, *coin);
+        // The first request reads under locks.
+        proxy.hold_back(1, b"", b"COMMIT\0");
+        let error = spend(&store, new.clone()).await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Transient, "{error:?}");
+        let answers = proxy.let_go();
+        let text = String::from_utf8_lossy(&answers);
+        assert!(text.contains("division by zero"), "{text}");
+        assert_eq!(store.record(new.tx.txid).await.unwrap(), None);
+        let state = store.output(*coin).await.unwrap().unwrap().state;
+        assert_eq!(state, SlotState::Unspent);
+        // Whoever has the connection's place is not fenced.
+        spend(&store, new.clone()).await.unwrap();
+        assert_all_there(&store, &[(*coin, new)]).await;
+    }
+}
+
+/// The commit alone arrives late: until then nobody can know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_late_is_indeterminate() {
+    let place = Place::new();
+    let (store, proxy) = impatient(&place).await;
+    let coin = coins(&store, 1, 1).await[0];
+    let new = spender(2, coin);
+    proxy.hold_back(1, b"Q\0\0\0\x0bCOMMIT\0", b"COMMIT\0");
+    let error = spend(&store, new.clone()).await.unwrap_err();
+    assert_eq!(
+        error.retryability(),
+        Retryability::Indeterminate,
+        "{error:?}"
+    );
+    let answers = proxy.let_go();
+    assert!(answers.windows(7).any(|word| word == b"COMMIT\0"));
+    assert_all_there(&store, &[(coin, new)]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_for_others_ends() {
     let place = Place::new();

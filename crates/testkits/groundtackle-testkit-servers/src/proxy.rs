@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a client must be silent, while round trips are counted, before it gets an answer.
+/// How long a client must be silent, while its turns count, before it gets an answer.
 const SILENCE: Duration = Duration::from_millis(30);
+
+/// How PostgreSQL's clients ask on a connection of its own to stop what another one does.
+const CANCEL: &[u8] = &[0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e];
 
 /// Between client and server: counts how often the client waits for an answer, loses answers, keeps
 /// requests back, and can be cut.
@@ -44,6 +47,7 @@ enum Lose {
 struct Hold {
     turns: u64,
     from: &'static [u8],
+    to: &'static [u8],
 }
 
 /// A connection whose requests are kept back.
@@ -58,10 +62,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn find(text: &[u8], word: &[u8]) -> Option<usize> {
-    match word {
-        [] => Some(0),
-        _ => text.windows(word.len()).position(|found| found == word),
-    }
+    text.windows(word.len()).position(|found| found == word)
 }
 
 impl fmt::Debug for Proxy {
@@ -137,12 +138,13 @@ impl Proxy {
         self.state.lost.load(Ordering::Acquire)
     }
 
-    /// Lets so many requests through, and keeps back what one connection sends later, beginning with
-    /// these bytes.
-    pub fn hold_back(&self, requests: u64, from: &'static [u8]) {
+    /// Lets so many requests through, and keeps back what comes then on one connection: from a request's
+    /// beginning or these bytes, to those bytes. For the client the connection is lost, for the server it is not; its cancellation is lost.
+    pub fn hold_back(&self, requests: u64, from: &'static [u8], to: &'static [u8]) {
         let hold = Hold {
             turns: requests,
             from,
+            to,
         };
         *lock(&self.state.hold) = Some(hold);
     }
@@ -177,11 +179,30 @@ impl Drop for Proxy {
     }
 }
 
+/// Requests, and what they end with.
+struct Kept {
+    requests: Arc<Mutex<Vec<u8>>>,
+    to: &'static [u8],
+}
+
+impl Kept {
+    fn push(&self, bytes: &[u8], passed: usize) -> Fate {
+        let mut requests = lock(&self.requests);
+        requests.extend_from_slice(bytes);
+        match find(&requests, self.to) {
+            Some(_) => Fate::Leave(passed),
+            None => Fate::Keep(passed),
+        }
+    }
+}
+
 /// What becomes of some bytes.
 enum Fate {
     Pass,
     /// Only so many pass, the rest is kept.
     Keep(usize),
+    /// The same, and whoever sent them is left.
+    Leave(usize),
     /// The connection breaks.
     Lose,
 }
@@ -191,7 +212,7 @@ struct Connection {
     /// A turn ends when the server has answered: what the client sends then is another round trip.
     answered: AtomicBool,
     last_request: Mutex<Instant>,
-    kept: Mutex<Option<Arc<Mutex<Vec<u8>>>>>,
+    kept: Mutex<Option<Kept>>,
 }
 
 impl Connection {
@@ -219,14 +240,16 @@ impl Connection {
 
     fn request(&self, bytes: &[u8], held: &mut Option<(TcpStream, Receiver<Vec<u8>>)>) -> Fate {
         *lock(&self.last_request) = Instant::now();
+        if bytes.starts_with(CANCEL) && lock(&self.state.held).is_some() {
+            return Fate::Lose;
+        }
         let turn = self.answered.swap(false, Ordering::AcqRel);
         if turn {
             self.state.round_trips.fetch_add(1, Ordering::AcqRel);
         }
         let mut kept = lock(&self.kept);
-        if let Some(requests) = &*kept {
-            lock(requests).extend_from_slice(bytes);
-            return Fate::Keep(0);
+        if let Some(kept) = &*kept {
+            return kept.push(bytes, 0);
         }
         let mut armed = lock(&self.state.hold);
         let Some(hold) = &mut *armed else {
@@ -236,23 +259,32 @@ impl Connection {
             hold.turns -= 1;
             return Fate::Pass;
         }
-        let at = find(bytes, hold.from).filter(|_| hold.turns == 0);
-        let (Some(at), Some((server, answers))) = (at, held.take()) else {
+        let at = match hold.from {
+            [] => turn.then_some(0),
+            from => find(bytes, from),
+        };
+        let at = at.filter(|_| hold.turns == 0);
+        let Some((at, (server, answers))) = at.and_then(|at| Some((at, held.take()?))) else {
             return Fate::Pass;
         };
+        let here = Kept {
+            requests: Arc::default(),
+            to: hold.to,
+        };
         *armed = None;
-        let requests = Arc::new(Mutex::new(bytes.split_at(at).1.to_vec()));
         *lock(&self.state.held) = Some(Held {
             server,
-            requests: requests.clone(),
+            requests: here.requests.clone(),
             answers,
         });
-        *kept = Some(requests);
-        Fate::Keep(at)
+        let fate = here.push(bytes.split_at(at).1, at);
+        *kept = Some(here);
+        fate
     }
 
     fn answer(&self, bytes: &[u8], late: &Sender<Vec<u8>>) -> Fate {
-        while self.state.counting.load(Ordering::Acquire) {
+        // Turns count.
+        while self.state.counting.load(Ordering::Acquire) || lock(&self.state.hold).is_some() {
             let silent = lock(&self.last_request).elapsed();
             match SILENCE.checked_sub(silent) {
                 Some(rest) if !rest.is_zero() => thread::sleep(rest),
@@ -298,15 +330,15 @@ fn pump(
         let mut kept = false;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let bytes = buffer.split_at(count).0;
-            let passes = match fate(bytes) {
-                Fate::Pass => bytes,
-                Fate::Keep(count) => {
-                    kept = true;
-                    bytes.split_at(count).0
-                }
+            let (passes, left) = match fate(bytes) {
+                Fate::Pass => (count, false),
+                Fate::Keep(passes) => (passes, false),
+                Fate::Leave(passes) => (passes, true),
                 Fate::Lose => break,
             };
-            if to.write_all(passes).is_err() && !kept {
+            kept |= passes < count;
+            let sent = to.write_all(bytes.split_at(passes).0);
+            if left || sent.is_err() && !kept {
                 break;
             }
         }
