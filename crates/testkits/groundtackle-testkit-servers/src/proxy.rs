@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,21 @@ struct State {
     cut_when_lost: AtomicBool,
     hold: Mutex<Option<Hold>>,
     held: Mutex<Option<Held>>,
+    holding: Condvar,
+    rewrite: Mutex<Option<Rewrite>>,
     sockets: Mutex<Vec<TcpStream>>,
+}
+
+/// Changes what passes.
+type Rewrite = Arc<dyn Fn(Way, &[u8]) -> Vec<u8> + Send + Sync>;
+
+/// Which way something passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the server.
+    Request,
+    /// To the client.
+    Answer,
 }
 
 /// Which answer is lost.
@@ -53,7 +67,7 @@ struct Hold {
 /// A connection whose requests are kept back.
 struct Held {
     server: TcpStream,
-    requests: Arc<Mutex<Vec<u8>>>,
+    connection: Arc<Connection>,
     answers: Receiver<Vec<u8>>,
 }
 
@@ -149,17 +163,54 @@ impl Proxy {
         *lock(&self.state.hold) = Some(hold);
     }
 
+    /// Lets so many requests through, and keeps back what comes then on one connection from these bytes on,
+    /// until [`go_on`](Self::go_on).
+    pub fn pause(&self, requests: u64, from: &'static [u8]) {
+        self.hold_back(requests, from, b"");
+    }
+
+    fn held(&self) -> Held {
+        let held = lock(&self.state.held);
+        let patience = Duration::from_secs(60);
+        let none = |held: &mut Option<Held>| held.is_none();
+        let waited = self.state.holding.wait_timeout_while(held, patience, none);
+        let taken = waited.expect("no panic").0.take();
+        taken.expect("something is kept back")
+    }
+
+    /// Waits until something is kept back; then its client and others can go on.
+    pub fn is_paused(&self) {
+        let held = self.held();
+        *lock(&self.state.held) = Some(held);
+    }
+
+    /// Sends what was kept back, and whatever comes behind it.
+    pub fn go_on(&self) {
+        let mut held = self.held();
+        let mut kept = lock(&held.connection.kept);
+        let requests = kept.take().expect("it is kept").requests;
+        held.server
+            .write_all(&requests)
+            .expect("the server listens");
+    }
+
     /// Sends what was kept back, and returns what the server answers until it is done with it. Its client
     /// hears nothing of that.
     pub fn let_go(&self) -> Vec<u8> {
-        let held = lock(&self.state.held).take();
-        let mut held = held.expect("something is kept back");
-        let requests = std::mem::take(&mut *lock(&held.requests));
+        let mut held = self.held();
+        let mut kept = lock(&held.connection.kept);
+        let requests = std::mem::take(&mut kept.as_mut().expect("it is kept").requests);
+        drop(kept);
         held.server
             .write_all(&requests)
             .expect("the server listens");
         held.server.shutdown(Shutdown::Write).expect("a socket");
         held.answers.iter().flatten().collect()
+    }
+
+    /// Changes what passes from now on, piece by piece as it comes.
+    pub fn rewrite(&self, how: impl Fn(Way, &[u8]) -> Vec<u8> + Send + Sync + 'static) {
+        *lock(&self.state.rewrite) = Some(Arc::new(how));
     }
 
     /// Breaks all connections and lets no new one through, or lets them through again.
@@ -181,17 +232,17 @@ impl Drop for Proxy {
 
 /// Requests, and what they end with.
 struct Kept {
-    requests: Arc<Mutex<Vec<u8>>>,
+    requests: Vec<u8>,
     to: &'static [u8],
 }
 
 impl Kept {
-    fn push(&self, bytes: &[u8], passed: usize) -> Fate {
-        let mut requests = lock(&self.requests);
-        requests.extend_from_slice(bytes);
-        match find(&requests, self.to) {
-            Some(_) => Fate::Leave(passed),
-            None => Fate::Keep(passed),
+    fn push(&mut self, bytes: &[u8], passed: usize) -> Fate {
+        self.requests.extend_from_slice(bytes);
+        if !self.to.is_empty() && find(&self.requests, self.to).is_some() {
+            Fate::Leave(passed)
+        } else {
+            Fate::Keep(passed)
         }
     }
 }
@@ -230,15 +281,27 @@ impl Connection {
         let (late, answers) = channel();
         let (requests, held_server) = (connection.clone(), clone(server));
         let mut held = Some((held_server, answers));
+        let rewriting = state.clone();
+        let rewritten = move |way, bytes: &[u8]| {
+            let rewrite = lock(&rewriting.rewrite).clone();
+            rewrite.map_or_else(|| bytes.to_vec(), |rewrite| rewrite(way, bytes))
+        };
+        let rewrite = rewritten.clone();
         pump(clone(client), clone(server), move |bytes| {
+            *bytes = rewrite(Way::Request, bytes);
             requests.request(bytes, &mut held)
         });
         pump(clone(server), clone(client), move |bytes| {
+            *bytes = rewritten(Way::Answer, bytes);
             connection.answer(bytes, &late)
         });
     }
 
-    fn request(&self, bytes: &[u8], held: &mut Option<(TcpStream, Receiver<Vec<u8>>)>) -> Fate {
+    fn request(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        held: &mut Option<(TcpStream, Receiver<Vec<u8>>)>,
+    ) -> Fate {
         *lock(&self.last_request) = Instant::now();
         if bytes.starts_with(CANCEL) && lock(&self.state.held).is_some() {
             return Fate::Lose;
@@ -248,7 +311,7 @@ impl Connection {
             self.state.round_trips.fetch_add(1, Ordering::AcqRel);
         }
         let mut kept = lock(&self.kept);
-        if let Some(kept) = &*kept {
+        if let Some(kept) = &mut *kept {
             return kept.push(bytes, 0);
         }
         let mut armed = lock(&self.state.hold);
@@ -267,19 +330,19 @@ impl Connection {
         let Some((at, (server, answers))) = at.and_then(|at| Some((at, held.take()?))) else {
             return Fate::Pass;
         };
-        let here = Kept {
-            requests: Arc::default(),
-            to: hold.to,
-        };
+        let to = hold.to;
         *armed = None;
         *lock(&self.state.held) = Some(Held {
             server,
-            requests: here.requests.clone(),
+            connection: self.clone(),
             answers,
         });
-        let fate = here.push(bytes.split_at(at).1, at);
-        *kept = Some(here);
-        fate
+        self.state.holding.notify_all();
+        let here = kept.insert(Kept {
+            requests: Vec::new(),
+            to,
+        });
+        here.push(bytes.split_at(at).1, at)
     }
 
     fn answer(&self, bytes: &[u8], late: &Sender<Vec<u8>>) -> Fate {
@@ -323,20 +386,20 @@ impl Connection {
 fn pump(
     mut from: TcpStream,
     mut to: TcpStream,
-    mut fate: impl FnMut(&[u8]) -> Fate + Send + 'static,
+    mut fate: impl FnMut(&mut Vec<u8>) -> Fate + Send + 'static,
 ) {
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
         let mut kept = false;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let bytes = buffer.split_at(count).0;
-            let (passes, left) = match fate(bytes) {
-                Fate::Pass => (count, false),
+            let mut bytes = buffer.split_at(count).0.to_vec();
+            let (passes, left) = match fate(&mut bytes) {
+                Fate::Pass => (bytes.len(), false),
                 Fate::Keep(passes) => (passes, false),
                 Fate::Leave(passes) => (passes, true),
                 Fate::Lose => break,
             };
-            kept |= passes < count;
+            kept = passes < bytes.len();
             let sent = to.write_all(bytes.split_at(passes).0);
             if left || sent.is_err() && !kept {
                 break;
