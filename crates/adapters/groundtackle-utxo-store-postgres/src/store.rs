@@ -501,7 +501,8 @@ impl Inner {
             Ok(Ok((_, Err(error)))) => failed(action, error),
             Err(failed) => failed,
         };
-        // The commit was sent, and its answer is not known.
+        // The commit was sent, and its answer is not known. What follows fences the connection.
+        lease.discard();
         if self.landed(id, number).await.map_err(|error| {
             tracing::debug!(action, %error, "could not learn whether a commit landed");
             in_doubt(action, error)
@@ -514,19 +515,21 @@ impl Inner {
         })
     }
 
-    /// Whether a connection's call was committed. Waits until its connection is done with it.
+    /// Whether the call of a connection that was given up was committed. If not, it never will be.
     async fn landed(&self, id: &[u8], number: i64) -> Result<bool> {
         let action = "learn whether a commit landed";
         let mut attempts = self.attempts(action);
         loop {
             let last = async {
-                let lease = self.lease(action).await?;
+                let mut lease = self.lease(action).await?;
+                lease.begin();
                 let session = lease.session()?;
-                let values: [&(dyn ToSql + Sync); 1] = [&id];
+                let values: [&(dyn ToSql + Sync); 2] = [&id, &number];
                 let query = session
                     .client
                     .query_one(&session.statements.last_call, &values);
                 let row = lease.answer(action, query).await?;
+                lease.end();
                 Ok(column::<i64>(&row, 0)?)
             };
             match last.await {
