@@ -13,6 +13,7 @@ use groundtackle_utxo_store::{
     Record, Recovered, Result, RetentionStore, Retryability, ScanStore, SetDigest, SetScan,
     SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, Verdict,
 };
+use tokio::task::JoinError;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -368,7 +369,7 @@ impl Inner {
                         lease.rollback(action).await?;
                         return Ok(outcomes);
                     } else {
-                        self.commit(lease, kind, &changes, chain).await?;
+                        self.commit(lease, kind, changes.into(), chain).await?;
                         return Ok(outcomes);
                     }
                 }
@@ -431,7 +432,7 @@ impl Inner {
         &self,
         lease: &mut Lease,
         kind: Kind,
-        changes: &Changes,
+        changes: Arc<Changes>,
         chain: Option<Chain>,
     ) -> Result<(), Failed> {
         let Kind {
@@ -440,18 +441,21 @@ impl Inner {
             releases,
             ..
         } = kind;
-        let chain = chain
-            .filter(|_| changes.confirmed_set_changes())
-            .map(|mut chain| {
-                blocking(|| changes.apply_coins(&mut chain.muhash));
-                (
-                    changes.tip.unwrap_or(chain.tip),
-                    chain.muhash.to_bytes().to_vec(),
-                )
-            });
         let Some((id, number)) = lease.number_call() else {
             return Err(crate::error::no_answer(action));
         };
+        // The digest is multiplied while the server writes the rest.
+        let chain = chain
+            .filter(|_| changes.confirmed_set_changes())
+            .map(|mut chain| {
+                let changes = Arc::clone(&changes);
+                tokio::task::spawn_blocking(move || {
+                    changes.apply_coins(&mut chain.muhash);
+                    let tip = changes.tip.unwrap_or(chain.tip);
+                    (tip, chain.muhash.to_bytes().to_vec())
+                })
+            });
+        let changes = changes.as_ref();
         fail_point("postgres.change.locked");
         let session = lease.session()?;
         let (client, statements) = (&session.client, &session.statements);
@@ -460,33 +464,45 @@ impl Inner {
         fail_point("postgres.change.copied");
         let id = id.as_slice();
         let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
-        let writes = async {
-            tokio::try_join!(
-                biased;
-                write::write(client, statements, changes, scripts, releases),
-                write::write_chain(client, statements, chain),
-                write::execute_if(true, client, &statements.number_call, numbers),
-            )
-        };
         // All in one round trip: after a statement that failed, the commit rolls back.
         let all = async {
-            let (writes, commit) = tokio::join!(biased; writes, client.batch_execute("COMMIT"));
-            Ok((writes, commit))
+            let end = async {
+                let chain = match chain {
+                    Some(chain) => Some(chain.await?),
+                    None => None,
+                };
+                let writes = async {
+                    tokio::try_join!(
+                        biased;
+                        write::write_chain(client, statements, chain),
+                        write::execute_if(true, client, &statements.number_call, numbers),
+                    )
+                };
+                Ok::<_, JoinError>(tokio::join!(biased; writes, client.batch_execute("COMMIT")))
+            };
+            let writes = write::write(client, statements, changes, scripts, releases);
+            let (writes, end) = tokio::join!(biased; writes, end);
+            Ok(end.map(|(last, commit)| (writes.and(last), commit)))
         };
         let doubt = match lease.answer(action, Box::pin(all)).await {
-            Ok((Ok(_), Ok(()))) => {
+            // The commit was not sent.
+            Ok(Err(error)) => {
+                return Err(Error::backend(BACKEND, action, Retryability::Transient, error).into());
+            }
+            Ok(Ok((Ok(_), Ok(())))) => {
                 fail_point("postgres.change.committed");
                 lease.end();
                 return Ok(());
             }
-            Ok((Err(error), Ok(()))) => {
+            Ok(Ok((Err(error), Ok(())))) => {
                 lease.end();
                 return Err(failed(action, error));
             }
-            Ok((_, Err(error))) => failed(action, error),
+            Ok(Ok((_, Err(error)))) => failed(action, error),
             Err(failed) => failed,
         };
-        // The commit was sent, and its answer is not known.
+        // The commit was sent, and its answer is not known. What follows fences the connection.
+        lease.discard();
         if self.landed(id, number).await.map_err(|error| {
             tracing::debug!(action, %error, "could not learn whether a commit landed");
             in_doubt(action, error)
@@ -499,19 +515,21 @@ impl Inner {
         })
     }
 
-    /// Whether a connection's call was committed. Waits until its connection is done with it.
+    /// Whether the call of a connection that was given up was committed. If not, it never will be.
     async fn landed(&self, id: &[u8], number: i64) -> Result<bool> {
         let action = "learn whether a commit landed";
         let mut attempts = self.attempts(action);
         loop {
             let last = async {
-                let lease = self.lease(action).await?;
+                let mut lease = self.lease(action).await?;
+                lease.begin();
                 let session = lease.session()?;
-                let values: [&(dyn ToSql + Sync); 1] = [&id];
+                let values: [&(dyn ToSql + Sync); 2] = [&id, &number];
                 let query = session
                     .client
                     .query_one(&session.statements.last_call, &values);
                 let row = lease.answer(action, query).await?;
+                lease.end();
                 Ok(column::<i64>(&row, 0)?)
             };
             match last.await {

@@ -11,23 +11,25 @@
 mod common;
 
 use std::error::Error as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use groundtackle_core::{RetryConfig, Secret};
-use groundtackle_testkit_servers::{Postgres, PostgresOptions};
+use groundtackle_testkit_servers::{Postgres, PostgresOptions, Proxy};
 use groundtackle_utxo_store::{
-    Applied, Error, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result, Retryability,
-    ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
+    Applied, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result,
+    Retryability, ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
 };
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
 use groundtackle_utxo_store_testkit::builder::TxBuilder;
 use groundtackle_utxo_store_testkit::state::{muhash, scan_all};
+use tokio::task::block_in_place;
 use tokio_postgres::{Client, NoTls};
 
-use common::{Place, Proxy, config, server};
+use common::{Place, config, server};
 
 const PASSWORD: &str = "s3cr3t-pa55";
 
@@ -284,7 +286,7 @@ async fn a_killed_server_loses_nothing_acknowledged() {
         .collect();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        tokio::task::block_in_place(|| {
+        block_in_place(|| {
             server.kill();
             server.restart();
         });
@@ -311,7 +313,7 @@ async fn a_commit_without_an_answer_is_looked_up() {
     let coins = coins(&store, 1, 40).await;
     for (tag, coin) in (100..).zip(&coins) {
         let new = spender(tag, *coin);
-        proxy.lose_answer_to_commit();
+        proxy.lose_answer_with(b"COMMIT\0");
         let answers = store
             .spend_and_create(std::slice::from_ref(&new), &SpendOptions::at(201))
             .await
@@ -333,7 +335,7 @@ async fn a_doubt_that_stays_is_indeterminate() {
     let store = PostgresUtxoStore::open(config).await.unwrap();
     let coins = coins(&store, 1, 1).await;
     let new = spender(2, coins[0]);
-    proxy.lose_answer_to_commit();
+    proxy.lose_answer_with(b"COMMIT\0");
     proxy.cut_when_lost(true);
     let error = spend(&store, new.clone()).await.unwrap_err();
     assert_eq!(
@@ -348,6 +350,67 @@ async fn a_doubt_that_stays_is_indeterminate() {
         .await
         .unwrap();
     assert_eq!(answers, [Ok(Applied::Before)]);
+}
+
+/// A store whose calls give up soon, and a way to it that keeps requests back.
+async fn impatient(place: &Place) -> (PostgresUtxoStore, Proxy) {
+    let proxy = Proxy::to(server().port());
+    let config = place
+        .config()
+        .with_url(server().url_at(proxy.port()).into())
+        .with_lock_timeout(Duration::from_millis(200))
+        .with_retry(RetryConfig::default().with_max_attempts(3));
+    (PostgresUtxoStore::open(config).await.unwrap(), proxy)
+}
+
+/// Writes and commit arrive when the client has given up: it was told that nothing was applied, and
+/// nothing is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_arrives_late_changes_nothing() {
+    let place = Place::new();
+    let (store, proxy) = impatient(&place).await;
+    let coins = coins(&store, 1, 3).await;
+    // The connection has a row of calls, and one that is new has none.
+    for (fresh, (tag, coin)) in [false, true].into_iter().zip((2..).zip(&coins)) {
+        if fresh {
+            proxy.cut(true);
+            proxy.cut(false);
+            store.digest().await.unwrap();
+        }
+        let new = spender(tag, *coin);
+        // The first request reads under locks.
+        proxy.hold_back(1, b"", b"COMMIT\0");
+        let error = spend(&store, new.clone()).await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Transient, "{error:?}");
+        let answers = proxy.let_go();
+        let text = String::from_utf8_lossy(&answers);
+        assert!(text.contains("division by zero"), "{text}");
+        assert_eq!(store.record(new.tx.txid).await.unwrap(), None);
+        let state = store.output(*coin).await.unwrap().unwrap().state;
+        assert_eq!(state, SlotState::Unspent);
+        // Whoever has the connection's place is not fenced.
+        spend(&store, new.clone()).await.unwrap();
+        assert_all_there(&store, &[(*coin, new)]).await;
+    }
+}
+
+/// The commit alone arrives late: until then nobody can know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_late_is_indeterminate() {
+    let place = Place::new();
+    let (store, proxy) = impatient(&place).await;
+    let coin = coins(&store, 1, 1).await[0];
+    let new = spender(2, coin);
+    proxy.hold_back(1, b"Q\0\0\0\x0bCOMMIT\0", b"COMMIT\0");
+    let error = spend(&store, new.clone()).await.unwrap_err();
+    assert_eq!(
+        error.retryability(),
+        Retryability::Indeterminate,
+        "{error:?}"
+    );
+    let answers = proxy.let_go();
+    assert!(answers.windows(7).any(|word| word == b"COMMIT\0"));
+    assert_all_there(&store, &[(coin, new)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -494,70 +557,90 @@ impl Drop for SmallDisk {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the server is not always ready again within 30 seconds; to be found out why"]
-async fn a_full_disk_loses_nothing() {
-    let Some(disk) = SmallDisk::new("180m") else {
-        eprintln!("skipped: a_full_disk_loses_nothing: no right to mount a small file system");
-        return;
-    };
-    let small = [
-        ("max_wal_size", "32MB"),
-        ("min_wal_size", "32MB"),
-        ("wal_keep_size", "0"),
-    ];
-    let server = Postgres::start(PostgresOptions {
-        folder: Some(disk.0.path().to_owned()),
-        settings: small
-            .map(|(name, value)| (name.into(), value.into()))
-            .to_vec(),
-        ..PostgresOptions::default()
-    });
-    let store = PostgresUtxoStore::open(config(&server)).await.unwrap();
+/// Writes to a server whose disk has less and less room until it refuses, makes room, and finds all
+/// that was acknowledged.
+async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) {
+    let mut server = Postgres::start(options);
+    let retry = RetryConfig::default().with_max_attempts(3);
+    let store = PostgresUtxoStore::open(config(&server).with_retry(retry))
+        .await
+        .unwrap();
     let kept = coins(&store, 1, 100).await;
     let filler = disk.0.path().join("filler");
-    let room = |used: u64| std::fs::write(&filler, vec![1; usize::try_from(used).unwrap()]);
     // All but a little of what is left.
-    let mut used = 90 << 20;
-    while room(used).is_err() {
-        used -= 4 << 20;
+    let mut room = 160 << 20;
+    while std::fs::write(&filler, vec![1; room]).is_err() {
+        room -= 4 << 20;
     }
-    let mut error = None;
     let mut done = Vec::new();
-    for tag in 2..2_000 {
-        let seed = TxBuilder::new(tag).pay_each(2_000, 1_000).seed(1);
+    let mut seeds = (2..).map(|tag| TxBuilder::new(tag).pay_each(2_000, 1_000).seed(1));
+    let error = loop {
+        let seed = seeds.next().expect("they have no end");
         let txid = seed.txid();
         match store.create(&[seed]).await {
             Ok(_) => done.push(txid),
-            Err(full) => {
-                error = Some(full);
-                break;
-            }
+            Err(error) => break error,
         }
-    }
-    let error = error.expect("the disk is full");
+    };
     shown(&error);
-    let health = store.health(HealthDepth::Readiness).await;
-    drop(health);
     std::fs::remove_file(&filler).unwrap();
-    // The server may have gone down and come up again by itself; what it acknowledged is there.
     let begun = std::time::Instant::now();
-    while !store.health(HealthDepth::Readiness).await.unwrap().ready {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not ready again");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    for (record, txid) in store
-        .records(&done, groundtackle_utxo_store::Fields::ALL)
-        .await
-        .unwrap()
-        .iter()
-        .zip(&done)
-    {
-        assert_eq!(
-            record.as_ref().map(|r| (r.txid, r.outputs.len())),
-            Some((*txid, 2_000))
+    loop {
+        block_in_place(|| server.revive());
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        if health.ready {
+            break;
+        }
+        let waited = begun.elapsed();
+        assert!(
+            waited < Duration::from_secs(30),
+            "{health:?}: {}",
+            server.log()
         );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let records = store.records(&done, Fields::ALL).await.unwrap();
+    for (record, txid) in records.iter().zip(&done) {
+        let found = record.as_ref().map(|r| (r.txid, r.outputs.len()));
+        assert_eq!(found, Some((*txid, 2_000)));
     }
     spend(&store, spender(9_999_999, kept[0])).await.unwrap();
     assert_sound(&store).await;
+    (error, server.log())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing() {
+    let (Some(disk), wal) = (SmallDisk::new("180m"), tempfile::tempdir().unwrap()) else {
+        eprintln!("skipped: a_full_disk_loses_nothing: no right to mount a small file system");
+        return;
+    };
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(wal.path(), mode).unwrap();
+    let options = PostgresOptions {
+        folder: Some(disk.0.path().to_owned()),
+        wal: Some(wal.path().to_owned()),
+        ..PostgresOptions::default()
+    };
+    let (error, log) = fill_up(&disk, options).await;
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    assert!(!log.contains("PANIC"), "{log}");
+}
+
+/// The server goes down in the middle of a commit, and may not come up before there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_log_loses_nothing() {
+    let Some(disk) = SmallDisk::new("60m") else {
+        eprintln!(
+            "skipped: a_full_disk_of_the_log_loses_nothing: no right to mount a small file system"
+        );
+        return;
+    };
+    let options = PostgresOptions {
+        wal: Some(disk.0.path().to_owned()),
+        ..PostgresOptions::default()
+    };
+    let (error, log) = fill_up(&disk, options).await;
+    assert_ne!(error.retryability(), Retryability::Permanent, "{error:?}");
+    assert!(log.contains("PANIC"), "{log}");
 }

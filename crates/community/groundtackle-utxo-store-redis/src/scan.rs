@@ -11,7 +11,7 @@ use redis::Cmd;
 use crate::error::corrupt;
 use crate::read::{Keys, array, bucket_of, bytes};
 use crate::record;
-use crate::store::Inner;
+use crate::store::{Inner, changing};
 
 /// Partitions, by the first byte of the transaction identifier.
 const PARTITIONS: u32 = 16;
@@ -80,6 +80,7 @@ impl RedisScan {
                 records_of(answer, &mut records)?;
             }
             if !before.iter().eq(answers.as_slice()) {
+                attempts.again(changing(ACTION)).await?;
                 continue;
             }
             let unmined: HashMap<Txid, bool> = spenders
@@ -90,6 +91,10 @@ impl RedisScan {
             let (coins, unknown) = coins_of(records, &unmined);
             if unknown.is_empty() {
                 return Ok(coins);
+            }
+            // Those that came meanwhile: the first time all do.
+            if !spenders.is_empty() {
+                attempts.again(changing(ACTION)).await?;
             }
             spenders.extend(unknown);
         }

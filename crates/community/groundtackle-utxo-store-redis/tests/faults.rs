@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use groundtackle_core::{ByteSize, RetryConfig, Secret};
-use groundtackle_testkit_servers::{Proxy, Redis, RedisOptions};
+use groundtackle_testkit_servers::{Proxy, Redis, RedisOptions, Way};
 use groundtackle_utxo_store::{
-    Applied, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction, OutPoint,
-    Result, RetentionStore, Retryability, ScanStore, SlotState, SpendOptions, SpendStore,
-    UtxoStoreExt, Verdict,
+    Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, MinedIn,
+    NewTransaction, OutPoint, Result, RetentionStore, Retryability, ScanStore, SlotState,
+    SpendOptions, SpendStore, UtxoStoreExt, Verdict,
 };
 use groundtackle_utxo_store_redis::{Durability, RedisUtxoStore, RedisUtxoStoreConfig, Tls};
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
@@ -764,4 +764,104 @@ async fn a_call_takes_two_round_trips_whatever_its_size() {
         let taken = (calls("exec") - before.0, calls("evalsha") - before.1);
         assert_eq!(taken, (1, 1), "{count} transactions");
     }
+}
+
+/// What a pruning keeps may be done while it keeps it: then it is listed as it was, and must stay so.
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_does_not_unlist_what_is_done_meanwhile() {
+    let proxy = Proxy::to(server().port());
+    let prefix = prefix();
+    let ours = config(server().url_at(proxy.port())).with_prefix(prefix.clone());
+    let ours = RedisUtxoStore::open(ours).await.unwrap();
+    let theirs = config(server().url()).with_prefix(prefix);
+    let theirs = RedisUtxoStore::open(theirs).await.unwrap();
+    ours.set_tip(&tip()).await.unwrap();
+    let coin = coins(&ours, 1, 1).await[0];
+    let new = spender(2, coin);
+    spend(&ours, new.clone()).await.unwrap();
+    proxy.pause(0, b"EVALSHA");
+    let pruning = tokio::spawn(async move { ours.prune(200).await });
+    block_in_place(|| proxy.is_paused());
+    // At the height that the record is listed for already.
+    let mined = MinedIn {
+        block: Some(BlockHash::from_bytes([1; 32])),
+        height: 1,
+        subtree_index: 0,
+        on_longest_chain: true,
+    };
+    theirs.set_mined(&[new.tx.txid], &mined).await.unwrap();
+    proxy.go_on();
+    assert_eq!(pruning.await.unwrap().unwrap().records, 1);
+    assert_eq!(theirs.record(coin.txid).await.unwrap(), None);
+}
+
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(from.len()).position(|found| found == from);
+    at.map_or_else(
+        || bytes.to_vec(),
+        |at| [&bytes[..at], to, &bytes[at + from.len()..]].concat(),
+    )
+}
+
+/// A connection that has written nothing has nothing to wait for: the flush writes first. The server here
+/// is too old for WAITAOF, so that the test answers for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_waits_behind_a_write_of_its_connection() {
+    let server = Redis::start(RedisOptions {
+        append_fsync: Some("everysec"),
+        ..RedisOptions::default()
+    });
+    let proxy = Proxy::to(server.port());
+    let waits = Arc::new(AtomicU64::new(0));
+    let seen = waits.clone();
+    proxy.rewrite(move |way, bytes| {
+        if way == Way::Answer {
+            return replaced(bytes, b"redis_version:7.0.", b"redis_version:7.2.");
+        }
+        let wait = b"*4\r\n$7\r\nWAITAOF\r\n";
+        let Some(at) = bytes.windows(wait.len()).position(|found| found == wait) else {
+            return bytes.to_vec();
+        };
+        seen.fetch_add(1, Ordering::AcqRel);
+        let before = &bytes[..at];
+        let durable = u8::from(before.windows(4).any(|word| word == b"HSET"));
+        let answer = format!("*3\r\n$4\r\nEVAL\r\n$13\r\nreturn {{{durable}, 0}}\r\n$1\r\n0\r\n");
+        [before, answer.as_bytes()].concat()
+    });
+    let config = config(server.url_at(proxy.port())).with_durability(Durability::EverySecond);
+    let store = RedisUtxoStore::open(config).await.unwrap();
+    coins(&store, 1, 1).await;
+    proxy.cut(true);
+    proxy.cut(false);
+    store.flush().await.unwrap();
+    assert_eq!(waits.load(Ordering::Acquire), 1);
+}
+
+/// Answers that never agree end with the retries.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_what_changes_all_the_time_comes_to_an_end() {
+    let proxy = Proxy::to(server().port());
+    let retry = RetryConfig::default().with_max_attempts(3);
+    let config = config(server().url_at(proxy.port())).with_prefix(prefix());
+    let store = RedisUtxoStore::open(config.with_retry(retry))
+        .await
+        .unwrap();
+    store.set_tip(&tip()).await.unwrap();
+    let coin = coins(&store, 1, 1).await[0];
+    spend(&store, spender(2, coin)).await.unwrap();
+    proxy.rewrite(|way, bytes| {
+        let after = [&b"$-1\r\n"[..], b":1\r\n"];
+        match after.map(|start| way == Way::Answer && bytes.starts_with(start)) {
+            // Undo data that is missing, and a tip; a spender's first count.
+            [true, _] => replaced(bytes, &[200; 32], &[201; 32]),
+            [_, true] => replaced(bytes, b":1\r\n", b":0\r\n"),
+            _ => bytes.to_vec(),
+        }
+    });
+    let scan = store.scan().await.unwrap();
+    let partition = u32::from(coin.txid.as_bytes()[0]) / 16;
+    let error = scan.page(partition, None, 10).await.unwrap_err();
+    assert!(shown(&error).contains("all the time"), "{error:?}");
+    let error = store.previous_tip().await.unwrap_err();
+    assert!(shown(&error).contains("all the time"), "{error:?}");
 }

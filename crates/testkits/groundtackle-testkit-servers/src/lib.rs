@@ -14,5 +14,5 @@ mod proxy;
 mod redis;
 
 pub use postgres::{Postgres, PostgresOptions};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};

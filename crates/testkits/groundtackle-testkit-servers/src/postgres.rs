@@ -21,6 +21,8 @@ pub struct PostgresOptions {
     pub tls: Option<(String, String)>,
     /// Keep the data in this folder, such as a small file system's, instead of a temporary one.
     pub folder: Option<PathBuf>,
+    /// Keep the log of changes (`pg_wal`) in a new folder here, instead of with the data.
+    pub wal: Option<PathBuf>,
 }
 
 /// A PostgreSQL server with the superuser `postgres` and the database `postgres`.
@@ -105,6 +107,12 @@ impl Postgres {
             "--locale=C",
             "--no-sync",
         ]);
+        if let Some(wal) = &options.wal {
+            let wal = wal.join("wal");
+            fs::create_dir(&wal).expect("a new folder");
+            hand_over(&wal);
+            initdb.arg("--waldir").arg(wal);
+        }
         match &options.password {
             Some(password) => {
                 let file = folder.join("password");
@@ -226,6 +234,15 @@ impl Postgres {
     pub fn stop(&mut self) {
         self.process.signal(Signal::INT);
         self.process.wait();
+    }
+
+    /// Starts it again where it went down by itself: after a failed recovery it does, and whoever
+    /// runs a server has it started again.
+    pub fn revive(&mut self) {
+        if self.process.is_gone() {
+            self.process.wait();
+            self.restart();
+        }
     }
 
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same data and port.
