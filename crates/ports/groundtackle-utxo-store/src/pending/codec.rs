@@ -582,6 +582,26 @@ pub(super) fn unpack_intent(backend: &'static str, bytes: &[u8]) -> Result<Inten
     reader.end(intent)
 }
 
+impl CellKey {
+    /// The key as bytes, for backends that name their records so.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer(Vec::with_capacity(37));
+        writer.key(self);
+        writer.0
+    }
+
+    /// The key that has these bytes, if there is one.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader {
+            backend: "",
+            what: "a key",
+            rest: bytes,
+        };
+        let key = reader.key().ok()?;
+        reader.end(key).ok()
+    }
+}
+
 /// A cell's content as one value, for backends that keep [`Next`](super::Next) so.
 pub fn pack_body(body: &Body) -> Vec<u8> {
     let mut writer = Writer::new();

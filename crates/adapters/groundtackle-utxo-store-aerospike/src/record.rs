@@ -1,0 +1,420 @@
+//! Cells as Aerospike records.
+//!
+//! | bin | holds |
+//! |---|---|
+//! | `k` | the cell's key |
+//! | `st` | its stamp |
+//! | `lk` | its lock: the intent, and what becomes of the cell |
+//! | `a` | a page's attempt |
+//! | `p` | how far an unfinished thing is: a page that is pending or aborted, an intent; indexed |
+//! | `g`, `h` | a page's guard: flags, and the height at which it is confirmed |
+//! | `u`, `us` | of an unmined transaction: where it stands in the order, indexed; and since when |
+//! | `hd` | a record's head |
+//! | `o`, `s` | a page's outputs and their slots, by index; both are lists of one length |
+//! | `b`, `d` | any other cell's value, and the height at which it is due; indexed |
+
+use std::collections::BTreeMap;
+
+use aerospike::{Bin, Record, Value};
+use groundtackle_utxo_store::pending::{
+    Body, Cell, CellKey, Guard, Lock, Mark, Next, OUTPUTS_PER_PAGE, Page, Phase, Slot, Stored,
+    pack_body, unpack_body,
+};
+use groundtackle_utxo_store::{Error, Result, SpentBy, Txid};
+
+use crate::error::{BACKEND, corrupt};
+
+pub(crate) const KEY: &str = "k";
+pub(crate) const STAMP: &str = "st";
+pub(crate) const LOCK: &str = "lk";
+pub(crate) const ATTEMPT: &str = "a";
+pub(crate) const UNFINISHED: &str = "p";
+pub(crate) const FLAGS: &str = "g";
+pub(crate) const HEIGHT: &str = "h";
+pub(crate) const UNMINED: &str = "u";
+pub(crate) const UNMINED_SINCE: &str = "us";
+pub(crate) const HEAD: &str = "hd";
+pub(crate) const OUTPUTS: &str = "o";
+pub(crate) const SLOTS: &str = "s";
+pub(crate) const BYTES: &str = "b";
+pub(crate) const DUE: &str = "d";
+
+pub(crate) const PENDING: i64 = 1;
+pub(crate) const ABORTED: i64 = 2;
+const INTENT: i64 = 3;
+
+pub(crate) const COINBASE: i64 = 1;
+pub(crate) const LOCKED: i64 = 2;
+pub(crate) const CONFLICTING: i64 = 4;
+
+const FROZEN: u8 = 1;
+const REASSIGNED: u8 = 2;
+const HELD: u8 = 4;
+
+/// The slot that anybody may spend, as far as it goes.
+pub(crate) const UNSPENT: [u8; 1] = [0];
+
+/// Where a transaction stands among all: the first 63 bits of its identifier.
+pub(crate) fn place_in_order(txid: &Txid) -> i64 {
+    let first = txid.as_bytes().first_chunk().copied().unwrap_or_default();
+    (u64::from_be_bytes(first) >> 1).cast_signed()
+}
+
+/// The index of an output in its page's lists.
+pub(crate) const fn index_of(vout: u32) -> i64 {
+    (vout % OUTPUTS_PER_PAGE) as i64
+}
+
+pub(crate) fn pack_mark(mark: &Mark) -> Vec<u8> {
+    let mut bytes = mark.by.txid.as_bytes().to_vec();
+    bytes.extend(mark.by.vin.to_be_bytes());
+    bytes.extend(mark.attempt.to_be_bytes());
+    bytes
+}
+
+/// A slot: one byte, or the mark alone, or the one followed by what it says.
+fn pack_slot(slot: &Slot) -> Vec<u8> {
+    let flags = u8::from(slot.frozen) * FROZEN
+        | u8::from(slot.spendable_from.is_some()) * REASSIGNED
+        | u8::from(slot.mark.is_some()) * HELD;
+    match (&slot.mark, flags) {
+        (Some(mark), HELD) => pack_mark(mark),
+        _ => {
+            let mut bytes = vec![flags];
+            bytes.extend(slot.mark.iter().flat_map(pack_mark));
+            bytes.extend(slot.spendable_from.iter().flat_map(|h| h.to_be_bytes()));
+            bytes
+        }
+    }
+}
+
+fn stored(stored: &Stored, bytes: &mut Vec<u8>) {
+    match stored {
+        Stored::Here(value) => {
+            bytes.push(0);
+            bytes.extend(value);
+        }
+        Stored::Apart { id, len } => {
+            bytes.push(1);
+            bytes.extend(id.to_be_bytes());
+            bytes.extend(len.to_be_bytes());
+        }
+    }
+}
+
+fn pack_stored(value: &Stored) -> Value {
+    let mut bytes = Vec::new();
+    stored(value, &mut bytes);
+    Value::Blob(bytes)
+}
+
+pub(crate) fn pack_output(value_sat: u64, script: &Stored) -> Vec<u8> {
+    let mut bytes = value_sat.to_be_bytes().to_vec();
+    stored(script, &mut bytes);
+    bytes
+}
+
+pub(crate) const fn int(number: u64) -> Value {
+    Value::Int(number.cast_signed())
+}
+
+fn pack_lock(lock: &Lock) -> Value {
+    let mut bytes = lock.intent.to_be_bytes().to_vec();
+    match &lock.next {
+        Next::Keep => bytes.push(0),
+        Next::Delete => bytes.push(1),
+        Next::Put(body) => {
+            bytes.push(2);
+            bytes.extend(pack_body(body));
+        }
+    }
+    Value::Blob(bytes)
+}
+
+/// All bins of a cell.
+pub(crate) fn bins(key: &CellKey, cell: &Cell) -> Vec<Bin> {
+    let mut bins = vec![
+        Bin::new(KEY, Value::Blob(key.to_bytes())),
+        Bin::new(STAMP, int(cell.stamp)),
+    ];
+    let mut put = |name, value| bins.push(Bin::new(name, value));
+    if let Some(lock) = &cell.lock {
+        put(LOCK, pack_lock(lock));
+    }
+    match &cell.body {
+        None => {}
+        Some(Body::Bytes { due, bytes }) => {
+            put(BYTES, pack_stored(bytes));
+            if let Some(due) = due {
+                put(DUE, int(u64::from(*due)));
+            }
+            if matches!(key, CellKey::Intent(_)) {
+                put(UNFINISHED, Value::Int(INTENT));
+            }
+        }
+        Some(Body::Page(page)) => {
+            put(ATTEMPT, int(page.attempt));
+            match page.phase {
+                Phase::Live => {}
+                Phase::Pending => put(UNFINISHED, Value::Int(PENDING)),
+                Phase::Aborted => put(UNFINISHED, Value::Int(ABORTED)),
+            }
+            let guard = &page.guard;
+            let flags = i64::from(guard.coinbase) * COINBASE
+                | i64::from(guard.locked) * LOCKED
+                | i64::from(guard.conflicting) * CONFLICTING;
+            put(FLAGS, Value::Int(flags));
+            if let Some(height) = guard.height {
+                put(HEIGHT, int(u64::from(height)));
+            }
+            if let (Some(since), CellKey::Page { txid, .. }) = (page.unmined_since, key) {
+                put(UNMINED, Value::Int(place_in_order(txid)));
+                put(UNMINED_SINCE, int(u64::from(since)));
+            }
+            if let Some(head) = &page.head {
+                put(HEAD, pack_stored(head));
+            }
+            let last = page.slots.keys().next_back();
+            let (mut outputs, mut slots) = (Vec::new(), Vec::new());
+            if let Some(last) = last {
+                let first = last - last % OUTPUTS_PER_PAGE;
+                for vout in first..=*last {
+                    // A gap is an output that can't be spent.
+                    let slot = page.slots.get(&vout);
+                    let output = slot.map(|slot| pack_output(slot.value_sat, &slot.script));
+                    outputs.push(Value::Blob(output.unwrap_or_default()));
+                    let slot = slot.map_or(vec![HELD], pack_slot);
+                    slots.push(Value::Blob(slot));
+                }
+            }
+            put(OUTPUTS, Value::List(outputs));
+            put(SLOTS, Value::List(slots));
+        }
+    }
+    bins
+}
+
+/// What is left to read of a blob.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn mark(&mut self) -> Option<Mark> {
+        Some(Mark {
+            by: SpentBy {
+                txid: Txid::from_bytes(self.array()?),
+                vin: u32::from_be_bytes(self.array()?),
+            },
+            attempt: u64::from_be_bytes(self.array()?),
+        })
+    }
+
+    fn stored(&mut self) -> Option<Stored> {
+        Some(match self.array()? {
+            [0] => Stored::Here(std::mem::take(&mut self.0).to_vec()),
+            [1] => Stored::Apart {
+                id: u64::from_be_bytes(self.array()?),
+                len: u64::from_be_bytes(self.array()?),
+            },
+            _ => return None,
+        })
+    }
+
+    fn end<T>(self, value: T) -> Option<T> {
+        self.0.is_empty().then_some(value)
+    }
+}
+
+/// A record's bins; nothing in them is believed.
+struct Bins<'a>(&'a Record);
+
+impl<'a> Bins<'a> {
+    fn damaged(detail: &str) -> Error {
+        corrupt("a record", detail)
+    }
+
+    fn blob(&self, name: &str) -> Result<Option<&'a [u8]>> {
+        match self.0.bins.get(name) {
+            None | Some(Value::Nil) => Ok(None),
+            Some(Value::Blob(bytes)) => Ok(Some(bytes)),
+            Some(_) => Err(Self::damaged("a bin is of another type")),
+        }
+    }
+
+    fn int(&self, name: &str) -> Result<Option<i64>> {
+        match self.0.bins.get(name) {
+            None | Some(Value::Nil) => Ok(None),
+            Some(Value::Int(number)) => Ok(Some(*number)),
+            Some(_) => Err(Self::damaged("a bin is of another type")),
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u32>> {
+        let number = self.int(name)?.map(u32::try_from).transpose();
+        number.map_err(|_| Bins::damaged("a number is out of its range"))
+    }
+
+    fn blobs(&self, name: &str) -> Result<Vec<&'a [u8]>> {
+        let damaged = || Self::damaged("a list is none");
+        let Some(Value::List(items)) = self.0.bins.get(name) else {
+            return Err(damaged());
+        };
+        let blob = |item| match item {
+            &Value::Blob(ref bytes) => Some(bytes.as_slice()),
+            _ => None,
+        };
+        items
+            .iter()
+            .map(blob)
+            .collect::<Option<_>>()
+            .ok_or_else(damaged)
+    }
+
+    fn lock(&self) -> Result<Option<Lock>> {
+        let Some(bytes) = self.blob(LOCK)? else {
+            return Ok(None);
+        };
+        let mut reader = Reader(bytes);
+        let (Some(intent), Some([kind])) = (reader.array(), reader.array()) else {
+            return Err(Self::damaged("its lock is cut short"));
+        };
+        let next = match kind {
+            0 => Next::Keep,
+            1 => Next::Delete,
+            2 => Next::Put(unpack_body(BACKEND, reader.0)?),
+            _ => return Err(Self::damaged("its lock is of no known kind")),
+        };
+        Ok(Some(Lock {
+            intent: u64::from_be_bytes(intent),
+            next,
+        }))
+    }
+
+    fn stored(&self, name: &str) -> Result<Option<Stored>> {
+        let Some(bytes) = self.blob(name)? else {
+            return Ok(None);
+        };
+        let mut reader = Reader(bytes);
+        let stored = reader.stored().and_then(|stored| reader.end(stored));
+        let stored = stored.ok_or_else(|| Self::damaged("a value of it is none"))?;
+        Ok(Some(stored))
+    }
+
+    fn slots(&self, page: u32) -> Result<BTreeMap<u32, Slot>> {
+        let (outputs, slots) = (self.blobs(OUTPUTS)?, self.blobs(SLOTS)?);
+        if outputs.len() != slots.len() || outputs.len() > OUTPUTS_PER_PAGE as usize {
+            return Err(Self::damaged("its outputs and slots don't fit"));
+        }
+        let first = page.checked_mul(OUTPUTS_PER_PAGE);
+        let first = first.ok_or_else(|| Self::damaged("its page is out of range"))?;
+        let mut found = BTreeMap::new();
+        for ((vout, output), slot) in (first..=u32::MAX).zip(outputs).zip(slots) {
+            if output.is_empty() {
+                continue;
+            }
+            let slot = slot_of(output, slot).ok_or_else(|| Self::damaged("an output is none"))?;
+            found.insert(vout, slot);
+        }
+        Ok(found)
+    }
+}
+
+fn slot_of(output: &[u8], slot: &[u8]) -> Option<Slot> {
+    let mut reader = Reader(output);
+    let value_sat = u64::from_be_bytes(reader.array()?);
+    let script = reader.stored()?;
+    reader.end(())?;
+    let mut reader = Reader(slot);
+    let flags = match slot.len() {
+        44 => HELD,
+        _ => {
+            let [flags] = reader.array()?;
+            flags
+        }
+    };
+    let mark = match flags & HELD {
+        0 => None,
+        _ => Some(reader.mark()?),
+    };
+    let spendable_from = match flags & REASSIGNED {
+        0 => None,
+        _ => Some(u32::from_be_bytes(reader.array()?)),
+    };
+    reader.end(Slot {
+        value_sat,
+        script,
+        mark,
+        frozen: flags & FROZEN != 0,
+        spendable_from,
+    })
+}
+
+/// The key that a record says it has.
+pub(crate) fn key_of(record: &Record) -> Result<CellKey> {
+    let bytes = Bins(record).blob(KEY)?;
+    bytes
+        .and_then(CellKey::from_bytes)
+        .ok_or_else(|| Bins::damaged("it has no key"))
+}
+
+/// Since when the transaction of a record is unmined.
+pub(crate) fn unmined_since_of(record: &Record) -> Result<u32> {
+    let since = Bins(record).number(UNMINED_SINCE)?;
+    since.ok_or_else(|| Bins::damaged("it is not unmined"))
+}
+
+/// The cell that was asked for; another one is not believed.
+pub(crate) fn cell(key: &CellKey, record: &Record) -> Result<Cell> {
+    let found = key_of(record)?;
+    if found != *key {
+        return Err(match key {
+            CellKey::Page { txid, .. } => Error::WrongRecord {
+                backend: BACKEND,
+                asked: *txid,
+                got: format!("that of {found:?}"),
+            },
+            _ => Bins::damaged("it is another one than asked"),
+        });
+    }
+    let bins = Bins(record);
+    let stamp = bins.int(STAMP)?;
+    let stamp = stamp.ok_or_else(|| Bins::damaged("it has no stamp"))?;
+    let body = match (bins.int(ATTEMPT)?, key) {
+        (Some(attempt), CellKey::Page { page, .. }) => {
+            let flags = bins.int(FLAGS)?.unwrap_or_default();
+            Some(Body::Page(Page {
+                attempt: attempt.cast_unsigned(),
+                phase: match bins.int(UNFINISHED)? {
+                    None => Phase::Live,
+                    Some(PENDING) => Phase::Pending,
+                    Some(ABORTED) => Phase::Aborted,
+                    Some(_) => return Err(Bins::damaged("it is in no known phase")),
+                },
+                guard: Guard {
+                    coinbase: flags & COINBASE != 0,
+                    locked: flags & LOCKED != 0,
+                    conflicting: flags & CONFLICTING != 0,
+                    height: bins.number(HEIGHT)?,
+                },
+                unmined_since: bins.number(UNMINED_SINCE)?,
+                head: bins.stored(HEAD)?,
+                slots: bins.slots(*page)?,
+            }))
+        }
+        (Some(_), _) => return Err(Bins::damaged("it should be no page")),
+        (None, _) => {
+            let due = bins.number(DUE)?;
+            bins.stored(BYTES)?.map(|bytes| Body::Bytes { due, bytes })
+        }
+    };
+    Ok(Cell {
+        stamp: stamp.cast_unsigned(),
+        lock: bins.lock()?,
+        body,
+    })
+}
