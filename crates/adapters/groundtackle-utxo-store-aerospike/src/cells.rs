@@ -392,6 +392,11 @@ impl Cells for AerospikeCells {
         BACKEND
     }
 
+    /// This process; what the nodes outlive is theirs to say.
+    fn is_persistent(&self) -> bool {
+        true
+    }
+
     fn partitions(&self) -> u32 {
         crate::list::PARTITIONS
     }

@@ -157,7 +157,6 @@ fn place(url: &str) -> Result<Place> {
     let good = |name: &str, most: usize| {
         !name.is_empty() && name.len() <= most && name.chars().all(allowed)
     };
-    // The names of the indexes are the set's with something after it.
     if parts.next().is_some() || !good(namespace, 31) || !good(set, 48) {
         return refused("names no good namespace or set (letters, digits, `_`, `-` and `.`)");
     }

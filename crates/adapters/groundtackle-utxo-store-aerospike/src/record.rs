@@ -6,12 +6,12 @@
 //! | `st` | its stamp |
 //! | `lk` | its lock: the intent, and what becomes of the cell |
 //! | `a` | a page's attempt |
-//! | `p` | how far an unfinished thing is: a page that is pending or aborted, an intent; indexed |
+//! | `gtp` | how far an unfinished thing is: a page that is pending or aborted, an intent; indexed |
 //! | `g`, `h` | a page's guard: flags, and the height at which it is confirmed |
-//! | `u`, `us` | of an unmined transaction: where it stands in the order, indexed; and since when |
+//! | `gtu`, `us` | of an unmined transaction: where it stands in the order, indexed; and since when |
 //! | `hd` | a record's head |
 //! | `o`, `s` | a page's outputs and their slots, by index; both are lists of one length |
-//! | `b`, `d` | any other cell's value, and the height at which it is due; indexed |
+//! | `b`, `gtd` | any other cell's value, and the height at which it is due; indexed |
 
 use std::collections::BTreeMap;
 
@@ -28,16 +28,16 @@ pub(crate) const KEY: &str = "k";
 pub(crate) const STAMP: &str = "st";
 pub(crate) const LOCK: &str = "lk";
 pub(crate) const ATTEMPT: &str = "a";
-pub(crate) const UNFINISHED: &str = "p";
+pub(crate) const UNFINISHED: &str = "gtp";
 pub(crate) const FLAGS: &str = "g";
 pub(crate) const HEIGHT: &str = "h";
-pub(crate) const UNMINED: &str = "u";
+pub(crate) const UNMINED: &str = "gtu";
 pub(crate) const UNMINED_SINCE: &str = "us";
 pub(crate) const HEAD: &str = "hd";
 pub(crate) const OUTPUTS: &str = "o";
 pub(crate) const SLOTS: &str = "s";
 pub(crate) const BYTES: &str = "b";
-pub(crate) const DUE: &str = "d";
+pub(crate) const DUE: &str = "gtd";
 
 pub(crate) const PENDING: i64 = 1;
 pub(crate) const ABORTED: i64 = 2;

@@ -75,17 +75,18 @@ impl AerospikeCells {
         }
     }
 
-    /// The indexes that lists need; those that are there stay.
+    /// The indexes that lists need; those that are there stay. They are the namespace's, for the stores of
+    /// all its sets: a namespace has room for 256.
     pub(crate) async fn make_indexes(&self) -> Result<()> {
         let action = "make an index";
         for bin in [UNFINISHED, UNMINED, DUE] {
-            let name = format!("{}_{bin}", self.set);
+            let name = format!("groundtackle_{bin}");
             let made = self
                 .client
                 .create_index_on_bin(
                     &self.admin(),
                     &self.namespace,
-                    &self.set,
+                    "",
                     bin,
                     &name,
                     IndexType::Numeric,
@@ -158,6 +159,12 @@ impl AerospikeCells {
                 ready: false,
                 reasons: vec!["no node of the cluster answers".into()],
             });
+        }
+        let (now, most) = (self.throttle.limit(), self.throttle.most());
+        if now < most {
+            reasons.push(format!(
+                "only {now} of {most} requests are let through at a time, since nodes were overloaded"
+            ));
         }
         let mut ready = true;
         if depth == HealthDepth::Readiness {

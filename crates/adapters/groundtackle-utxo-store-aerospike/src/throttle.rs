@@ -57,8 +57,13 @@ impl Throttle {
         tracing::debug!(taken, "a node is overloaded, sends less at a time");
     }
 
+    /// Requests that may be under way now.
     pub(crate) fn limit(&self) -> usize {
         self.now.load(Ordering::Relaxed)
+    }
+
+    pub(crate) const fn most(&self) -> usize {
+        self.most
     }
 }
 

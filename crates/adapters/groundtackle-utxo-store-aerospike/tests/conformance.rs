@@ -4,10 +4,11 @@ mod common;
 
 use async_trait::async_trait;
 use groundtackle_utxo_store::Result;
+use groundtackle_utxo_store::pending::WRITE_POINTS;
 use groundtackle_utxo_store_aerospike::AerospikeUtxoStore;
 use groundtackle_utxo_store_testkit::Harness;
 
-use common::{config, node, set};
+use common::{config, missing, node, set};
 
 struct AerospikeHarness;
 
@@ -15,6 +16,14 @@ struct AerospikeHarness;
 impl Harness for AerospikeHarness {
     type Store = AerospikeUtxoStore;
     type Place = String;
+
+    fn missing(&self) -> Option<String> {
+        missing()
+    }
+
+    fn write_points(&self) -> &'static [&'static str] {
+        WRITE_POINTS
+    }
 
     async fn place(&self) -> String {
         node().url(&set())

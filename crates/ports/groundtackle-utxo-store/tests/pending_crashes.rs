@@ -1,4 +1,11 @@
 //! The store over cells loses nothing wherever its process ends: after each single step.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,12 @@ use groundtackle_core::RetryConfig;
 use groundtackle_testkit_servers::{Aerospike, AerospikeOptions};
 use groundtackle_utxo_store_aerospike::AerospikeUtxoStoreConfig;
 
+/// Why there is nothing to test with.
+pub fn missing() -> Option<String> {
+    let missing = "no asd on the PATH, and no GROUNDTACKLE_TEST_AEROSPIKE";
+    (!Aerospike::is_there()).then(|| missing.to_owned())
+}
+
 /// One node.
 pub fn node() -> &'static Aerospike {
     static NODE: OnceLock<Aerospike> = OnceLock::new();
