@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use aerospike::{Bin, Record, Value};
+use aerospike::{Bin, IndexMap, Record, Value};
 use groundtackle_utxo_store::pending::{
     Body, Cell, CellKey, Guard, Lock, Mark, Next, OUTPUTS_PER_PAGE, Page, Phase, Slot, Stored,
     pack_body, unpack_body,
@@ -231,7 +231,7 @@ impl Reader<'_> {
 }
 
 /// A record's bins; nothing in them is believed.
-struct Bins<'a>(&'a Record);
+struct Bins<'a>(&'a IndexMap<String, Value>);
 
 impl<'a> Bins<'a> {
     fn damaged(detail: &str) -> Error {
@@ -239,15 +239,21 @@ impl<'a> Bins<'a> {
     }
 
     fn blob(&self, name: &str) -> Result<Option<&'a [u8]>> {
-        match self.0.bins.get(name) {
+        match self.0.get(name) {
             None | Some(Value::Nil) => Ok(None),
             Some(Value::Blob(bytes)) => Ok(Some(bytes)),
             Some(_) => Err(Self::damaged("a bin is of another type")),
         }
     }
 
+    fn key(&self) -> Result<CellKey> {
+        self.blob(KEY)?
+            .and_then(CellKey::from_bytes)
+            .ok_or_else(|| Self::damaged("it has no key"))
+    }
+
     fn int(&self, name: &str) -> Result<Option<i64>> {
-        match self.0.bins.get(name) {
+        match self.0.get(name) {
             None | Some(Value::Nil) => Ok(None),
             Some(Value::Int(number)) => Ok(Some(*number)),
             Some(_) => Err(Self::damaged("a bin is of another type")),
@@ -261,7 +267,7 @@ impl<'a> Bins<'a> {
 
     fn blobs(&self, name: &str) -> Result<Vec<&'a [u8]>> {
         let damaged = || Self::damaged("a list is none");
-        let Some(Value::List(items)) = self.0.bins.get(name) else {
+        let Some(Value::List(items)) = self.0.get(name) else {
             return Err(damaged());
         };
         let blob = |item| match item {
@@ -356,21 +362,22 @@ fn slot_of(output: &[u8], slot: &[u8]) -> Option<Slot> {
 
 /// The key that a record says it has.
 pub(crate) fn key_of(record: &Record) -> Result<CellKey> {
-    let bytes = Bins(record).blob(KEY)?;
-    bytes
-        .and_then(CellKey::from_bytes)
-        .ok_or_else(|| Bins::damaged("it has no key"))
+    Bins(&record.bins).key()
 }
 
 /// Since when the transaction of a record is unmined.
 pub(crate) fn unmined_since_of(record: &Record) -> Result<u32> {
-    let since = Bins(record).number(UNMINED_SINCE)?;
+    let since = Bins(&record.bins).number(UNMINED_SINCE)?;
     since.ok_or_else(|| Bins::damaged("it is not unmined"))
 }
 
 /// The cell that was asked for; another one is not believed.
 pub(crate) fn cell(key: &CellKey, record: &Record) -> Result<Cell> {
-    let found = key_of(record)?;
+    cell_of(key, &Bins(&record.bins))
+}
+
+fn cell_of(key: &CellKey, bins: &Bins<'_>) -> Result<Cell> {
+    let found = bins.key()?;
     if found != *key {
         return Err(match key {
             CellKey::Page { txid, .. } => Error::WrongRecord {
@@ -381,7 +388,6 @@ pub(crate) fn cell(key: &CellKey, record: &Record) -> Result<Cell> {
             _ => Bins::damaged("it is another one than asked"),
         });
     }
-    let bins = Bins(record);
     let stamp = bins.int(STAMP)?;
     let stamp = stamp.ok_or_else(|| Bins::damaged("it has no stamp"))?;
     let body = match (bins.int(ATTEMPT)?, key) {
@@ -417,4 +423,128 @@ pub(crate) fn cell(key: &CellKey, record: &Record) -> Result<Cell> {
         lock: bins.lock()?,
         body,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TXID: Txid = Txid::from_bytes([7; 32]);
+
+    fn read(key: &CellKey, bins: Vec<Bin>) -> Result<Cell> {
+        let bins = bins.into_iter().map(|bin| (bin.name, bin.value));
+        cell_of(key, &Bins(&bins.collect()))
+    }
+
+    fn pages() -> Vec<(CellKey, Cell)> {
+        let mark = Mark {
+            by: SpentBy { txid: TXID, vin: 3 },
+            attempt: u64::MAX,
+        };
+        let mut slots = BTreeMap::new();
+        for n in 0..16_u32 {
+            let slot = Slot {
+                value_sat: u64::from(n) << 40,
+                script: match n % 3 {
+                    0 => Stored::Apart {
+                        id: u64::MAX - 1,
+                        len: 1 << 33,
+                    },
+                    _ => Stored::Here(vec![n as u8; n as usize]),
+                },
+                mark: (n & 1 != 0).then_some(mark),
+                frozen: n & 2 != 0,
+                spendable_from: (n & 4 != 0).then_some(n),
+            };
+            // With gaps, and on the second page.
+            slots.insert(OUTPUTS_PER_PAGE + 2 * n, slot);
+        }
+        let page = Page {
+            attempt: u64::MAX - 5,
+            phase: Phase::Aborted,
+            guard: Guard {
+                coinbase: true,
+                locked: true,
+                conflicting: true,
+                height: Some(u32::MAX),
+            },
+            unmined_since: Some(9),
+            head: Some(Stored::Here(vec![1, 2, 3])),
+            slots,
+        };
+        let key = |page| CellKey::Page { txid: TXID, page };
+        let bytes = Body::Bytes {
+            due: Some(77),
+            bytes: Stored::Here(Vec::new()),
+        };
+        let lock = |next| Some(Lock { intent: 5, next });
+        let cell = |lock, body| Cell {
+            stamp: u64::MAX,
+            lock,
+            body,
+        };
+        let mut empty = page.clone();
+        empty.slots.clear();
+        (empty.phase, empty.head, empty.unmined_since) = (Phase::Live, None, None);
+        empty.guard = Guard::default();
+        vec![
+            (key(1), cell(None, Some(Body::Page(page.clone())))),
+            (key(0), cell(lock(Next::Keep), Some(Body::Page(empty)))),
+            (key(1), cell(lock(Next::Put(Body::Page(page))), None)),
+            (key(0), cell(lock(Next::Delete), None)),
+            (
+                CellKey::Due { height: 77, id: 1 },
+                cell(None, Some(bytes.clone())),
+            ),
+            (CellKey::Intent(8), cell(None, Some(bytes.clone()))),
+            (
+                CellKey::Chain,
+                cell(lock(Next::Put(bytes.clone())), Some(bytes)),
+            ),
+        ]
+    }
+
+    #[test]
+    fn cells_read_as_they_were_written() {
+        for (key, cell) in pages() {
+            assert_eq!(read(&key, bins(&key, &cell)).unwrap(), cell, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_key_is_not_believed() {
+        for (key, cell) in pages() {
+            let other = CellKey::Page {
+                txid: Txid::from_bytes([8; 32]),
+                page: 0,
+            };
+            let error = read(&other, bins(&key, &cell)).unwrap_err();
+            assert!(matches!(error, Error::WrongRecord { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_or_of_another_type_is_not_believed() {
+        for (key, cell) in pages() {
+            let good = bins(&key, &cell);
+            for at in 0..good.len() {
+                let mut wrong = good.clone();
+                wrong[at].value = Value::Float(1.5.into());
+                if good[at].name != UNMINED {
+                    assert!(read(&key, wrong).is_err(), "{key:?}, {}", good[at].name);
+                }
+                let Value::Blob(bytes) = &good[at].value else {
+                    continue;
+                };
+                for short in 0..bytes.len() {
+                    let mut wrong = good.clone();
+                    wrong[at].value = Value::Blob(bytes[..short].to_vec());
+                    // Some are whole again: a shorter value. None may panic, or be what it was.
+                    if let Ok(found) = read(&key, wrong) {
+                        assert_ne!(found, cell, "{key:?}, {}", good[at].name);
+                    }
+                }
+            }
+        }
+    }
 }
