@@ -530,7 +530,9 @@ mod tests {
             for at in 0..good.len() {
                 let mut wrong = good.clone();
                 wrong[at].value = Value::Float(1.5.into());
-                if good[at].name != UNMINED {
+                let looked_at = good[at].name != UNMINED
+                    && !matches!(key, CellKey::Intent(_) if good[at].name == UNFINISHED);
+                if looked_at {
                     assert!(read(&key, wrong).is_err(), "{key:?}, {}", good[at].name);
                 }
                 let Value::Blob(bytes) = &good[at].value else {

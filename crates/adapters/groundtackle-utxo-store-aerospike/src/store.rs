@@ -59,7 +59,15 @@ impl AerospikeUtxoStore {
         let most = config.max_requests as usize;
         policy.max_conns_per_node = most.saturating_mul(2).max(64);
         let client = Client::new(&policy, &hosts).await;
-        let client = client.map_err(|error| failed("connect to the cluster", error))?;
+        let client = client.map_err(|error| {
+            // The client tells it as text only.
+            if config.user.is_some() && error.to_string().contains("Security not") {
+                return Error::invalid_request(
+                    "the servers know no users: Community Edition has none; leave `user` and `password` out",
+                );
+            }
+            failed("connect to the cluster", error)
+        })?;
         let cells = AerospikeCells {
             client,
             namespace: place.namespace,
