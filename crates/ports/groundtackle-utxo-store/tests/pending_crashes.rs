@@ -1,4 +1,11 @@
 //! The store over cells loses nothing wherever its process ends: after each single step.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +16,9 @@ use groundtackle_utxo_store::pending::{
     Body, CellKey, MemoryCells, PendingConfig, PendingUtxoStore, Phase, StepFault,
 };
 use groundtackle_utxo_store::{
-    BlockHash, ChainBlock, ConflictStore, Fields, MaintenanceStore,
-    MemoryUtxoStore, NewRecord, NewTransaction, OutPoint, Reassignment, 
-    SpendOptions, SpendStore, Tip, Transaction, Txid, UtxoStore,
+    BlockHash, ChainBlock, ConflictStore, Fields, MaintenanceStore, MemoryUtxoStore, NewRecord,
+    NewTransaction, OutPoint, Reassignment, SpendOptions, SpendStore, Tip, Transaction, Txid,
+    UtxoStore,
 };
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder, out, script};
 use groundtackle_utxo_store_testkit::state::{State, muhash};
@@ -437,7 +444,7 @@ fn mortal(cells: &MemoryCells, steps: u64) -> Store {
     let cells = cells.with_faults(move |_| {
         let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         match before {
-            Ok(1) if steps % 2 == 0 => StepFault::AnswerLost,
+            Ok(1) if steps.is_multiple_of(2) => StepFault::AnswerLost,
             Ok(2..) => StepFault::Yield,
             _ => StepFault::NotSent,
         }

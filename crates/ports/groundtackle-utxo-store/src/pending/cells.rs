@@ -267,6 +267,10 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// The adapter's name, for errors.
     fn backend(&self) -> &'static str;
 
+    /// Whether the cells outlive this process: see
+    /// [`Capabilities::persistent`](crate::Capabilities::persistent).
+    fn is_persistent(&self) -> bool;
+
     /// Into how many partitions [`scan`](Self::scan) divides the records; at least one.
     fn partitions(&self) -> u32;
 

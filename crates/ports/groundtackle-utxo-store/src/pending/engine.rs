@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use groundtackle_chain::{OutPoint, TxOut, Txid};
+use groundtackle_core::fail_point;
 
 use super::cells::{
     Body, Cell, CellKey, Cells, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, Write,
 };
 use super::codec::{self, Head};
-use super::intent::{Intent, IntentState, Patience, applied};
+use super::intent::{Intent, IntentState, Patience, TURNS, applied, turn_of};
 use super::{PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Changes, Draft, Loaded, Reads, Run, Stop, run};
@@ -1001,6 +1002,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         if !self.name_cells(view, &wanted, plan).await? {
             return Ok(Prepared::Overtaken);
         }
+        fail_point("pending.intended");
         for (id, value) in &plan.aside.0 {
             self.write_parts(*id, value).await?;
         }
@@ -1026,6 +1028,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             });
         }
         let done = self.write(&writes).await?;
+        fail_point("pending.locked");
         let mut stale = Vec::new();
         for (write, done) in writes.into_iter().zip(done) {
             if done {
@@ -1163,19 +1166,20 @@ impl<C: Cells> PendingUtxoStore<C> {
         if !self.write_one(write).await? {
             return Ok(false);
         }
+        fail_point("pending.committed");
         let mut all_done = true;
-        for deletions in [false, true] {
+        for turn in TURNS {
             let mut writes = Vec::new();
             for key in &view.held {
-                let Some(cell) = view.cell(*key) else {
-                    continue;
-                };
-                let next = cell.lock.as_ref().map(|lock| &lock.next);
-                if (next == Some(&Next::Delete)) == deletions {
+                let cell = view.cell(*key);
+                if let Some((cell, lock)) = cell.and_then(|cell| Some((cell, cell.lock.as_ref()?)))
+                    && turn_of(key, &lock.next) == turn
+                {
                     writes.push(applied(*key, cell.clone()));
                 }
             }
             all_done &= self.write(&writes).await?.iter().all(|done| *done);
+            fail_point("pending.carried-out");
         }
         if all_done {
             self.forget_intent(view.id, &intent).await?;

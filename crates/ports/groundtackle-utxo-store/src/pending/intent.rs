@@ -93,6 +93,18 @@ fn without_lock(key: CellKey, cell: Cell) -> Write {
     Write { key, expect, cell }
 }
 
+/// In which order cells are carried out. The tip comes after all that belongs to its block; deletions come
+/// last: while a mark names a record, it is there.
+pub(super) const TURNS: [u8; 3] = [0, 1, 2];
+
+pub(super) const fn turn_of(key: &CellKey, next: &Next) -> u8 {
+    match (key, next) {
+        (_, Next::Delete) => 2,
+        (CellKey::Chain, _) => 1,
+        _ => 0,
+    }
+}
+
 /// The cell as a committed change leaves it.
 pub(super) fn applied(key: CellKey, cell: Cell) -> Write {
     match cell.lock {
@@ -185,15 +197,14 @@ impl<C: Cells> PendingUtxoStore<C> {
     pub(super) async fn finish(&self, id: u64, intent: &Intent) -> Result<()> {
         let keys = self.stored(&intent.keys).await?;
         let keys = codec::unpack_keys(self.backend(), &keys)?;
-        // Deletions come last: while a mark names a record, it is there.
-        for deletions in [false, true] {
+        for turn in TURNS {
             let mut rest = keys.clone();
             while !rest.is_empty() {
                 let cells = self.read(&rest).await?;
                 let ours = rest.iter().zip(cells).filter_map(|(key, cell)| {
                     let cell = cell?;
                     let lock = cell.lock.as_ref()?;
-                    let now = lock.intent == id && (deletions || lock.next != Next::Delete);
+                    let now = lock.intent == id && turn_of(key, &lock.next) == turn;
                     now.then(|| applied(*key, cell))
                 });
                 let writes: Vec<_> = ours.collect();

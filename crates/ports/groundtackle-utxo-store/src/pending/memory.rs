@@ -154,6 +154,10 @@ impl Cells for MemoryCells {
         BACKEND
     }
 
+    fn is_persistent(&self) -> bool {
+        false
+    }
+
     fn partitions(&self) -> u32 {
         PARTITIONS
     }

@@ -72,6 +72,20 @@ const SCRIPT_BYTES: usize = 128;
 /// Cells that are asked for in one call.
 const CALL_CELLS: usize = 4_096;
 
+/// Where the engine can be killed between two effects, for
+/// `Harness::write_points` of the conformance kit.
+#[doc(hidden)]
+pub const WRITE_POINTS: &[&str] = &[
+    "pending.begun",
+    "pending.marked",
+    "pending.live",
+    "pending.given-up",
+    "pending.intended",
+    "pending.locked",
+    "pending.committed",
+    "pending.carried-out",
+];
+
 /// What a [`PendingUtxoStore`] is opened with.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use groundtackle_chain::{OutPoint, Txid};
+use groundtackle_core::fail_point;
 
 use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Page, Phase, Step, Stored, Write};
 use super::engine::{Aside, Kind, apart, cut};
@@ -189,6 +190,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
         // Heads first: by them all else is found and cleared away.
         let there = self.write(&heads).await?;
+        fail_point("pending.begun");
         let mut begun = Vec::new();
         for ((at, pending), there) in under_way.into_iter().zip(there) {
             begun.push(there.then_some((at, pending)));
@@ -226,6 +228,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                 pending.good &= marked;
             }
         }
+        fail_point("pending.marked");
         let (good, bad): (Vec<_>, Vec<_>) = begun.into_iter().partition(|(_, p)| p.good);
         let steps: Vec<_> = good
             .iter()
@@ -248,6 +251,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
         // Where a page comes late, calls that are judged take the record's word for it.
         self.step(&more).await?;
+        fail_point("pending.live");
         let failed: Vec<_> = failed
             .iter()
             .map(|pending| (pending.new.tx.txid, pending.attempt))
@@ -266,6 +270,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             .map(|(txid, attempt)| head_step(*txid, *attempt, Phase::Aborted))
             .collect();
         self.step(&steps).await?;
+        fail_point("pending.given-up");
         self.clear_away(records).await
     }
 

@@ -103,6 +103,7 @@ impl<C: Cells> PendingUtxoStore<C> {
 impl<C: Cells> SpendStore for PendingUtxoStore<C> {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new(self.backend());
+        capabilities.persistent = self.cells.is_persistent();
         capabilities.incremental_digest = true;
         capabilities.max_batch_items = Some(self.config.max_batch_items);
         capabilities
