@@ -13,8 +13,10 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod redis_cluster;
 
 pub use aerospike::{Aerospike, AerospikeOptions};
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};
+pub use redis_cluster::RedisCluster;
