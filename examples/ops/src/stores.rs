@@ -12,7 +12,9 @@ use groundtackle_utxo_store::{
 use groundtackle_utxo_store_aerospike::{AerospikeUtxoStore, AerospikeUtxoStoreConfig};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig};
-use groundtackle_utxo_store_redis::{RedisUtxoStore, RedisUtxoStoreConfig};
+use groundtackle_utxo_store_redis::{
+    RedisClusterUtxoStore, RedisClusterUtxoStoreConfig, RedisUtxoStore, RedisUtxoStoreConfig,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -20,7 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::report::note;
 
 const BUILT_IN: &str = "embedded:PATH for a folder on this machine, postgres://USER@HOST/DATABASE, \
-                        aerospike://HOST/NAMESPACE/SET, rediss://USER@HOST, redis://HOST, and memory: for a store that is gone when the command ends";
+                        aerospike://HOST/NAMESPACE/SET, rediss://USER@HOST, redis://HOST, rediss+cluster://USER@HOST,HOST, redis+cluster://HOST,HOST, and memory: for a store that is gone when the command ends";
 
 /// What a PostgreSQL URL may say of the connection; all other options are the adapter's.
 const POSTGRES_OPTIONS: [&str; 6] = [
@@ -46,6 +48,7 @@ enum Place {
     Embedded(PathBuf, EmbeddedUtxoStoreConfig),
     Postgres(Box<PostgresUtxoStoreConfig>),
     Redis(Box<RedisUtxoStoreConfig>),
+    RedisCluster(Box<RedisClusterUtxoStoreConfig>),
     Aerospike(Box<AerospikeUtxoStoreConfig>),
     Memory,
 }
@@ -97,6 +100,12 @@ impl FromStr for StoreUrl {
                 let config: AerospikeUtxoStoreConfig = config(options)?;
                 let url = format!("{scheme}:{path}");
                 Place::Aerospike(Box::new(config.with_url(url.into())))
+            }
+            ("redis+cluster" | "rediss+cluster", _) => {
+                let config: RedisClusterUtxoStoreConfig = config(options)?;
+                let scheme = scheme.trim_end_matches("+cluster");
+                let url = format!("{scheme}:{path}");
+                Place::RedisCluster(Box::new(config.with_url(url.into())))
             }
             ("memory", "") if options.is_empty() => Place::Memory,
             ("memory", _) => return Err("nothing may follow memory:".into()),
@@ -220,6 +229,11 @@ async fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, 
             let config = RedisUtxoStoreConfig::clone(config).with_create(create);
             Arc::new(Traced::new(RedisUtxoStore::open(config).await?))
         }
+        Place::RedisCluster(config) => {
+            let create = config.create && create;
+            let config = RedisClusterUtxoStoreConfig::clone(config).with_create(create);
+            Arc::new(Traced::new(RedisClusterUtxoStore::open(config).await?))
+        }
         Place::Aerospike(config) => {
             let create = config.create && create;
             let config = AerospikeUtxoStoreConfig::clone(config).with_create(create);
@@ -262,6 +276,10 @@ mod tests {
             (
                 "rediss://:geheim@host:6379/0?prefix=a",
                 "rediss://:***@host:6379/0?prefix=a",
+            ),
+            (
+                "rediss+cluster://me:geheim@a:1,b:2?spread=64",
+                "rediss+cluster://me:***@a:1,b:2?spread=64",
             ),
             ("embedded:/a@b?cache=1GiB", "embedded:/a@b?cache=1GiB"),
             (
