@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use groundtackle_core::RetryConfig;
-use groundtackle_testkit_servers::{Redis, RedisCluster, RedisOptions};
+use groundtackle_testkit_servers::{Proxy, Redis, RedisCluster, RedisOptions};
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction,
     OutPoint, Retryability, ScanStore, SlotState, SpendOptions, SpendStore, Tip,
@@ -416,4 +416,37 @@ async fn a_server_that_came_up_empty_is_found() {
     // Where the settings lay, a store is not made anew on what is left of the old one.
     cluster.nodes()[0].command(&["FLUSHALL"]);
     refused(config, "its settings are gone").await;
+}
+
+/// A step whose answer is lost is repeated, and known by its stamp: no call has effect twice, none has half.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_are_settled() {
+    let cluster = start(0, Some("always"));
+    let proxies: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|node| Proxy::to(node.port()))
+        .collect();
+    let ports: Vec<_> = proxies.iter().map(Proxy::port).collect();
+    let addresses = cluster.nodes().iter().zip(&ports);
+    let addresses = addresses.map(|(node, port)| (address(node), format!("127.0.0.1:{port}")));
+    let config = config(cluster.url_at(None, &ports)).with_addresses(addresses.collect());
+    let store = RedisClusterUtxoStore::open(config).await.unwrap();
+    store.set_tip(&tip()).await.unwrap();
+    let coins = coins(&store, 1, 400).await;
+    let mut done = Vec::new();
+    for (n, pair) in coins.chunks(2).enumerate() {
+        proxies[n % 3].lose_answer_after(n as u64 / 3 % 4);
+        let new = spender(1_000_000 + n as u64, pair);
+        let options = SpendOptions::at(201);
+        let batch = [new.clone()];
+        let answers = store.spend_and_create(&batch, &options).await.unwrap();
+        // Found done by who repeats it, or done by the repetition.
+        assert!(answers[0].is_ok(), "{answers:?}");
+        done.push(new);
+    }
+    let lost: u64 = proxies.iter().map(Proxy::answers_lost).sum();
+    assert!(lost > 50, "{lost} answers were lost");
+    store.recover().await.unwrap();
+    assert_sound(&store, &coins, &done).await;
 }
