@@ -73,7 +73,7 @@ pub(crate) fn millis(duration: Duration) -> u32 {
 
 /// How one row of a batch ended.
 enum Row {
-    Done(Option<Record>),
+    Done(Option<Box<Record>>),
     /// The record is not as it should be, or not there.
     Refused,
 }
@@ -244,7 +244,7 @@ impl AerospikeCells {
         for row in rows {
             let row: BatchRecord = row.into_batch_record();
             answers.push(match (row.result_code(), row.error()) {
-                (Some(ResultCode::Ok), _) => Row::Done(row.record),
+                (Some(ResultCode::Ok), _) => Row::Done(row.record.map(Box::new)),
                 (
                     Some(
                         ResultCode::KeyNotFoundError

@@ -74,9 +74,10 @@ pub(crate) fn pack_mark(mark: &Mark) -> Vec<u8> {
 
 /// A slot: one byte, or the mark alone, or the one followed by what it says.
 fn pack_slot(slot: &Slot) -> Vec<u8> {
-    let flags = u8::from(slot.frozen) * FROZEN
-        | u8::from(slot.spendable_from.is_some()) * REASSIGNED
-        | u8::from(slot.mark.is_some()) * HELD;
+    let flag = |set, flag| if set { flag } else { 0 };
+    let flags = flag(slot.frozen, FROZEN)
+        | flag(slot.spendable_from.is_some(), REASSIGNED)
+        | flag(slot.mark.is_some(), HELD);
     match (&slot.mark, flags) {
         (Some(mark), HELD) => pack_mark(mark),
         _ => {
@@ -160,9 +161,10 @@ pub(crate) fn bins(key: &CellKey, cell: &Cell) -> Vec<Bin> {
                 Phase::Aborted => put(UNFINISHED, Value::Int(ABORTED)),
             }
             let guard = &page.guard;
-            let flags = i64::from(guard.coinbase) * COINBASE
-                | i64::from(guard.locked) * LOCKED
-                | i64::from(guard.conflicting) * CONFLICTING;
+            let flag = |set, flag| if set { flag } else { 0 };
+            let flags = flag(guard.coinbase, COINBASE)
+                | flag(guard.locked, LOCKED)
+                | flag(guard.conflicting, CONFLICTING);
             put(FLAGS, Value::Int(flags));
             if let Some(height) = guard.height {
                 put(HEIGHT, int(u64::from(height)));
@@ -270,15 +272,14 @@ impl<'a> Bins<'a> {
         let Some(Value::List(items)) = self.0.get(name) else {
             return Err(damaged());
         };
-        let blob = |item| match item {
-            &Value::Blob(ref bytes) => Some(bytes.as_slice()),
-            _ => None,
-        };
-        items
-            .iter()
-            .map(blob)
-            .collect::<Option<_>>()
-            .ok_or_else(damaged)
+        let mut blobs = Vec::with_capacity(items.len());
+        for item in items {
+            let Value::Blob(bytes) = item else {
+                return Err(damaged());
+            };
+            blobs.push(bytes.as_slice());
+        }
+        Ok(blobs)
     }
 
     fn lock(&self) -> Result<Option<Lock>> {

@@ -71,7 +71,6 @@ impl AerospikeCells {
     fn admin(&self) -> AdminPolicy {
         AdminPolicy {
             timeout: millis(self.answer_timeout),
-            ..AdminPolicy::default()
         }
     }
 

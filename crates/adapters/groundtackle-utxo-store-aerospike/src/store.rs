@@ -49,15 +49,17 @@ impl AerospikeUtxoStore {
             .iter()
             .map(|(name, port)| Host::new(name, *port))
             .collect();
-        let mut policy = ClientPolicy::default();
-        policy.timeout = millis(config.connect_timeout);
-        policy.connect_timeout = millis(config.connect_timeout);
+        // Twice the connections, so that no request waits for another's.
+        let most = config.max_requests as usize;
+        let mut policy = ClientPolicy {
+            timeout: millis(config.connect_timeout),
+            connect_timeout: millis(config.connect_timeout),
+            max_conns_per_node: most.saturating_mul(2).max(64),
+            ..ClientPolicy::default()
+        };
         if let (Some(user), Some(password)) = (&config.user, &config.password) {
             policy.auth_mode = AuthMode::Internal(user.clone(), password.expose().to_owned());
         }
-        // One connection each, so that none waits for another's.
-        let most = config.max_requests as usize;
-        policy.max_conns_per_node = most.saturating_mul(2).max(64);
         let client = Client::new(&policy, &hosts).await;
         let client = client.map_err(|error| {
             // The client tells it as text only.
