@@ -1,7 +1,7 @@
 //! Calls that are judged in memory: read, judge, lock, commit, carry out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use groundtackle_chain::{OutPoint, TxOut, Txid};
 use groundtackle_core::fail_point;
@@ -23,6 +23,9 @@ const MOST_ROUNDS: usize = 100_000;
 
 /// How often others may be in a call's way before it fails.
 const MOST_ATTEMPTS: u32 = 200;
+
+/// Cells that are locked before others are shown that the call goes on.
+const LOCK_STEP: usize = 1_024;
 
 const MOST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -59,6 +62,8 @@ pub(super) struct View {
     intent: Option<(u64, Intent)>,
     named: BTreeSet<CellKey>,
     stale_before: bool,
+    /// When others were last shown that the call goes on.
+    shown: Instant,
 }
 
 fn page(cell: &Cell) -> Option<&Page> {
@@ -88,6 +93,7 @@ impl View {
             intent: None,
             named: BTreeSet::new(),
             stale_before: false,
+            shown: Instant::now(),
         }
     }
 
@@ -226,9 +232,10 @@ impl View {
         let mut values = Vec::new();
         for key in &keys {
             let stored = match self.cell(*key).and_then(|cell| cell.body.as_ref()) {
-                Some(Body::Page(page)) => page.head.as_ref(),
+                // Of one that is pending, parts may not be there yet.
+                Some(Body::Page(page)) if page.phase == Phase::Live => page.head.as_ref(),
                 Some(Body::Bytes { bytes, .. }) => Some(bytes),
-                None => None,
+                Some(Body::Page(_)) | None => None,
             };
             values.extend(stored.map(|stored| (*key, stored)));
         }
@@ -1027,7 +1034,15 @@ impl<C: Cells> PendingUtxoStore<C> {
                 cell: Some(cell),
             });
         }
-        let done = self.write(&writes).await?;
+        let mut done = Vec::with_capacity(writes.len());
+        for step in writes.chunks(LOCK_STEP) {
+            done.extend(self.write(step).await?);
+            if !self.show_progress(view).await? {
+                // What was locked since is unlocked with the rest.
+                view.held.extend(writes.iter().map(|write| write.key));
+                return Ok(Prepared::Overtaken);
+            }
+        }
         fail_point("pending.locked");
         let mut stale = Vec::new();
         for (write, done) in writes.into_iter().zip(done) {
@@ -1139,6 +1154,29 @@ impl<C: Cells> PendingUtxoStore<C> {
         };
         let written = self.write_one(write).await?;
         view.intent = Some((stamp, intent));
+        Ok(written)
+    }
+
+    /// Lets those who wait for this call's locks know that it goes on; `false` where it was given up.
+    async fn show_progress(&self, view: &mut View) -> Result<bool> {
+        if view.shown.elapsed() < self.config.patience / 4 {
+            return Ok(true);
+        }
+        let Some((stamp, intent)) = &view.intent else {
+            return Ok(true);
+        };
+        let cell = intent.cell();
+        let now = cell.stamp;
+        let write = Write {
+            key: CellKey::Intent(view.id),
+            expect: Some(*stamp),
+            cell: Some(cell),
+        };
+        let written = self.write_one(write).await?;
+        view.shown = Instant::now();
+        if let Some((stamp, _)) = &mut view.intent {
+            *stamp = now;
+        }
         Ok(written)
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Patience {
     began: Instant,
     most: Duration,
     step: Duration,
+    /// The intent that was in the way, and its stamp.
+    seen: Option<(u64, u64)>,
 }
 
 impl Patience {
@@ -67,6 +69,14 @@ impl Patience {
             began: Instant::now(),
             most,
             step: Duration::from_micros(200),
+            seen: None,
+        }
+    }
+
+    /// Waiting begins anew for another intent, and for one that goes on.
+    fn notice(&mut self, intent: u64, stamp: u64) {
+        if self.seen.replace((intent, stamp)) != Some((intent, stamp)) {
+            self.began = Instant::now();
         }
     }
 
@@ -238,8 +248,9 @@ impl<C: Cells> PendingUtxoStore<C> {
         id: u64,
         patience: &mut Patience,
     ) -> Result<()> {
-        if self.intent(id).await?.is_none() {
-            return self.unlock(id, &[key]).await;
+        match self.intent(id).await? {
+            None => return self.unlock(id, &[key]).await,
+            Some((stamp, _)) => patience.notice(id, stamp),
         }
         if !patience.wait().await {
             let resolved = self.resolve_intent(id).await?;

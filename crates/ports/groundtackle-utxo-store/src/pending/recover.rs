@@ -39,9 +39,11 @@ impl<C: Cells> PendingUtxoStore<C> {
         let keys = persist!(self, self.cells.unfinished(STEP));
         let cells = self.read(&keys).await?;
         let found = keys.into_iter().zip(cells).filter_map(|(key, cell)| {
-            let attempt = match cell?.body {
+            let cell = cell?;
+            let attempt = match cell.body {
                 Some(Body::Page(page)) if page.phase != Phase::Live => page.attempt,
-                Some(Body::Bytes { .. }) => 0,
+                // One that goes on has another stamp the next time.
+                Some(Body::Bytes { .. }) => cell.stamp,
                 _ => return None,
             };
             Some((key, attempt))

@@ -94,6 +94,7 @@ struct Pending<'a> {
     new: &'a NewTransaction,
     attempt: u64,
     pages: Vec<u32>,
+    aside: Aside,
     good: bool,
 }
 
@@ -147,7 +148,7 @@ impl<C: Cells> PendingUtxoStore<C> {
     ) -> Result<Vec<bool>> {
         let mut granted = vec![false; news.len()];
         let mut under_way = Vec::new();
-        let (mut heads, mut others, mut aside) = (Vec::new(), Vec::new(), Aside::default());
+        let (mut heads, mut others) = (Vec::new(), Vec::new());
         for (at, new) in news.iter().enumerate() {
             if ops::check_new(new).is_err() {
                 continue;
@@ -159,7 +160,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                 ..ops::new_record(self.config.unspendable, &new.tx)
             };
             let attempt = random();
-            let mut pages = Vec::new();
+            let (mut pages, mut aside) = (Vec::new(), Aside::default());
             for (page, content) in cut(&record, attempt, Phase::Pending, &mut aside, |_| None) {
                 let txid = new.tx.txid;
                 let write = Write {
@@ -184,6 +185,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                     new,
                     attempt,
                     pages,
+                    aside,
                     good: true,
                 },
             ));
@@ -195,7 +197,8 @@ impl<C: Cells> PendingUtxoStore<C> {
         for ((at, pending), there) in under_way.into_iter().zip(there) {
             begun.push(there.then_some((at, pending)));
         }
-        for (id, value) in &aside.0 {
+        let values = begun.iter().flatten().flat_map(|(_, p)| &p.aside.0);
+        for (id, value) in values {
             self.write_parts(*id, value).await?;
         }
         others.retain(|(of, _)| begun.get(*of).is_some_and(Option::is_some));
