@@ -17,9 +17,9 @@ use groundtackle_utxo_store::pending::{
     Phase, StepFault, Write,
 };
 use groundtackle_utxo_store::{
-    Applied, BlockHash, ChainBlock, ConflictStore, Fields, MaintenanceStore, MemoryUtxoStore,
-    NewRecord, NewTransaction, OutPoint, Reassignment, SlotState, SpendOptions, SpendStore,
-    SpentBy, Tip, Transaction, Txid, UtxoStore, Verdict,
+    Applied, BlockHash, BlockStore, ChainBlock, ConflictStore, Fields, MaintenanceStore,
+    MemoryUtxoStore, MinedIn, NewRecord, NewTransaction, OutPoint, Reassignment, RetentionStore,
+    SlotState, SpendOptions, SpendStore, SpentBy, Tip, Transaction, Txid, UtxoStore, Verdict,
 };
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder, out, script};
 use groundtackle_utxo_store_testkit::state::{State, muhash};
@@ -559,5 +559,68 @@ fn what_comes_late_means_nothing() {
         let last = TxBuilder::new(6).spend(coin(2)).pay(1).build();
         assert_eq!(submit(&last).await, Ok(Applied::Now));
         assert_tidy(&cells, "at the end");
+    });
+}
+
+/// "What an unmined transaction spends stays", also where the spender becomes unmined after a pruning has
+/// judged it, and before it has hold of what it removes: what was only read is looked at again.
+#[test]
+fn what_was_only_read_must_still_be_so() {
+    runtime().block_on(async {
+        let cells = MemoryCells::new();
+        let store = Store::new(cells.clone(), config());
+        begin(&store).await;
+        let seed = TxBuilder::new(1).pay_each(1, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let coin = OutPoint::new(seed.txid(), 0);
+        let spender = TxBuilder::new(2).spend(coin).pay(1).build();
+        let new = [spender.clone().into()];
+        store
+            .spend_and_create(&new, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        let block = BlockHash::from_bytes([201; 32]);
+        let mined = MinedIn {
+            block: Some(block),
+            height: 201,
+            subtree_index: 0,
+            on_longest_chain: true,
+        };
+        store.set_mined(&[spender.txid], &mined).await.unwrap()[0]
+            .clone()
+            .unwrap();
+        let tip = Tip {
+            height: 201,
+            hash: block,
+            median_time_past: 0,
+        };
+        store.set_tip(&tip).await.unwrap();
+        let other = store.clone();
+        let (txid, once) = (spender.txid, AtomicBool::new(false));
+        let pruner = Store::new(
+            cells.with_faults(move |key| {
+                if matches!(key, CellKey::Intent(_)) && !once.swap(true, Ordering::Relaxed) {
+                    // It has judged, and begins to lock.
+                    let other = other.clone();
+                    let unmine = move || {
+                        runtime().block_on(async {
+                            let done = other.unset_mined(&[txid], &block, 201).await;
+                            assert_eq!(done.unwrap(), [Ok(Applied::Now)]);
+                        });
+                    };
+                    std::thread::spawn(unmine).join().unwrap();
+                }
+                StepFault::None
+            }),
+            config(),
+        );
+        assert_eq!(pruner.prune(201).await.unwrap().records, 0);
+        let records = store.records(&[seed.txid()], Fields::META).await.unwrap();
+        assert!(records[0].is_some(), "an unmined transaction spends it");
+        // And when it is mined again nothing needs it any more.
+        store.set_mined(&[spender.txid], &mined).await.unwrap()[0]
+            .clone()
+            .unwrap();
+        assert_eq!(store.prune(201).await.unwrap().records, 1);
     });
 }
