@@ -82,7 +82,15 @@ impl AerospikeUtxoStore {
         };
         cells.check_settings().await?;
         cells.settle(&config).await?;
-        cells.make_indexes().await?;
+        // The nodes agree on an index, which can take longer than one of them waits.
+        let mut schedule = config.retry.schedule();
+        while let Err(error) = cells.make_indexes().await {
+            let again = error.retryability().allows_retry(true);
+            let Some(delay) = schedule.next_delay().filter(|_| again) else {
+                return Err(error);
+            };
+            tokio::time::sleep(delay).await;
+        }
         let mut pending = PendingConfig::default();
         pending.unspendable = config.unspendable;
         pending.max_batch_items = config.max_batch_items;
