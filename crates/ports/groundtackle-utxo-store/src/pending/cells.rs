@@ -261,7 +261,9 @@ pub struct Step {
 /// carried out is seen by every later read, by key and by list, of any client.
 ///
 /// Any call may be dropped at any await; what has been sent may still be carried out, and a late one
-/// does no harm: all conditions are on stamps, attempts and locks, which never return.
+/// does no harm: conditions are on stamps, attempts and locks, which never return. "It is not there" does
+/// return, so that a cell by which others are found, a record's head or an intent, is sent only once: the
+/// backend must not repeat a [`write`](Self::write) by itself either.
 #[async_trait]
 pub trait Cells: Debug + Send + Sync + 'static {
     /// The adapter's name, for errors.

@@ -11,7 +11,7 @@ use super::cells::{
 };
 use super::codec::{self, Head};
 use super::intent::{Intent, IntentState, Patience, TURNS, applied, turn_of};
-use super::{PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
+use super::{Attempts, PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Changes, Draft, Loaded, Reads, Run, Stop, run};
 use crate::error::{Error, Result};
@@ -95,6 +95,13 @@ impl View {
             stale_before: false,
             shown: Instant::now(),
         }
+    }
+
+    /// Another intent, before anything is locked by the one that is dropped.
+    fn begin_anew(&mut self) {
+        self.id = random();
+        self.intent = None;
+        self.named.clear();
     }
 
     fn cell(&self, key: CellKey) -> Option<&Cell> {
@@ -698,6 +705,8 @@ enum Prepared {
     Again,
     /// Another call is in the way.
     Overtaken,
+    /// Whether the intent was written is not known: it is left to whoever finds it.
+    Doubtful,
     /// It was one write, and is done.
     Done,
 }
@@ -901,6 +910,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         view: &mut View,
     ) -> Result<Option<Vec<Outcome<T>>>> {
         let mut chain = kind.chain;
+        let mut doubts = self.attempts();
         for _ in 0..MOST_ROUNDS {
             if !self.fetch(view, reads, chain).await? {
                 return Ok(None);
@@ -934,7 +944,9 @@ impl<C: Cells> PendingUtxoStore<C> {
                     plan.writes.insert(key, Next::Delete);
                 }
             }
-            match self.prepare(view, &plan).await? {
+            match self.prepare(view, &plan, &mut doubts).await? {
+                // All that it names is drawn anew too.
+                Prepared::Doubtful => view.begin_anew(),
                 Prepared::Done => return Ok(Some(outcomes)),
                 Prepared::Again => view.stale_before = true,
                 Prepared::Overtaken => return Ok(None),
@@ -974,7 +986,12 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// Locks what changes, and makes sure of the rest. What was found changed is read again, while the
     /// locks are kept, so that there is an end to it.
-    async fn prepare(&self, view: &mut View, plan: &Plan) -> Result<Prepared> {
+    async fn prepare(
+        &self,
+        view: &mut View,
+        plan: &Plan,
+        doubts: &mut Attempts,
+    ) -> Result<Prepared> {
         let unlocked: Vec<CellKey> = view
             .relied
             .iter()
@@ -982,6 +999,10 @@ impl<C: Cells> PendingUtxoStore<C> {
             .copied()
             .collect();
         let alone = plan.aside.0.is_empty() && plan.old.is_empty() && view.intent.is_none();
+        // What is not there is made under an intent: a late write of it would come true again once another
+        // one has removed it.
+        let there = |(key, _): (&CellKey, _)| view.cell(*key).is_some();
+        let alone = alone && plan.writes.first_key_value().is_some_and(there);
         if let (true, true, true, Some((key, next))) = (
             alone,
             unlocked.is_empty() && view.unheld.is_empty(),
@@ -1006,8 +1027,10 @@ impl<C: Cells> PendingUtxoStore<C> {
         for key in &view.held {
             wanted.entry(*key).or_insert(Next::Keep);
         }
-        if !self.name_cells(view, &wanted, plan).await? {
-            return Ok(Prepared::Overtaken);
+        match self.name_cells(view, &wanted, plan, doubts).await? {
+            Some(true) => {}
+            Some(false) => return Ok(Prepared::Overtaken),
+            None => return Ok(Prepared::Doubtful),
         }
         fail_point("pending.intended");
         for (id, value) in &plan.aside.0 {
@@ -1111,16 +1134,18 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(validated.unwrap_or(Prepared::Again))
     }
 
-    /// Writes the intent, or adds cells to it; `false` where it was given up.
+    /// Writes the intent, or adds cells to it; `false` where it was given up, `None` where it is not known
+    /// whether it was written.
     async fn name_cells(
         &self,
         view: &mut View,
         wanted: &BTreeMap<CellKey, Next>,
         plan: &Plan,
-    ) -> Result<bool> {
+        doubts: &mut Attempts,
+    ) -> Result<Option<bool>> {
         let all_named = wanted.keys().all(|key| view.named.contains(key));
         if all_named && view.intent.is_some() && plan.aside.0.is_empty() {
-            return Ok(true);
+            return Ok(Some(true));
         }
         view.named.extend(wanted.keys());
         let keys: Vec<CellKey> = view.named.iter().copied().collect();
@@ -1152,9 +1177,14 @@ impl<C: Cells> PendingUtxoStore<C> {
             expect,
             cell: Some(cell),
         };
-        let written = self.write_one(write).await?;
         view.intent = Some((stamp, intent));
-        Ok(written)
+        match expect {
+            Some(_) => self.write_one(write).await.map(Some),
+            None => {
+                let written = self.write_once(&[write], doubts).await?;
+                Ok(written.first().copied().flatten())
+            }
+        }
     }
 
     /// Lets those who wait for this call's locks know that it goes on; `false` where it was given up.

@@ -217,6 +217,33 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(self.write(&[write]).await? == [true])
     }
 
+    /// Writes cells by which all else of an attempt is found, and which must never come back: each is sent
+    /// only once, since "it is not there" is true again after another one has given the attempt up and
+    /// cleared it away. `None`: nobody knows; the attempt must not be built upon.
+    async fn write_once(
+        &self,
+        writes: &[Write],
+        attempts: &mut Attempts,
+    ) -> Result<Vec<Option<bool>>> {
+        let mut done = Vec::with_capacity(writes.len());
+        for writes in writes.chunks(CALL_CELLS) {
+            match self.cells.write(writes).await {
+                Ok(answers) => done.extend(answers.into_iter().map(Some)),
+                Err(error) => {
+                    attempts.again(error).await?;
+                    let keys: Vec<_> = writes.iter().map(|write| write.key).collect();
+                    let now = self.read(&keys).await?;
+                    let stamp = |cell: &Cell| cell.stamp;
+                    done.extend(writes.iter().zip(now).map(|(write, now)| {
+                        let there = now.as_ref().map(stamp) == write.cell.as_ref().map(stamp);
+                        there.then_some(true)
+                    }));
+                }
+            }
+        }
+        Ok(done)
+    }
+
     async fn mark(&self, claims: &[Claim]) -> Result<Vec<bool>> {
         let mut marked = Vec::with_capacity(claims.len());
         for claims in claims.chunks(CALL_CELLS) {

@@ -1,6 +1,6 @@
 //! Spending and creating without reading anything first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use groundtackle_chain::{OutPoint, Txid};
 use groundtackle_core::fail_point;
@@ -91,9 +91,11 @@ fn template(options: &SpendOptions) -> Claim {
 
 /// A transaction on its way.
 struct Pending<'a> {
+    at: usize,
     new: &'a NewTransaction,
     attempt: u64,
-    pages: Vec<u32>,
+    /// Its pages, the head first.
+    writes: Vec<Write>,
     aside: Aside,
     good: bool,
 }
@@ -140,81 +142,130 @@ impl<C: Cells> PendingUtxoStore<C> {
         complete.ok_or_else(|| self.corrupt("an answer", "an item has none"))
     }
 
+    /// Draws a transaction up as pending pages, page 0 first.
+    fn draw_up<'a>(
+        &self,
+        at: usize,
+        new: &'a NewTransaction,
+        options: &SpendOptions,
+    ) -> Pending<'a> {
+        let record = Record {
+            fee_sat: new.fee_sat,
+            unmined_since: Some(options.height),
+            locked: options.lock,
+            ..ops::new_record(self.config.unspendable, &new.tx)
+        };
+        let attempt = random();
+        let mut aside = Aside::default();
+        let pages = cut(&record, attempt, Phase::Pending, &mut aside, |_| None);
+        let writes = pages.into_iter().map(|(page, content)| Write {
+            key: CellKey::Page {
+                txid: new.tx.txid,
+                page,
+            },
+            expect: None,
+            cell: Some(Cell {
+                stamp: random(),
+                lock: None,
+                body: Some(Body::Page(content)),
+            }),
+        });
+        Pending {
+            at,
+            new,
+            attempt,
+            writes: writes.collect(),
+            aside,
+            good: true,
+        }
+    }
+
+    /// Writes the heads of transactions, by which all else is found and cleared away, and returns those
+    /// that are there. Where the fate of one is not known, it is left to whoever finds it, and the
+    /// transaction begins with another attempt. All attempts are added to `tried`.
+    async fn begin<'a>(
+        &self,
+        news: &[&'a NewTransaction],
+        options: &SpendOptions,
+        tried: &mut Vec<(Txid, u64)>,
+    ) -> Result<Vec<Pending<'a>>> {
+        let mut rest: Vec<_> = news.iter().copied().enumerate().collect();
+        rest.retain(|(_, new)| ops::check_new(new).is_ok());
+        let mut attempts = self.attempts();
+        let (mut begun, mut doubtful) = (Vec::new(), Vec::new());
+        let mut refused = HashSet::new();
+        while !rest.is_empty() {
+            let drawn: Vec<_> = rest
+                .iter()
+                .map(|(at, new)| self.draw_up(*at, new, options))
+                .collect();
+            rest.clear();
+            tried.extend(drawn.iter().map(|p| (p.new.tx.txid, p.attempt)));
+            let heads: Vec<_> = drawn.iter().filter_map(|p| p.writes.first()).collect();
+            let heads: Vec<_> = heads.into_iter().cloned().collect();
+            let written = self.write_once(&heads, &mut attempts).await?;
+            for (pending, written) in drawn.into_iter().zip(written) {
+                let txid = pending.new.tx.txid;
+                match written {
+                    Some(true) => begun.push(pending),
+                    Some(false) => drop(refused.insert(txid)),
+                    None => {
+                        doubtful.push((txid, pending.attempt));
+                        rest.push((pending.at, pending.new));
+                    }
+                }
+            }
+        }
+        fail_point("pending.begun");
+        // It may have been a late one of its own that was in the way.
+        doubtful.retain(|(txid, _)| refused.contains(txid));
+        self.give_up(&doubtful).await?;
+        Ok(begun)
+    }
+
     /// Says of each whether it is done. Where it is not, nothing is left of it, and why is to be found out.
     async fn spend_without_reading(
         &self,
         news: &[&NewTransaction],
         options: &SpendOptions,
     ) -> Result<Vec<bool>> {
+        let mut tried = Vec::new();
+        let granted = self.spend_pending(news, options, &mut tried).await;
+        if granted.is_err() {
+            // What is live stays. If this fails too, others will do it.
+            let _ = self.give_up(&tried).await;
+        }
+        granted
+    }
+
+    async fn spend_pending(
+        &self,
+        news: &[&NewTransaction],
+        options: &SpendOptions,
+        tried: &mut Vec<(Txid, u64)>,
+    ) -> Result<Vec<bool>> {
         let mut granted = vec![false; news.len()];
-        let mut under_way = Vec::new();
-        let (mut heads, mut others) = (Vec::new(), Vec::new());
-        for (at, new) in news.iter().enumerate() {
-            if ops::check_new(new).is_err() {
-                continue;
-            }
-            let record = Record {
-                fee_sat: new.fee_sat,
-                unmined_since: Some(options.height),
-                locked: options.lock,
-                ..ops::new_record(self.config.unspendable, &new.tx)
-            };
-            let attempt = random();
-            let (mut pages, mut aside) = (Vec::new(), Aside::default());
-            for (page, content) in cut(&record, attempt, Phase::Pending, &mut aside, |_| None) {
-                let txid = new.tx.txid;
-                let write = Write {
-                    key: CellKey::Page { txid, page },
-                    expect: None,
-                    cell: Some(Cell {
-                        stamp: random(),
-                        lock: None,
-                        body: Some(Body::Page(content)),
-                    }),
-                };
-                if page == 0 {
-                    heads.push(write);
-                } else {
-                    pages.push(page);
-                    others.push((under_way.len(), write));
-                }
-            }
-            under_way.push((
-                at,
-                Pending {
-                    new,
-                    attempt,
-                    pages,
-                    aside,
-                    good: true,
-                },
-            ));
-        }
-        // Heads first: by them all else is found and cleared away.
-        let there = self.write(&heads).await?;
-        fail_point("pending.begun");
-        let mut begun = Vec::new();
-        for ((at, pending), there) in under_way.into_iter().zip(there) {
-            begun.push(there.then_some((at, pending)));
-        }
-        let values = begun.iter().flatten().flat_map(|(_, p)| &p.aside.0);
-        for (id, value) in values {
+        let mut begun = self.begin(news, options, tried).await?;
+        for (id, value) in begun.iter().flat_map(|pending| &pending.aside.0) {
             self.write_parts(*id, value).await?;
         }
-        others.retain(|(of, _)| begun.get(*of).is_some_and(Option::is_some));
-        for others in others.chunks(64) {
-            let writes: Vec<_> = others.iter().map(|(_, write)| write.clone()).collect();
+        let pages = begun.iter().enumerate().flat_map(|(of, pending)| {
+            let pages = pending.writes.iter().skip(1);
+            pages.map(move |write| (of, write.clone()))
+        });
+        let pages: Vec<_> = pages.collect();
+        for pages in pages.chunks(64) {
+            let writes: Vec<_> = pages.iter().map(|(_, write)| write.clone()).collect();
             let written = self.write(&writes).await?;
-            for ((of, _), written) in others.iter().zip(written) {
-                if let Some(Some((_, pending))) = begun.get_mut(*of) {
+            for ((of, _), written) in pages.iter().zip(written) {
+                if let Some(pending) = begun.get_mut(*of) {
                     pending.good &= written;
                 }
             }
         }
-        let mut begun: Vec<(usize, Pending<'_>)> = begun.into_iter().flatten().collect();
         let mut wanted = Vec::new();
         let mut of = Vec::new();
-        for (n, (_, pending)) in begun.iter().enumerate().filter(|(_, (_, p))| p.good) {
+        for (n, pending) in begun.iter().enumerate().filter(|(_, p)| p.good) {
             let NewTransaction { tx, expected, .. } = pending.new;
             let template = template(options);
             for (vin, mut claim) in claims(tx.txid, &tx.inputs, pending.attempt, &template)
@@ -227,29 +278,32 @@ impl<C: Cells> PendingUtxoStore<C> {
             }
         }
         for (n, marked) in of.into_iter().zip(self.mark(&wanted).await?) {
-            if let Some((_, pending)) = begun.get_mut(n) {
+            if let Some(pending) = begun.get_mut(n) {
                 pending.good &= marked;
             }
         }
         fail_point("pending.marked");
-        let (good, bad): (Vec<_>, Vec<_>) = begun.into_iter().partition(|(_, p)| p.good);
+        let (good, bad): (Vec<_>, Vec<_>) = begun.into_iter().partition(|p| p.good);
         let steps: Vec<_> = good
             .iter()
-            .map(|(_, p)| head_step(p.new.tx.txid, p.attempt, Phase::Live))
+            .map(|p| head_step(p.new.tx.txid, p.attempt, Phase::Live))
             .collect();
-        let mut failed: Vec<_> = bad.into_iter().map(|(_, pending)| pending).collect();
+        let mut failed: Vec<_> = bad;
         let mut more = Vec::new();
-        for ((at, pending), live) in good.into_iter().zip(self.step(&steps).await?) {
+        for (pending, live) in good.into_iter().zip(self.step(&steps).await?) {
             if !live {
                 failed.push(pending);
                 continue;
             }
-            if let Some(granted) = granted.get_mut(at) {
+            if let Some(granted) = granted.get_mut(pending.at) {
                 *granted = true;
             }
-            more.extend(pending.pages.iter().map(|page| Step {
-                page: *page,
-                ..head_step(pending.new.tx.txid, pending.attempt, Phase::Live)
+            let live = head_step(pending.new.tx.txid, pending.attempt, Phase::Live);
+            more.extend(pending.writes.iter().filter_map(|write| match write.key {
+                CellKey::Page {
+                    page: page @ 1.., ..
+                } => Some(Step { page, ..live }),
+                _ => None,
             }));
         }
         // Where a page comes late, calls that are judged take the record's word for it.

@@ -1,0 +1,197 @@
+//! Interleavings of processes over the same cells, step by step: one is held at a step while others run.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use groundtackle_utxo_store::pending::{
+    CellKey, MemoryCells, PendingConfig, PendingUtxoStore, StepFault,
+};
+use groundtackle_utxo_store::{
+    Applied, BlockHash, BlockStore, ConflictStore, Fields, MaintenanceStore, NewTransaction,
+    OutPoint, SlotState, SpendOptions, SpendStore, Tip, Txid,
+};
+use groundtackle_utxo_store_testkit::builder::TxBuilder;
+
+type Store = PendingUtxoStore<MemoryCells>;
+
+fn config() -> PendingConfig {
+    let mut config = PendingConfig::default();
+    config.patience = Duration::from_millis(2);
+    config.retry = config
+        .retry
+        .with_max_attempts(5)
+        .with_initial_delay(Duration::from_micros(1));
+    config
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+async fn begun() -> (MemoryCells, Store) {
+    let cells = MemoryCells::new();
+    let store = Store::new(cells.clone(), config());
+    let tip = Tip {
+        height: 200,
+        hash: BlockHash::from_bytes([200; 32]),
+        median_time_past: 0,
+    };
+    store.set_tip(&tip).await.unwrap();
+    (cells, store)
+}
+
+/// A process of its own that recovers, and is held before its first step on a cell.
+struct Slow {
+    process: JoinHandle<()>,
+    go: Sender<()>,
+}
+
+impl Slow {
+    /// Returns when it is held.
+    fn recover(cells: &MemoryCells, held_at: CellKey) -> Self {
+        let (reached, there) = channel();
+        let (go, gate): (_, Receiver<()>) = channel();
+        let (gate, once) = (Mutex::new(gate), AtomicBool::new(false));
+        let cells = cells.with_faults(move |key| {
+            if key == held_at && !once.swap(true, Ordering::Relaxed) {
+                reached.send(()).unwrap();
+                gate.lock().unwrap().recv().unwrap();
+            }
+            StepFault::None
+        });
+        let store = Store::new(cells, config());
+        let process = std::thread::spawn(move || {
+            runtime().block_on(async {
+                store.recover().await.unwrap();
+            });
+        });
+        there.recv().unwrap();
+        Self { process, go }
+    }
+
+    fn go_on(self) {
+        self.go.send(()).unwrap();
+        self.process.join().unwrap();
+    }
+}
+
+/// Recovers in a process of its own, from within a step of another one.
+fn recover_beside(cells: &MemoryCells) {
+    let store = Store::new(cells.clone(), config());
+    let recover = move || {
+        runtime().block_on(async {
+            store.recover().await.unwrap();
+        });
+    };
+    std::thread::spawn(recover).join().unwrap();
+}
+
+/// The answer to the writing of a head is lost; two others give the record up, and one of them is slow in
+/// taking its marks back. What its owner does then is not touched by that.
+#[test]
+fn a_head_that_was_given_up_does_not_come_back() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seed = TxBuilder::new(1).pay_each(2, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let coin = OutPoint::new(seed.txid(), 0);
+        let tx = TxBuilder::new(2).spend(coin).pay(1).build();
+        let parent = CellKey::Page {
+            txid: coin.txid,
+            page: 0,
+        };
+        let slow = Arc::new(Mutex::new(None));
+        let (place, into, steps) = (cells.clone(), slow.clone(), AtomicUsize::new(0));
+        let owner = Store::new(
+            cells.with_faults(move |_| match steps.fetch_add(1, Ordering::Relaxed) {
+                0 => StepFault::AnswerLost,
+                1 => {
+                    *into.lock().unwrap() = Some(Slow::recover(&place, parent));
+                    recover_beside(&place);
+                    StepFault::None
+                }
+                _ => StepFault::None,
+            }),
+            config(),
+        );
+        let options = SpendOptions::at(201);
+        let new = [NewTransaction::from(tx.clone())];
+        let answers = owner.spend_and_create(&new, &options).await.unwrap();
+        assert_eq!(answers, [Ok(Applied::Now)]);
+        slow.lock().unwrap().take().unwrap().go_on();
+        let view = store.outputs(&[coin]).await.unwrap()[0].clone().unwrap();
+        assert!(
+            matches!(view.state, SlotState::Spent(by) if by.txid == tx.txid),
+            "{:?}",
+            view.state
+        );
+        let rival = TxBuilder::new(3).spend(coin).pay(1).build();
+        let rival = [NewTransaction::from(rival)];
+        let answers = store.spend_and_create(&rival, &options).await.unwrap();
+        assert!(answers[0].is_err(), "spent twice: {answers:?}");
+    });
+}
+
+/// The same for an intent: two others give it up, and one is slow in taking its locks away.
+#[test]
+fn an_intent_that_was_given_up_does_not_come_back() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seeds = [1, 2].map(|tag| TxBuilder::new(tag).pay(1_000).seed(1));
+        store.create(&seeds).await.unwrap();
+        let txids: Vec<Txid> = seeds.iter().map(|seed| seed.txid()).collect();
+        let first = *txids.iter().min().unwrap();
+        let key = CellKey::Page {
+            txid: first,
+            page: 0,
+        };
+        let (place, slow) = (cells.clone(), Mutex::new(None));
+        let (lost, pages) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let owner = Store::new(
+            cells.with_faults(move |key_now| {
+                let is_intent = matches!(key_now, CellKey::Intent(_));
+                let lost_before = lost.load(Ordering::Relaxed);
+                if is_intent && lost_before == 0 {
+                    lost.store(1, Ordering::Relaxed);
+                    return StepFault::AnswerLost;
+                }
+                if lost_before == 1 {
+                    lost.store(2, Ordering::Relaxed);
+                    *slow.lock().unwrap() = Some(Slow::recover(&place, key));
+                    recover_beside(&place);
+                }
+                if lost_before == 2 && !is_intent {
+                    pages.fetch_add(1, Ordering::Relaxed);
+                }
+                // It holds all locks, and commits.
+                if is_intent && pages.load(Ordering::Relaxed) >= 2 {
+                    slow.lock()
+                        .unwrap()
+                        .take()
+                        .into_iter()
+                        .for_each(Slow::go_on);
+                }
+                StepFault::None
+            }),
+            config(),
+        );
+        let answers = owner.set_locked(&txids, true).await.unwrap();
+        assert_eq!(answers, [Ok(Applied::Now), Ok(Applied::Now)]);
+        let records = store.records(&txids, Fields::META).await.unwrap();
+        assert!(records.iter().flatten().all(|record| record.locked));
+    });
+}
