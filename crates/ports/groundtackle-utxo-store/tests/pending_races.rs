@@ -195,3 +195,63 @@ fn an_intent_that_was_given_up_does_not_come_back() {
         assert!(records.iter().flatten().all(|record| record.locked));
     });
 }
+
+/// A change to so many cells that their names lie in parts: its process ends at any step that has to do with
+/// the intent or these parts, or another one does its work there.
+#[test]
+fn an_intent_whose_names_lie_in_parts_is_finished_by_anyone() {
+    const CELLS: u64 = 3_700;
+    runtime().block_on(async {
+        let seeds: Vec<_> = (0..CELLS)
+            .map(|tag| TxBuilder::new(tag).pay(1_000).seed(1))
+            .collect();
+        let txids: Vec<Txid> = seeds.iter().map(|seed| seed.txid()).collect();
+        let mut parts = 0;
+        for (at, others_help) in (0..).flat_map(|at| [(at, false), (at, true)]) {
+            let (cells, store) = begun().await;
+            let (place, steps) = (cells.clone(), Arc::new(AtomicUsize::new(0)));
+            let (count, dead) = (steps.clone(), AtomicBool::new(false));
+            let owner = Store::new(
+                cells.with_faults(move |key| {
+                    if dead.load(Ordering::Relaxed) {
+                        return StepFault::NotSent;
+                    }
+                    let matters = matches!(key, CellKey::Intent(_) | CellKey::Part { .. });
+                    if matters && count.fetch_add(1, Ordering::Relaxed) == at {
+                        if others_help {
+                            recover_beside(&place);
+                        } else {
+                            dead.store(true, Ordering::Relaxed);
+                            return StepFault::NotSent;
+                        }
+                    }
+                    StepFault::None
+                }),
+                config(),
+            );
+            let answers = owner.create(&seeds).await;
+            if others_help {
+                let answers = answers.unwrap();
+                assert!(answers.iter().all(Result::is_ok), "helped at step {at}");
+            }
+            let recovered = store.recover().await;
+            assert!(recovered.is_ok(), "step {at}: {recovered:?}");
+            let records = store.records(&txids, Fields::META).await.unwrap();
+            let there = records.iter().flatten().count();
+            assert!(
+                there == records.len() || there == 0 && !others_help,
+                "step {at}: {there} records"
+            );
+            let left = cells.all().into_iter().map(|(key, _)| key);
+            let left: Vec<_> = left
+                .filter(|key| matches!(key, CellKey::Intent(_)))
+                .collect();
+            assert_eq!(left, [], "step {at}");
+            if steps.load(Ordering::Relaxed) <= at {
+                break;
+            }
+            parts = at;
+        }
+        assert!(parts >= 8, "{parts} steps");
+    });
+}

@@ -182,13 +182,26 @@ impl<C: Cells> PendingUtxoStore<C> {
         if !self.write_one(write(stamp, Some(aborted))).await? {
             return Ok(false);
         }
-        let keys = self.stored(&intent.keys).await?;
-        let keys = codec::unpack_keys(self.backend(), &keys)?;
-        self.unlock(id, &keys).await?;
-        self.delete_parts(&intent.new).await?;
-        self.delete_stored(&intent.keys).await?;
-        self.write_one(write(aborted_stamp, None)).await?;
+        if let Some(keys) = self.keys_of(id, &intent).await? {
+            self.unlock(id, &keys).await?;
+            self.delete_parts(&intent.new).await?;
+            // While there is an intent, it can be read which cells it names.
+            if self.write_one(write(aborted_stamp, None)).await? {
+                self.delete_stored(&intent.keys).await?;
+            }
+        }
         Ok(true)
+    }
+
+    /// The cells that an intent names; `None` if another one was faster, and it is gone.
+    async fn keys_of(&self, id: u64, intent: &Intent) -> Result<Option<Vec<CellKey>>> {
+        match self.stored(&intent.keys).await {
+            Ok(keys) => codec::unpack_keys(self.backend(), &keys).map(Some),
+            Err(error) => match self.intent(id).await? {
+                Some(_) => Err(error),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Takes the locks of an intent that is given up from cells.
@@ -205,8 +218,9 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// Carries a committed change out, as far as it is not.
     pub(super) async fn finish(&self, id: u64, intent: &Intent) -> Result<()> {
-        let keys = self.stored(&intent.keys).await?;
-        let keys = codec::unpack_keys(self.backend(), &keys)?;
+        let Some(keys) = self.keys_of(id, intent).await? else {
+            return Ok(());
+        };
         for turn in TURNS {
             let mut rest = keys.clone();
             while !rest.is_empty() {
@@ -229,7 +243,6 @@ impl<C: Cells> PendingUtxoStore<C> {
     /// A change that is carried out leaves nothing.
     pub(super) async fn forget_intent(&self, id: u64, intent: &Intent) -> Result<()> {
         self.delete_parts(&intent.old).await?;
-        self.delete_stored(&intent.keys).await?;
         if let Some((stamp, _)) = self.intent(id).await? {
             let gone = Write {
                 key: CellKey::Intent(id),
@@ -238,7 +251,8 @@ impl<C: Cells> PendingUtxoStore<C> {
             };
             self.write_one(gone).await?;
         }
-        Ok(())
+        // While there is an intent, it can be read which cells it names.
+        self.delete_stored(&intent.keys).await
     }
 
     /// Deals with a lock that is in the way: waits, and then does what its owner has not done.
