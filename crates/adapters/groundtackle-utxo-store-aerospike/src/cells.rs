@@ -13,7 +13,7 @@ use aerospike::{
 };
 use async_trait::async_trait;
 use groundtackle_utxo_store::pending::{
-    Cell, CellKey, Cells, Claim, Mark, Phase, Step, Stored, Write,
+    Cell, CellKey, Cells, Claim, DueKind, Mark, Phase, Step, Stored, Write,
 };
 use groundtackle_utxo_store::{
     Error, Health, HealthDepth, Result, Retryability, Txid, UnminedTransaction,
@@ -583,8 +583,8 @@ impl Cells for AerospikeCells {
         self.list_unfinished(limit).await
     }
 
-    async fn due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>> {
-        self.list_due(height, limit).await
+    async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>> {
+        self.list_due(kind, height, limit).await
     }
 
     async fn scan(&self, partition: u32, after: Option<Txid>, limit: usize) -> Result<Vec<Txid>> {

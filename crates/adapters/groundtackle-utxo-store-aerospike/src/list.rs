@@ -7,14 +7,14 @@ use aerospike::expressions as exp;
 use aerospike::query::Filter;
 use aerospike::{Bins, Key, PartitionFilter, QueryDuration, QueryPolicy, Record, Statement};
 use futures_util::StreamExt;
-use groundtackle_utxo_store::pending::CellKey;
+use groundtackle_utxo_store::pending::{CellKey, DueKind};
 use groundtackle_utxo_store::{Error, Result, Txid, UnminedTransaction};
 
 use crate::cells::{AerospikeCells, millis};
 use crate::error::failed;
 use crate::record::{
     DUE, HEAD, HEIGHT, KEY, UNFINISHED, UNMINED, UNMINED_SINCE, key_of, place_in_order,
-    unmined_since_of,
+    place_of_due, unmined_since_of,
 };
 
 /// Into how many partitions a scan divides the set.
@@ -160,8 +160,13 @@ impl AerospikeCells {
         .await
     }
 
-    pub(crate) async fn list_due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>> {
-        let filter = Filter::range(DUE, 0, i64::from(height));
+    pub(crate) async fn list_due(
+        &self,
+        kind: DueKind,
+        height: u32,
+        limit: usize,
+    ) -> Result<Vec<CellKey>> {
+        let filter = Filter::range(DUE, place_of_due(kind, 0), place_of_due(kind, height));
         self.list_keys("list what is due", filter, limit).await
     }
 

@@ -11,14 +11,14 @@
 //! | `gtu`, `us` | of an unmined transaction: where it stands in the order, indexed; and since when |
 //! | `hd` | a record's head |
 //! | `o`, `s` | a page's outputs and their slots, by index; both are lists of one length |
-//! | `b`, `gtd` | any other cell's value, and the height at which it is due; indexed |
+//! | `b`, `gtd` | any other cell's value, and its kind and the height at which it is due; indexed |
 
 use std::collections::BTreeMap;
 
 use aerospike::{Bin, IndexMap, Record, Value};
 use groundtackle_utxo_store::pending::{
-    Body, Cell, CellKey, Guard, Lock, Mark, Next, OUTPUTS_PER_PAGE, Page, Phase, Slot, Stored,
-    pack_body, unpack_body,
+    Body, Cell, CellKey, DueKind, Guard, Lock, Mark, Next, OUTPUTS_PER_PAGE, Page, Phase, Slot,
+    Stored, pack_body, unpack_body,
 };
 use groundtackle_utxo_store::{Error, Result, SpentBy, Txid};
 
@@ -63,6 +63,15 @@ pub(crate) fn place_in_order(txid: &Txid) -> i64 {
 /// The index of an output in its page's lists.
 pub(crate) const fn index_of(vout: u32) -> i64 {
     (vout % OUTPUTS_PER_PAGE) as i64
+}
+
+/// Where a cell that is due stands among all: each kind has a stretch of its own.
+pub(crate) fn place_of_due(kind: DueKind, height: u32) -> i64 {
+    let height = i64::from(height);
+    match kind {
+        DueKind::Undo => height,
+        DueKind::List => height | 1 << 32,
+    }
 }
 
 pub(crate) fn pack_mark(mark: &Mark) -> Vec<u8> {
@@ -147,7 +156,8 @@ pub(crate) fn bins(key: &CellKey, cell: &Cell) -> Vec<Bin> {
         Some(Body::Bytes { due, bytes }) => {
             put(BYTES, pack_stored(bytes));
             if let Some(due) = due {
-                put(DUE, int(u64::from(*due)));
+                let kind = DueKind::of(key).unwrap_or(DueKind::List);
+                put(DUE, Value::Int(place_of_due(kind, *due)));
             }
             if matches!(key, CellKey::Intent(_)) {
                 put(UNFINISHED, Value::Int(INTENT));
@@ -265,6 +275,13 @@ impl<'a> Bins<'a> {
     fn number(&self, name: &str) -> Result<Option<u32>> {
         let number = self.int(name)?.map(u32::try_from).transpose();
         number.map_err(|_| Bins::damaged("a number is out of its range"))
+    }
+
+    /// The height, without the kind.
+    fn due(&self) -> Result<Option<u32>> {
+        let height = |due: i64| u32::try_from(due & i64::from(u32::MAX));
+        let due = self.int(DUE)?.map(height).transpose();
+        due.map_err(|_| Bins::damaged("a number is out of its range"))
     }
 
     fn blobs(&self, name: &str) -> Result<Vec<&'a [u8]>> {
@@ -415,7 +432,7 @@ fn cell_of(key: &CellKey, bins: &Bins<'_>) -> Result<Cell> {
         }
         (Some(_), _) => return Err(Bins::damaged("it should be no page")),
         (None, _) => {
-            let due = bins.number(DUE)?;
+            let due = bins.due()?;
             bins.stored(BYTES)?.map(|bytes| Body::Bytes { due, bytes })
         }
     };

@@ -14,13 +14,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use groundtackle_utxo_store::pending::{
-    CellKey, MemoryCells, PendingConfig, PendingUtxoStore, StepFault,
+    Body, Cell, CellKey, Cells, MemoryCells, PendingConfig, PendingUtxoStore, StepFault, Stored,
+    Write,
 };
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, ConflictStore, Fields, MaintenanceStore, NewTransaction,
-    OutPoint, SlotState, SpendOptions, SpendStore, Tip, Txid,
+    OutPoint, RetentionStore, SlotState, SpendOptions, SpendStore, Tip, Txid,
 };
-use groundtackle_utxo_store_testkit::builder::TxBuilder;
+use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
 
 type Store = PendingUtxoStore<MemoryCells>;
 
@@ -253,5 +254,56 @@ fn an_intent_whose_names_lie_in_parts_is_finished_by_anyone() {
             parts = at;
         }
         assert!(parts >= 8, "{parts} steps");
+    });
+}
+
+/// Undo data is found among thousands of lists: "the oldest blocks can't be taken back any more" holds
+/// before the first record goes.
+#[test]
+fn pruning_finds_undo_data_among_many_lists() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let tip = store.tip().await.unwrap();
+        let block = BlockBuilder::after(tip).build();
+        store.connect_block(&block).await.unwrap().unwrap();
+        let lists = (0..8_000).map(|id| Write {
+            key: CellKey::Due { height: 201, id },
+            expect: None,
+            cell: Some(Cell {
+                stamp: id + 1,
+                lock: None,
+                body: Some(Body::Bytes {
+                    due: Some(201),
+                    // A list of none.
+                    bytes: Stored::Here(vec![1, 0, 0, 0, 0]),
+                }),
+            }),
+        });
+        cells.write(&lists.collect::<Vec<_>>()).await.unwrap();
+        let seen = cells.clone();
+        let (undo, broken) = (CellKey::Undo(block.hash), Arc::new(AtomicBool::new(false)));
+        let (broke, first) = (broken.clone(), AtomicBool::new(false));
+        let pruner = Store::new(
+            cells.with_faults(move |key| {
+                let has_undo = || seen.all().iter().any(|(key, _)| *key == undo);
+                let is_list = matches!(
+                    key,
+                    CellKey::Due {
+                        height: 201,
+                        id: ..8_000
+                    }
+                );
+                if is_list && !first.swap(true, Ordering::Relaxed) && has_undo() {
+                    broke.store(true, Ordering::Relaxed);
+                }
+                StepFault::None
+            }),
+            config(),
+        );
+        assert_eq!(pruner.prune(201).await.unwrap().blocks, 1);
+        assert!(
+            !broken.load(Ordering::Relaxed),
+            "a list before the undo data"
+        );
     });
 }

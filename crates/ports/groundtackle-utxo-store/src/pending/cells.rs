@@ -48,6 +48,26 @@ impl CellKey {
     }
 }
 
+/// What [`Cells::due`] lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DueKind {
+    /// [`CellKey::Undo`].
+    Undo,
+    /// [`CellKey::Due`].
+    List,
+}
+
+impl DueKind {
+    /// The kind of a cell, if it is of one.
+    pub const fn of(key: &CellKey) -> Option<Self> {
+        match key {
+            CellKey::Undo(_) => Some(Self::Undo),
+            CellKey::Due { .. } => Some(Self::List),
+            _ => None,
+        }
+    }
+}
+
 /// A cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cell {
@@ -325,11 +345,12 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// When the backend could not answer.
     async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>>;
 
-    /// Cells of [`Body::Bytes`] that are due at this height or below: at most `limit`, in any order.
+    /// Cells of a kind with [`Body::Bytes`] that are due at this height or below: at most `limit`, in any
+    /// order; none only where there are none.
     ///
     /// # Errors
     /// When the backend could not answer.
-    async fn due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>>;
+    async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>>;
 
     /// Live records of a partition that are confirmed, in an order of the backend's own that does not
     /// change, after that of one: at most `limit`; fewer only at the partition's end.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use groundtackle_chain::Txid;
 use groundtackle_core::Retryability;
 
-use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Page, Phase, Step, Write};
+use super::cells::{Body, Cell, CellKey, Cells, Claim, DueKind, Mark, Page, Phase, Step, Write};
 use super::random;
 use crate::error::{Error, Result};
 use crate::types::{Health, HealthDepth, UnminedTransaction};
@@ -135,6 +135,13 @@ impl MemoryCells {
     }
 }
 
+/// What is said to come in any order does.
+fn shuffled(keys: impl Iterator<Item = CellKey>, limit: usize) -> Vec<CellKey> {
+    let mut keys: Vec<_> = keys.map(|key| (random(), key)).collect();
+    keys.sort_unstable();
+    keys.into_iter().take(limit).map(|(_, key)| key).collect()
+}
+
 const fn claimed(claim: &Claim) -> CellKey {
     CellKey::Page {
         txid: claim.parent,
@@ -255,17 +262,19 @@ impl Cells for MemoryCells {
             _ => page(cell).is_some_and(|page| page.phase != Phase::Live),
         };
         let found = cells.iter().filter(unfinished);
-        Ok(found.map(|(key, _)| *key).take(limit).collect())
+        Ok(shuffled(found.map(|(key, _)| *key), limit))
     }
 
-    async fn due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>> {
+    async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>> {
         let cells = self.cells();
-        let due = |(_, cell): &(&CellKey, &Cell)| match &cell.body {
-            Some(Body::Bytes { due: Some(due), .. }) => *due <= height,
+        let due = |(key, cell): &(&CellKey, &Cell)| match &cell.body {
+            Some(Body::Bytes { due: Some(due), .. }) => {
+                DueKind::of(key) == Some(kind) && *due <= height
+            }
             _ => false,
         };
         let found = cells.iter().filter(due);
-        Ok(found.map(|(key, _)| *key).take(limit).collect())
+        Ok(shuffled(found.map(|(key, _)| *key), limit))
     }
 
     async fn scan(&self, partition: u32, after: Option<Txid>, limit: usize) -> Result<Vec<Txid>> {

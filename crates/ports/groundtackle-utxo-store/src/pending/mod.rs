@@ -51,8 +51,8 @@ use groundtackle_core::{RetryConfig, RetrySchedule, Retryability};
 use tokio::sync::Semaphore;
 
 pub use cells::{
-    Body, Cell, CellKey, Cells, Claim, Guard, Lock, Mark, Next, Page, Phase, Slot, Step, Stored,
-    Write,
+    Body, Cell, CellKey, Cells, Claim, DueKind, Guard, Lock, Mark, Next, Page, Phase, Slot, Step,
+    Stored, Write,
 };
 pub use codec::{pack_body, unpack_body};
 pub use memory::{MemoryCells, StepFault};

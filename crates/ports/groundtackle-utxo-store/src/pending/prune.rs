@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use groundtackle_chain::Txid;
 
-use super::cells::{Body, CellKey, Cells};
+use super::cells::{Body, CellKey, Cells, DueKind};
 use super::engine::{Extra, Kind, Mode, View};
 use super::{PendingUtxoStore, codec};
 use crate::draft::{Reads, ops};
@@ -42,11 +42,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         loop {
             let (tip, stamp) = self.read_chain().await?;
             check(horizon, tip.as_ref())?;
-            let due = self.due(horizon).await?;
-            let blocks = due
-                .into_iter()
-                .filter(|key| matches!(key, CellKey::Undo(_)));
-            let blocks: Vec<_> = blocks.collect();
+            let blocks = self.due(DueKind::Undo, horizon).await?;
             if blocks.is_empty() {
                 // Of one moment with the tip: from then on no block at or below the horizon can be taken
                 // back, and none is connected in its place.
@@ -60,11 +56,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             }
         }
         loop {
-            let due = self.due(horizon).await?;
-            let lists: Vec<_> = due
-                .into_iter()
-                .filter(|key| matches!(key, CellKey::Due { .. }))
-                .collect();
+            let lists = self.due(DueKind::List, horizon).await?;
             if lists.is_empty() {
                 break;
             }
@@ -81,8 +73,8 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
     }
 
-    async fn due(&self, horizon: u32) -> Result<Vec<CellKey>> {
-        Ok(persist!(self, self.cells.due(horizon, STEP)))
+    async fn due(&self, kind: DueKind, horizon: u32) -> Result<Vec<CellKey>> {
+        Ok(persist!(self, self.cells.due(kind, horizon, STEP)))
     }
 
     /// One block's undo data goes; its records are listed to be looked at.
