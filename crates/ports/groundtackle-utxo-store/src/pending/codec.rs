@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use groundtackle_chain::{BlockHash, OutPoint, TxOut, Txid};
 
 use super::cells::{Body, CellKey, Guard, Mark, Page, Phase, Slot, Stored};
-use super::{
-    OUTPUTS_PER_PAGE,
-    intent::{Intent, IntentState},
-};
+use super::intent::{Intent, IntentState};
+use super::page_of;
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Undo};
 use crate::error::{Error, Result};
@@ -434,6 +432,9 @@ pub(super) fn unpack_head(backend: &'static str, txid: Txid, bytes: &[u8]) -> Re
     if !ascend {
         return Err(reader.damaged("its pages don't ascend"));
     }
+    if pages.last().is_some_and(|last| *last > page_of(u32::MAX)) {
+        return Err(reader.damaged("it has a page that no output can be on"));
+    }
     reader.end(Head { record, pages })
 }
 
@@ -672,8 +673,9 @@ pub fn unpack_body(backend: &'static str, bytes: &[u8]) -> Result<Body> {
         .list(|r| Ok((r.number()?, r.slot()?)))?
         .into_iter()
         .collect();
-    if slots.len() > OUTPUTS_PER_PAGE as usize {
-        return Err(reader.damaged("it has more outputs than a page may"));
+    let pages = slots.keys().next().zip(slots.keys().next_back());
+    if pages.is_some_and(|(first, last)| page_of(*first) != page_of(*last)) {
+        return Err(reader.damaged("it has outputs of several pages"));
     }
     reader.end(Body::Page(Page {
         attempt,
@@ -690,9 +692,49 @@ mod tests {
     use proptest::collection::{btree_map, btree_set, vec};
     use proptest::prelude::*;
 
+    use super::super::OUTPUTS_PER_PAGE;
     use super::*;
 
     const BACKEND: &str = "a test";
+
+    #[test]
+    fn what_no_page_can_have_is_refused() {
+        let slot = Slot {
+            value_sat: 1,
+            script: Stored::Here(Vec::new()),
+            mark: None,
+            frozen: false,
+            spendable_from: None,
+        };
+        let page = |vouts: [u32; 2]| {
+            pack_body(&Body::Page(Page {
+                attempt: 1,
+                phase: Phase::Live,
+                guard: Guard::default(),
+                unmined_since: None,
+                head: None,
+                slots: vouts.map(|vout| (vout, slot.clone())).into(),
+            }))
+        };
+        let last = OUTPUTS_PER_PAGE - 1;
+        assert!(unpack_body(BACKEND, &page([0, last])).is_ok());
+        assert!(unpack_body(BACKEND, &page([last, last + 1])).is_err());
+        let head = |page| {
+            let tx = groundtackle_chain::Transaction {
+                txid: Txid::ZERO,
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+                lock_time: 0,
+                size_bytes: 0,
+                coinbase: false,
+            };
+            let record = crate::draft::ops::new_record(crate::UnspendableRule::Core, &tx);
+            let pages = vec![page];
+            unpack_head(BACKEND, Txid::ZERO, &pack_head(&Head { record, pages }))
+        };
+        assert!(head(page_of(u32::MAX)).is_ok());
+        assert!(head(page_of(u32::MAX) + 1).is_err());
+    }
 
     fn txid() -> impl Strategy<Value = Txid> {
         any::<[u8; 32]>().prop_map(Txid::from_bytes)
@@ -796,7 +838,17 @@ mod tests {
             phase,
             guard,
             rest,
-            btree_map(any::<u32>(), slot(), 0..4),
+            (
+                0..=page_of(u32::MAX),
+                btree_map(0..OUTPUTS_PER_PAGE, slot(), 0..4),
+            )
+                .prop_map(|(page, slots)| {
+                    let vout = |at| page * OUTPUTS_PER_PAGE + at;
+                    slots
+                        .into_iter()
+                        .map(|(at, slot)| (vout(at), slot))
+                        .collect()
+                }),
         );
         prop_oneof![
             (any::<Option<u32>>(), stored()).prop_map(|(due, bytes)| Body::Bytes { due, bytes }),
@@ -828,7 +880,7 @@ mod tests {
         #[test]
         fn values_read_as_they_were_written(
             record in record(),
-            pages in btree_set(1..u32::MAX, 0..4),
+            pages in btree_set(1..=page_of(u32::MAX), 0..4),
             body in body(),
             keys in vec(key(), 0..5),
             (state, stored, lists) in (0..3_u8, stored(), any::<[Vec<(u64, u64)>; 2]>()),
