@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use groundtackle_chain::{OutPoint, TxOut, Txid};
-use groundtackle_core::fail_point;
+use groundtackle_core::{Retryability, fail_point};
 
 use super::cells::{
     Body, Cell, CellKey, Cells, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, Write,
@@ -570,9 +570,9 @@ fn plan(view: &View, backend: &'static str, changes: &Changes) -> Result<Result<
     // Who gives back begins a new attempt, so that a late mark of the old one means nothing.
     for txid in released {
         let goes = changes.deleted.contains(&txid);
-        if goes || view.live(txid).is_none() {
+        let Some(before) = view.live(txid).filter(|_| !goes).map(|page| page.attempt) else {
             continue;
-        }
+        };
         let attempt = random();
         for number in all_pages(txid) {
             match view.page(txid, number) {
@@ -588,7 +588,8 @@ fn plan(view: &View, backend: &'static str, changes: &Changes) -> Result<Result<
                 if let Some(mark) = slot
                     .mark
                     .as_mut()
-                    .filter(|mark| mark.by.txid == txid && mark.attempt != 0)
+                    // One of an attempt before that means nothing, and stays so.
+                    .filter(|mark| mark.by.txid == txid && mark.attempt == before)
                 {
                     mark.attempt = attempt;
                 }
@@ -1231,7 +1232,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             expect: Some(stamp),
             cell: Some(intent.cell()),
         };
-        if !self.write_one(write).await? {
+        if !self.write_commit(view.id, write).await? {
             return Ok(false);
         }
         fail_point("pending.committed");
@@ -1256,6 +1257,30 @@ impl<C: Cells> PendingUtxoStore<C> {
             self.finish(view.id, &intent).await?;
         }
         Ok(true)
+    }
+
+    /// `false`: another one has given the intent up.
+    async fn write_commit(&self, id: u64, write: Write) -> Result<bool> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.cells.write(std::slice::from_ref(&write)).await {
+                Ok(done) if done == [true] => return Ok(true),
+                Ok(_) if attempts.failed == 0 => return Ok(false),
+                Ok(_) => break,
+                Err(error) => attempts.again(error).await?,
+            }
+        }
+        // An answer was lost. One that is given up stays so until it goes.
+        let stamp = write.cell.as_ref().map(|cell| cell.stamp);
+        match self.intent(id).await? {
+            Some((now, _)) => Ok(stamp == Some(now)),
+            None => Err(Error::backend(
+                self.backend(),
+                "commit a change",
+                Retryability::Indeterminate,
+                "its answer was lost, and another one has finished or undone it since; look, or repeat the call",
+            )),
+        }
     }
 
     /// Takes back what an attempt holds that came to nothing.
