@@ -14,12 +14,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use groundtackle_utxo_store::pending::{
-    Body, Cell, CellKey, Cells, MemoryCells, PendingConfig, PendingUtxoStore, StepFault, Stored,
-    Write,
+    Body, Cell, CellKey, Cells, Guard, MemoryCells, Page, PendingConfig, PendingUtxoStore, Phase,
+    StepFault, Stored, Write,
 };
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, ConflictStore, Fields, MaintenanceStore, NewTransaction,
-    OutPoint, RetentionStore, SlotState, SpendOptions, SpendStore, Tip, Txid,
+    OutPoint, RetentionStore, Retryability, SlotState, SpendOptions, SpendStore, Tip, Txid,
 };
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
 
@@ -305,5 +305,127 @@ fn pruning_finds_undo_data_among_many_lists() {
             !broken.load(Ordering::Relaxed),
             "a list before the undo data"
         );
+    });
+}
+
+/// The answer to a commit is lost, and others carry it out meanwhile: it is not told as if it had not been.
+#[test]
+fn a_commit_that_others_have_finished_is_no_failure() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seeds = [1, 2].map(|tag| TxBuilder::new(tag).pay(1_000).seed(1));
+        store.create(&seeds).await.unwrap();
+        let txids: Vec<Txid> = seeds.iter().map(|seed| seed.txid()).collect();
+        let (place, intents) = (cells.clone(), AtomicUsize::new(0));
+        let owner = Store::new(
+            cells.with_faults(move |key| {
+                if matches!(key, CellKey::Intent(_)) {
+                    match intents.fetch_add(1, Ordering::Relaxed) {
+                        1 => return StepFault::AnswerLost,
+                        2 => recover_beside(&place),
+                        _ => {}
+                    }
+                }
+                StepFault::None
+            }),
+            config(),
+        );
+        let error = owner.set_locked(&txids, true).await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Indeterminate);
+        let records = store.records(&txids, Fields::META).await.unwrap();
+        assert!(records.iter().flatten().all(|record| record.locked));
+    });
+}
+
+/// An owner whose record is given up before it marks leaves no mark.
+#[test]
+fn an_owner_that_comes_too_late_leaves_nothing() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seed = TxBuilder::new(1).pay_each(2, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let coin = |vout| OutPoint::new(seed.txid(), vout);
+        let rival = TxBuilder::new(2).spend(coin(1)).pay(1).build();
+        let rival = [NewTransaction::from(rival)];
+        let tx = TxBuilder::new(3)
+            .spend_all([coin(0), coin(1)])
+            .pay(1)
+            .build();
+        let parent = CellKey::Page {
+            txid: seed.txid(),
+            page: 0,
+        };
+        let (place, marks) = (cells.clone(), AtomicUsize::new(0));
+        let owner = Store::new(
+            cells.with_faults(move |key| {
+                if key == parent && marks.fetch_add(1, Ordering::Relaxed) == 1 {
+                    recover_beside(&place);
+                    let (other, rival) = (Store::new(place.clone(), config()), rival.clone());
+                    let spend = move || {
+                        runtime().block_on(async {
+                            let options = SpendOptions::at(201);
+                            let answers = other.spend_and_create(&rival, &options).await;
+                            assert_eq!(answers.unwrap(), [Ok(Applied::Now)]);
+                        });
+                    };
+                    std::thread::spawn(spend).join().unwrap();
+                }
+                StepFault::None
+            }),
+            config(),
+        );
+        let new = [NewTransaction::from(tx)];
+        let answers = owner.spend_and_create(&new, &SpendOptions::at(201)).await;
+        assert!(answers.unwrap()[0].is_err());
+        let Some(Some(Body::Page(page))) = cells.read(&[parent]).await.unwrap()[0]
+            .clone()
+            .map(|cell| cell.body)
+        else {
+            panic!("no page");
+        };
+        assert_eq!(page.slots[&0].mark, None, "a mark is left");
+    });
+}
+
+/// A value whose length is a lie costs one call, and not as many as it would have parts.
+#[test]
+fn a_value_ends_at_the_first_hole() {
+    runtime().block_on(async {
+        let (cells, _) = begun().await;
+        let txid = Txid::from_bytes([7; 32]);
+        let page = Page {
+            attempt: 7,
+            phase: Phase::Pending,
+            guard: Guard::default(),
+            unmined_since: None,
+            head: Some(Stored::Apart {
+                id: 7,
+                len: 1 << 40,
+            }),
+            slots: std::collections::BTreeMap::new(),
+        };
+        let write = Write {
+            key: CellKey::Page { txid, page: 0 },
+            expect: None,
+            cell: Some(Cell {
+                stamp: 7,
+                lock: None,
+                body: Some(Body::Page(page)),
+            }),
+        };
+        cells.write(&[write]).await.unwrap();
+        let parts = Arc::new(AtomicUsize::new(0));
+        let count = parts.clone();
+        let store = Store::new(
+            cells.with_faults(move |key| {
+                let is_part = matches!(key, CellKey::Part { .. });
+                count.fetch_add(usize::from(is_part), Ordering::Relaxed);
+                StepFault::None
+            }),
+            config(),
+        );
+        assert_eq!(store.recover().await.unwrap().rolled_back, 1);
+        let parts = parts.load(Ordering::Relaxed);
+        assert!(parts <= 64, "{parts} parts were asked for");
     });
 }

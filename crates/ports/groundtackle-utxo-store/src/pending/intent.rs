@@ -195,10 +195,10 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// The cells that an intent names; `None` if another one was faster, and it is gone.
     async fn keys_of(&self, id: u64, intent: &Intent) -> Result<Option<Vec<CellKey>>> {
-        match self.stored(&intent.keys).await {
-            Ok(keys) => codec::unpack_keys(self.backend(), &keys).map(Some),
-            Err(error) => match self.intent(id).await? {
-                Some(_) => Err(error),
+        match self.stored_if_whole(&intent.keys).await? {
+            Some(keys) => codec::unpack_keys(self.backend(), &keys).map(Some),
+            None => match self.intent(id).await? {
+                Some(_) => Err(self.corrupt("an intent", "the names of its cells are missing")),
                 None => Ok(None),
             },
         }

@@ -69,6 +69,9 @@ pub const PART_BYTES: usize = 128 * 1024;
 /// Scripts above this size lie apart where a page would be longer than [`PART_BYTES`] otherwise.
 const SCRIPT_BYTES: usize = 128;
 
+/// Parts that are asked for in one call: 4 MiB.
+const CALL_PARTS: usize = 32;
+
 /// Cells that are asked for in one call.
 const CALL_CELLS: usize = 4_096;
 
@@ -177,14 +180,20 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
     }
 
+    /// An answer says something of each item.
+    fn whole<T>(&self, answers: Vec<T>, items: usize) -> Result<Vec<T>> {
+        if answers.len() == items {
+            Ok(answers)
+        } else {
+            Err(self.corrupt("an answer", "it has another number of items"))
+        }
+    }
+
     async fn read(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>> {
         let mut cells = Vec::with_capacity(keys.len());
         for keys in keys.chunks(CALL_CELLS) {
             let read = persist!(self, self.cells.read(keys));
-            if read.len() != keys.len() {
-                return Err(self.corrupt("an answer", "it has another number of cells"));
-            }
-            cells.extend(read);
+            cells.extend(self.whole(read, keys.len())?);
         }
         Ok(cells)
     }
@@ -196,7 +205,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             let mut attempts = self.attempts();
             let mut answers = loop {
                 match self.cells.write(writes).await {
-                    Ok(answers) => break answers,
+                    Ok(answers) => break self.whole(answers, writes.len())?,
                     Err(error) => attempts.again(error).await?,
                 }
             };
@@ -228,7 +237,10 @@ impl<C: Cells> PendingUtxoStore<C> {
         let mut done = Vec::with_capacity(writes.len());
         for writes in writes.chunks(CALL_CELLS) {
             match self.cells.write(writes).await {
-                Ok(answers) => done.extend(answers.into_iter().map(Some)),
+                Ok(answers) => {
+                    let answers = self.whole(answers, writes.len())?;
+                    done.extend(answers.into_iter().map(Some));
+                }
                 Err(error) => {
                     attempts.again(error).await?;
                     let keys: Vec<_> = writes.iter().map(|write| write.key).collect();
@@ -247,7 +259,8 @@ impl<C: Cells> PendingUtxoStore<C> {
     async fn mark(&self, claims: &[Claim]) -> Result<Vec<bool>> {
         let mut marked = Vec::with_capacity(claims.len());
         for claims in claims.chunks(CALL_CELLS) {
-            marked.extend(persist!(self, self.cells.mark(claims)));
+            let answers = persist!(self, self.cells.mark(claims));
+            marked.extend(self.whole(answers, claims.len())?);
         }
         Ok(marked)
     }
@@ -266,7 +279,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             let mut attempts = self.attempts();
             let mut answers = loop {
                 match self.cells.step(steps).await {
-                    Ok(answers) => break answers,
+                    Ok(answers) => break self.whole(answers, steps.len())?,
                     Err(error) => attempts.again(error).await?,
                 }
             };
@@ -289,23 +302,31 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// A value, put together.
     async fn stored(&self, stored: &Stored) -> Result<Vec<u8>> {
+        let value = self.stored_if_whole(stored).await?;
+        value.ok_or_else(|| self.corrupt("a value", "a part of it is missing"))
+    }
+
+    /// The same; `None` where a part is not there.
+    async fn stored_if_whole(&self, stored: &Stored) -> Result<Option<Vec<u8>>> {
         let (id, len) = match stored {
-            Stored::Here(bytes) => return Ok(bytes.clone()),
+            Stored::Here(bytes) => return Ok(Some(bytes.clone())),
             Stored::Apart { id, len } => (*id, *len),
         };
         let mut value = Vec::new();
-        for cell in self.read(&part_keys(id, len)).await? {
-            let Some(Body::Bytes {
-                bytes: Stored::Here(bytes),
-                ..
-            }) = cell.and_then(|cell| cell.body)
-            else {
-                return Err(self.corrupt("a value", "a part of it is missing"));
-            };
-            value.extend(bytes);
+        for keys in part_keys(id, len).chunks(CALL_PARTS) {
+            for cell in self.read(keys).await? {
+                let Some(Body::Bytes {
+                    bytes: Stored::Here(bytes),
+                    ..
+                }) = cell.and_then(|cell| cell.body)
+                else {
+                    return Ok(None);
+                };
+                value.extend(bytes);
+            }
         }
         if value.len() as u64 == len {
-            Ok(value)
+            Ok(Some(value))
         } else {
             Err(self.corrupt("a value", "its parts have another length"))
         }
@@ -328,7 +349,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }),
             })
             .collect();
-        for writes in writes.chunks(64) {
+        for writes in writes.chunks(CALL_PARTS) {
             self.write(writes).await?;
         }
         Ok(())
@@ -336,21 +357,27 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// Deletes values in parts, as far as they are there.
     async fn delete_parts(&self, values: &[(u64, u64)]) -> Result<()> {
-        let keys: Vec<_> = values
-            .iter()
-            .flat_map(|(id, len)| part_keys(*id, *len))
-            .collect();
-        for keys in keys.chunks(64) {
-            let cells = self.read(keys).await?;
-            let there = keys.iter().zip(cells).filter_map(|(key, cell)| {
-                Some(Write {
-                    key: *key,
-                    expect: Some(cell?.stamp),
-                    cell: None,
-                })
-            });
-            let writes: Vec<_> = there.collect();
-            self.write(&writes).await?;
+        for (id, len) in values {
+            let mut calls = Vec::new();
+            for keys in part_keys(*id, *len).chunks(CALL_PARTS) {
+                let cells = self.read(keys).await?;
+                let there = keys.iter().zip(cells).filter_map(|(key, cell)| {
+                    Some(Write {
+                        key: *key,
+                        expect: Some(cell?.stamp),
+                        cell: None,
+                    })
+                });
+                let writes: Vec<_> = there.collect();
+                if writes.is_empty() {
+                    break;
+                }
+                calls.push(writes);
+            }
+            // The last go first, so that what is left by a crash can be found from the first.
+            for writes in calls.iter().rev() {
+                self.write(writes).await?;
+            }
         }
         Ok(())
     }

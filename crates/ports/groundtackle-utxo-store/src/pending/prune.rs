@@ -141,11 +141,11 @@ impl<C: Cells> PendingUtxoStore<C> {
         let Some(Body::Bytes { bytes, .. }) = &cell.body else {
             return Ok(0);
         };
-        let txids = match self.stored(bytes).await {
-            Ok(bytes) => codec::unpack_txids(self.backend(), &bytes)?,
+        let txids = match self.stored_if_whole(bytes).await? {
+            Some(bytes) => codec::unpack_txids(self.backend(), &bytes)?,
             // Another one was faster, and it is gone.
-            Err(_) if self.read(&[list]).await?.pop().flatten().is_none() => return Ok(0),
-            Err(error) => return Err(error),
+            None if self.read(&[list]).await?.pop().flatten().is_none() => return Ok(0),
+            None => return Err(self.corrupt("a list of transactions", "a part of it is missing")),
         };
         let mut records = 0;
         for txids in txids.chunks(STEP.min(self.config.max_batch_items)) {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use groundtackle_chain::{OutPoint, Txid};
 use groundtackle_core::fail_point;
 
-use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Page, Phase, Step, Stored, Write};
+use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Page, Phase, Step, Write};
 use super::engine::{Aside, Kind, apart, cut};
 use super::intent::Patience;
 use super::{PendingUtxoStore, codec, page_of, random};
@@ -309,11 +309,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         // Where a page comes late, calls that are judged take the record's word for it.
         self.step(&more).await?;
         fail_point("pending.live");
-        let failed: Vec<_> = failed
-            .iter()
-            .map(|pending| (pending.new.tx.txid, pending.attempt))
-            .collect();
-        self.give_up(&failed).await?;
+        self.give_up_own(&failed).await?;
         Ok(granted)
     }
 
@@ -328,11 +324,42 @@ impl<C: Cells> PendingUtxoStore<C> {
             .collect();
         self.step(&steps).await?;
         fail_point("pending.given-up");
-        self.clear_away(records).await
+        Ok(self.clear_away(records).await?.0)
     }
 
-    /// Clears away records that were given up: says how many. Their marks mean nothing any more, and go first.
-    async fn clear_away(&self, records: &[(Txid, u64)]) -> Result<u64> {
+    /// Gives up what the call itself has begun, and clears away all that it has done for it, also since another one
+    /// has cleared the record away.
+    async fn give_up_own(&self, pending: &[Pending<'_>]) -> Result<()> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let name = |pending: &Pending<'_>| (pending.new.tx.txid, pending.attempt);
+        let records: Vec<_> = pending.iter().map(name).collect();
+        let steps = records.iter();
+        let steps: Vec<_> = steps
+            .map(|(txid, attempt)| head_step(*txid, *attempt, Phase::Aborted))
+            .collect();
+        self.step(&steps).await?;
+        fail_point("pending.given-up");
+        let (_, missed) = self.clear_away(&records).await?;
+        let (mut marks, mut pages) = (Vec::new(), Vec::new());
+        let template = template(&SpendOptions::at(0));
+        for pending in pending.iter().filter(|p| missed.contains(&name(p))) {
+            let tx = &pending.new.tx;
+            marks.extend(claims(tx.txid, &tx.inputs, pending.attempt, &template));
+            let others = pending.writes.iter().skip(1);
+            pages.extend(others.map(|write| (write.key, pending.attempt)));
+        }
+        if !marks.is_empty() {
+            self.unmark(&marks).await?;
+        }
+        self.delete_pages(&pages).await
+    }
+
+    /// Clears away records that were given up: says how many, and which of them were not there. Their marks
+    /// mean nothing any more, and go first.
+    async fn clear_away(&self, records: &[(Txid, u64)]) -> Result<(u64, HashSet<(Txid, u64)>)> {
+        let mut missed: HashSet<_> = records.iter().copied().collect();
         let heads: Vec<_> = records
             .iter()
             .map(|(txid, _)| CellKey::head(*txid))
@@ -349,6 +376,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             if page.phase != Phase::Aborted || page.attempt != *attempt {
                 continue;
             }
+            missed.remove(&(*txid, *attempt));
             if let Some(bytes) = self.head_bytes(page).await? {
                 let head = codec::unpack_head(self.backend(), *txid, &bytes)?;
                 marks.extend(claims(*txid, &head.record.inputs, *attempt, &template));
@@ -378,15 +406,14 @@ impl<C: Cells> PendingUtxoStore<C> {
             })
             .collect();
         let done = self.write(&writes).await?;
-        Ok(done.iter().filter(|done| **done).count() as u64)
+        Ok((done.iter().filter(|done| **done).count() as u64, missed))
     }
 
     /// `None`: its parts were never written.
     async fn head_bytes(&self, page: &Page) -> Result<Option<Vec<u8>>> {
         match &page.head {
             None => Ok(None),
-            Some(head @ Stored::Here(_)) => self.stored(head).await.map(Some),
-            Some(head @ Stored::Apart { .. }) => Ok(self.stored(head).await.ok()),
+            Some(head) => self.stored_if_whole(head).await,
         }
     }
 
@@ -401,7 +428,9 @@ impl<C: Cells> PendingUtxoStore<C> {
                 };
                 let of_attempt =
                     |body: &&Body| matches!(body, Body::Page(page) if page.attempt == *attempt);
-                if let Some(body) = cell.body.as_ref().filter(of_attempt) {
+                // Who has locked it sees to it.
+                let open = cell.body.as_ref().filter(|_| cell.lock.is_none());
+                if let Some(body) = open.filter(of_attempt) {
                     parts.extend(apart(body));
                     writes.push(Write {
                         key: *key,
