@@ -429,3 +429,50 @@ fn a_value_ends_at_the_first_hole() {
         assert!(parts <= 64, "{parts} parts were asked for");
     });
 }
+
+/// A process ends at each step of giving outputs back, which changes all pages of a record. Who looks then
+/// sees all of its outputs, though nobody has recovered.
+#[test]
+fn a_record_is_never_seen_in_part() {
+    runtime().block_on(async {
+        let (before, store) = begun().await;
+        let seed = TxBuilder::new(1).pay_each(2, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let coin = OutPoint::new(seed.txid(), 0);
+        let wide = TxBuilder::new(2).spend(coin).pay_each(600, 1).build();
+        let new = [NewTransaction::from(wide.clone())];
+        let options = SpendOptions::at(201);
+        let answers = store.spend_and_create(&new, &options).await.unwrap();
+        assert_eq!(answers, [Ok(Applied::Now)]);
+        store.mark_conflicting(&[wide.txid]).await.unwrap();
+        for last in 0.. {
+            let cells = before.copy();
+            let (steps, died) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+            let dead = died.clone();
+            let mortal = Store::new(
+                cells.with_faults(move |_| {
+                    if steps.fetch_add(1, Ordering::Relaxed) < last {
+                        return StepFault::None;
+                    }
+                    dead.store(true, Ordering::Relaxed);
+                    StepFault::NotSent
+                }),
+                config(),
+            );
+            let answered = mortal.unspend(&[wide.txid]).await;
+            let next = Store::new(cells, config());
+            let records = next.records(&[wide.txid], Fields::ALL).await.unwrap();
+            let outputs = records[0].as_ref().unwrap().outputs.len();
+            assert_eq!(outputs, 600, "step {last}");
+            let far = OutPoint::new(wide.txid, 599);
+            assert!(
+                next.outputs(&[far]).await.unwrap()[0].is_ok(),
+                "step {last}"
+            );
+            if !died.load(Ordering::Relaxed) {
+                answered.unwrap()[0].clone().unwrap();
+                return;
+            }
+        }
+    });
+}

@@ -73,6 +73,20 @@ fn page(cell: &Cell) -> Option<&Page> {
     }
 }
 
+/// A locked cell as it is once its change is carried out, by the stamp that it has until then.
+fn as_applied(cell: Cell) -> Option<Cell> {
+    let body = match cell.lock.map(|lock| lock.next) {
+        Some(Next::Delete) => None,
+        Some(Next::Put(body)) => Some(body),
+        Some(Next::Keep) | None => cell.body,
+    };
+    Some(Cell {
+        stamp: cell.stamp,
+        lock: None,
+        body: Some(body?),
+    })
+}
+
 fn is_locked(cell: Option<&Cell>, but_by: u64) -> bool {
     let lock = cell.and_then(|cell| cell.lock.as_ref());
     lock.is_some_and(|lock| lock.intent != but_by)
@@ -339,6 +353,26 @@ impl View {
             Some(bytes) => codec::unpack_chain(backend, bytes),
             None => Ok((None, MuHash3072::new())),
         }
+    }
+
+    /// Pages that should be there and are not, or are of another attempt than their heads, with these: one
+    /// was read before a change and the other after it.
+    fn torn(&self, reads: &Reads) -> BTreeSet<CellKey> {
+        let single = reads.slots.iter();
+        let single = single.map(|outpoint| (outpoint.txid, page_of(outpoint.vout)));
+        let whole = reads.outputs.iter().flat_map(|txid| {
+            let pages = self.head(*txid).into_iter().flat_map(|head| &head.pages);
+            pages.map(|number| (*txid, *number))
+        });
+        let torn = |(txid, number): &(Txid, u32)| {
+            let named = self
+                .head(*txid)
+                .is_some_and(|head| head.pages.contains(number));
+            named && self.page(*txid, *number).is_none()
+        };
+        let torn = single.chain(whole).filter(torn);
+        torn.flat_map(|(txid, page)| [CellKey::head(txid), CellKey::Page { txid, page }])
+            .collect()
     }
 
     /// The records by which marks would hold that are among what was read, and don't.
@@ -755,7 +789,10 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }
             }
             let keys: Vec<_> = keys.into_iter().collect();
-            let cells = self.read(&keys).await?;
+            let cells = match view.mode {
+                Mode::Look => self.read_as_committed(&keys).await?,
+                Mode::Change => self.read(&keys).await?,
+            };
             let mut blocked = false;
             for (key, cell) in keys.iter().zip(cells) {
                 let change = view.mode == Mode::Change;
@@ -778,7 +815,8 @@ impl<C: Cells> PendingUtxoStore<C> {
             if !keys.is_empty() || !values.is_empty() || blocked {
                 continue;
             }
-            let pages = view.note_unheld(reads);
+            let mut pages = view.note_unheld(reads);
+            pages.extend(view.torn(reads));
             if view.mode == Mode::Change || pages.is_empty() {
                 return Ok(true);
             }
@@ -787,8 +825,8 @@ impl<C: Cells> PendingUtxoStore<C> {
             let mut changed = false;
             for keys in [view.unheld.clone(), pages] {
                 let keys: Vec<_> = keys.into_iter().collect();
-                for (key, cell) in keys.iter().zip(self.read(&keys).await?) {
-                    if cell.as_ref().map(|cell| cell.stamp) != view.stamp(*key) {
+                for (key, cell) in keys.iter().zip(self.read_as_committed(&keys).await?) {
+                    if cell.as_ref() != view.cell(*key) {
                         changed = true;
                         view.put(*key, cell);
                     }
@@ -799,6 +837,54 @@ impl<C: Cells> PendingUtxoStore<C> {
             }
             view.decode(self.backend())?;
         }
+    }
+
+    /// Reads cells as they count now: those that a committed change has locked as they become.
+    async fn read_as_committed(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>> {
+        let mut cells = self.read(keys).await?;
+        let mut unsure: Vec<usize> = (0..cells.len()).collect();
+        for _ in 0..MOST_ATTEMPTS {
+            let lock = |at: &usize| {
+                let cell = cells.get(*at)?.as_ref()?;
+                Some((*at, cell.lock.as_ref()?.intent, cell.stamp))
+            };
+            let locked: Vec<_> = unsure.iter().filter_map(lock).collect();
+            if locked.is_empty() {
+                break;
+            }
+            let ids: BTreeSet<u64> = locked.iter().map(|(_, id, _)| *id).collect();
+            let mut states = HashMap::new();
+            for id in ids {
+                let intent = self.intent(id).await?;
+                states.insert(id, intent.map(|(_, intent)| intent.state));
+            }
+            let mut gone = Vec::new();
+            for (at, id, stamp) in locked {
+                let Some(cell) = cells.get_mut(at) else {
+                    continue;
+                };
+                match states.get(&id).copied().flatten() {
+                    Some(IntentState::Committed) => {
+                        *cell = cell.take().and_then(as_applied);
+                    }
+                    Some(IntentState::Preparing | IntentState::Aborted) => {}
+                    None => gone.push((at, stamp)),
+                }
+            }
+            // It was carried out or undone since; or the lock came late, and means nothing.
+            let again: Vec<_> = gone.iter().filter_map(|(at, _)| keys.get(*at)).collect();
+            let again: Vec<_> = again.into_iter().copied().collect();
+            unsure.clear();
+            for ((at, stamp), now) in gone.into_iter().zip(self.read(&again).await?) {
+                if now.as_ref().map(|cell| cell.stamp) != Some(stamp) {
+                    unsure.push(at);
+                }
+                if let Some(cell) = cells.get_mut(at) {
+                    *cell = now;
+                }
+            }
+        }
+        Ok(cells)
     }
 
     /// Whether another one has to be done with the cell first. Then that was seen to.
