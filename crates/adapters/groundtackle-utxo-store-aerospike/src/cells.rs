@@ -19,7 +19,7 @@ use groundtackle_utxo_store::{
     Error, Health, HealthDepth, Result, Retryability, Txid, UnminedTransaction,
 };
 
-use crate::error::{BACKEND, corrupt, failed, is_overload};
+use crate::error::{BACKEND, corrupt, failed, is_overload, is_permanent};
 use crate::record::{
     ABORTED, ATTEMPT, COINBASE, CONFLICTING, FLAGS, HEIGHT, LOCK, LOCKED, OUTPUTS, PENDING, SLOTS,
     STAMP, UNFINISHED, UNSPENT, bins, cell, index_of, int, pack_mark, pack_output,
@@ -343,8 +343,8 @@ fn row_failed(action: &str, row: &BatchRecord, in_doubt: bool) -> Error {
             | ResultCode::PartitionUnavailable
             | ResultCode::BatchQueuesFull,
         ) => Retryability::Transient,
-        None | Some(ResultCode::Timeout) => Retryability::Indeterminate,
-        Some(_) => Retryability::Permanent,
+        Some(code) if is_permanent(code) => Retryability::Permanent,
+        _ => Retryability::Indeterminate,
     };
     let hint = match code {
         Some(ResultCode::ServerMemError | ResultCode::FailForbidden) => {
@@ -361,8 +361,8 @@ fn row_failed(action: &str, row: &BatchRecord, in_doubt: bool) -> Error {
 /// Of two errors of one call, the one that tells more about what may have been done.
 fn worse(before: Option<Error>, now: Error) -> Error {
     let rank = |error: &Error| match error.retryability() {
-        Retryability::Permanent => 2,
-        Retryability::Indeterminate => 1,
+        Retryability::Indeterminate => 2,
+        Retryability::Permanent => 1,
         Retryability::Transient => 0,
     };
     match before {
