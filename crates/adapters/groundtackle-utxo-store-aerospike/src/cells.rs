@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aerospike::expressions::{self as exp, Expression};
 use aerospike::operations::{Operation, lists, scalar};
+use aerospike::policy::{BasePolicy, ReadModeAp, ReadModeSc, Replica};
 use aerospike::{
     BatchDeletePolicy, BatchOperation, BatchPolicy, BatchReadPolicy, BatchRecord, BatchWritePolicy,
     Bin, Bins, Client, Expiration, Key, ListReturnType, Record, RecordExistsAction, ResultCode,
@@ -69,6 +70,14 @@ fn random() -> u64 {
 
 pub(crate) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// What was acknowledged is seen: the engine decides by what is not there. So only a record's master is asked, and it asks
+/// the others while the cluster moves the record.
+pub(crate) const fn newest(policy: &mut BasePolicy) {
+    policy.replica = Replica::Master;
+    policy.read_mode_ap = ReadModeAp::All;
+    policy.read_mode_sc = ReadModeSc::Linearize;
 }
 
 /// How one row of a batch ended.
@@ -235,6 +244,7 @@ impl AerospikeCells {
             true => BatchPolicy::write_default(),
             false => BatchPolicy::default(),
         };
+        newest(&mut policy.base_policy);
         policy.base_policy.total_timeout = millis(self.answer_timeout);
         policy.base_policy.socket_timeout = millis(self.answer_timeout);
         let whole = self.client.batch(&policy, &mut rows).await;

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use groundtackle_utxo_store::pending::{CellKey, DueKind};
 use groundtackle_utxo_store::{Error, Result, Txid, UnminedTransaction};
 
-use crate::cells::{AerospikeCells, millis};
+use crate::cells::{AerospikeCells, millis, newest};
 use crate::error::failed;
 use crate::record::{
     DUE, HEAD, HEIGHT, KEY, UNFINISHED, UNMINED, UNMINED_SINCE, key_of, place_in_order,
@@ -51,6 +51,7 @@ impl AerospikeCells {
     ) -> Result<Option<Vec<Record>>> {
         let _permit = self.throttle.enter().await;
         let mut policy = QueryPolicy::default();
+        newest(&mut policy.base_policy);
         policy.base_policy.socket_timeout = millis(self.answer_timeout);
         policy.base_policy.total_timeout = millis(self.answer_timeout.saturating_mul(4));
         policy.base_policy.filter_expression = only;

@@ -8,7 +8,7 @@ use aerospike::{
 use groundtackle_utxo_store::pending::{PendingConfig, PendingUtxoStore};
 use groundtackle_utxo_store::{Error, Result, UnspendableRule};
 
-use crate::cells::{AerospikeCells, millis};
+use crate::cells::{AerospikeCells, millis, newest};
 use crate::config::AerospikeUtxoStoreConfig;
 use crate::error::{corrupt, failed};
 use crate::throttle::Throttle;
@@ -118,6 +118,7 @@ impl AerospikeCells {
         // No cell has a key like this.
         let key = self.record_key(b"settings".to_vec())?;
         let mut policy = BatchPolicy::default();
+        newest(&mut policy.base_policy);
         policy.base_policy.total_timeout = millis(self.answer_timeout);
         for create in [true, false] {
             let read = BatchReadPolicy::default();
