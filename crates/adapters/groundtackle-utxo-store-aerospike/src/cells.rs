@@ -589,8 +589,8 @@ impl Cells for AerospikeCells {
         self.list_unmined(after, limit).await
     }
 
-    async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>> {
-        self.list_unfinished(limit).await
+    async fn unfinished(&self, partition: u32, limit: usize) -> Result<Vec<CellKey>> {
+        self.list_unfinished(partition, limit).await
     }
 
     async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>> {

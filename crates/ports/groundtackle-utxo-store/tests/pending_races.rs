@@ -358,7 +358,7 @@ fn an_owner_that_comes_too_late_leaves_nothing() {
         let (place, marks) = (cells.clone(), AtomicUsize::new(0));
         let owner = Store::new(
             cells.with_faults(move |key| {
-                if key == parent && marks.fetch_add(1, Ordering::Relaxed) == 1 {
+                if key == parent && marks.fetch_add(1, Ordering::Relaxed) == 0 {
                     recover_beside(&place);
                     let (other, rival) = (Store::new(place.clone(), config()), rival.clone());
                     let spend = move || {
@@ -474,5 +474,55 @@ fn a_record_is_never_seen_in_part() {
                 return;
             }
         }
+    });
+}
+
+/// A thing that can't be recovered is told in the end, and does not stop the others.
+#[test]
+fn recovery_goes_on_after_what_it_cannot_read() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let intents = (0..8).map(|id| Write {
+            key: CellKey::Intent(id),
+            expect: None,
+            cell: Some(Cell {
+                stamp: id + 1,
+                lock: None,
+                body: Some(Body::Bytes {
+                    due: None,
+                    bytes: Stored::Here(b"nonsense".to_vec()),
+                }),
+            }),
+        });
+        let pages = (0..3_000_u32).map(|n| {
+            let mut txid = [0; 32];
+            txid[..4].copy_from_slice(&n.to_le_bytes());
+            Write {
+                key: CellKey::Page {
+                    txid: Txid::from_bytes(txid),
+                    page: 0,
+                },
+                expect: None,
+                cell: Some(Cell {
+                    stamp: 1,
+                    lock: None,
+                    body: Some(Body::Page(Page {
+                        attempt: 7,
+                        phase: Phase::Pending,
+                        guard: Guard::default(),
+                        unmined_since: None,
+                        head: None,
+                        slots: std::collections::BTreeMap::new(),
+                    })),
+                }),
+            }
+        });
+        let writes: Vec<_> = intents.chain(pages).collect();
+        cells.write(&writes).await.unwrap();
+        let error = store.recover().await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Permanent);
+        let pages = cells.all().into_iter().map(|(key, _)| key);
+        let pages = pages.filter(|key| matches!(key, CellKey::Page { .. }));
+        assert_eq!(pages.count(), 0);
     });
 }

@@ -339,11 +339,12 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// When the backend could not answer.
     async fn unmined(&self, after: Option<Txid>, limit: usize) -> Result<Vec<UnminedTransaction>>;
 
-    /// Intents, and pages that are not live: at most `limit`, in any order.
+    /// Intents, and pages that are not live, of one of as many partitions as a scan has: at most `limit`, in
+    /// any order; fewer only where there are no more.
     ///
     /// # Errors
     /// When the backend could not answer.
-    async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>>;
+    async fn unfinished(&self, partition: u32, limit: usize) -> Result<Vec<CellKey>>;
 
     /// Cells of a kind with [`Body::Bytes`] that are due at this height or below: at most `limit`, in any
     /// order; none only where there are none.

@@ -255,11 +255,14 @@ impl Cells for MemoryCells {
         Ok(found.take(limit).collect())
     }
 
-    async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>> {
+    async fn unfinished(&self, partition: u32, limit: usize) -> Result<Vec<CellKey>> {
         let cells = self.cells();
         let unfinished = |(key, cell): &(&CellKey, &Cell)| match key {
-            CellKey::Intent(_) => true,
-            _ => page(cell).is_some_and(|page| page.phase != Phase::Live),
+            CellKey::Intent(id) => id % u64::from(PARTITIONS) == u64::from(partition),
+            CellKey::Page { txid, .. } if self.partition_of(txid) == partition => {
+                page(cell).is_some_and(|page| page.phase != Phase::Live)
+            }
+            _ => false,
         };
         let found = cells.iter().filter(unfinished);
         Ok(shuffled(found.map(|(key, _)| *key), limit))
