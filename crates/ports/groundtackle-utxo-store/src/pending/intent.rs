@@ -1,5 +1,6 @@
 //! Changes to several cells: what they name, and how they are finished or undone by anyone.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::cells::{Body, Cell, CellKey, Cells, Next, Stored, Write};
@@ -54,35 +55,31 @@ pub(super) enum Resolved {
     Gone,
 }
 
-/// How long one waits for another, in growing steps.
+/// How long one waits for others, in growing steps: for each by itself, since it was first seen as it is.
 pub(super) struct Patience {
-    began: Instant,
     most: Duration,
     step: Duration,
-    /// The intent that was in the way, and its stamp.
-    seen: Option<(u64, u64)>,
+    /// What was in the way, with what tells it from a later one, or from one that has gone on.
+    seen: HashMap<CellKey, (u64, Instant)>,
 }
 
 impl Patience {
     pub(super) fn new(most: Duration) -> Self {
         Self {
-            began: Instant::now(),
             most,
             step: Duration::from_micros(200),
-            seen: None,
+            seen: HashMap::new(),
         }
     }
 
-    /// Waiting begins anew for another intent, and for one that goes on.
-    fn notice(&mut self, intent: u64, stamp: u64) {
-        if self.seen.replace((intent, stamp)) != Some((intent, stamp)) {
-            self.began = Instant::now();
+    /// Waits a little for what is in the way; `false` when patience with it is at an end.
+    pub(super) async fn wait(&mut self, obstacle: CellKey, mark: u64) -> bool {
+        let now = (mark, Instant::now());
+        let seen = self.seen.entry(obstacle).or_insert(now);
+        if seen.0 != mark {
+            *seen = now;
         }
-    }
-
-    /// Waits a little; `false` when it is at an end.
-    pub(super) async fn wait(&mut self) -> bool {
-        let left = self.most.saturating_sub(self.began.elapsed());
+        let left = self.most.saturating_sub(seen.1.elapsed());
         if left.is_zero() {
             return false;
         }
@@ -262,11 +259,10 @@ impl<C: Cells> PendingUtxoStore<C> {
         id: u64,
         patience: &mut Patience,
     ) -> Result<()> {
-        match self.intent(id).await? {
-            None => return self.unlock(id, &[key]).await,
-            Some((stamp, _)) => patience.notice(id, stamp),
-        }
-        if !patience.wait().await {
+        let Some((stamp, _)) = self.intent(id).await? else {
+            return self.unlock(id, &[key]).await;
+        };
+        if !patience.wait(CellKey::Intent(id), stamp).await {
             let resolved = self.resolve_intent(id).await?;
             tracing::debug!(?resolved, "a change of another one was in the way");
         }

@@ -452,7 +452,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         page: &Page,
         patience: &mut Patience,
     ) -> Result<()> {
-        if patience.wait().await {
+        if patience.wait(CellKey::head(txid), page.attempt).await {
             return Ok(());
         }
         tracing::debug!("gives up what another one has left pending");
