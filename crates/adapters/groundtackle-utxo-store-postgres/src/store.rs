@@ -456,13 +456,14 @@ impl Inner {
         let session = lease.session()?;
         let (client, statements) = (&session.client, &session.statements);
         let copied = write::copy(client, statements, changes);
-        lease.answer(action, Box::pin(copied)).await?;
+        let copied = lease.answer(action, Box::pin(copied)).await?;
         fail_point("postgres.change.copied");
         let id = id.as_slice();
         let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
         let writes = async {
             tokio::try_join!(
                 biased;
+                write::end(copied),
                 write::write(client, statements, changes, scripts, releases),
                 write::write_chain(client, statements, chain),
                 write::execute_if(true, client, &statements.number_call, numbers),
