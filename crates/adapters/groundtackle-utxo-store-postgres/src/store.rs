@@ -460,7 +460,7 @@ impl Inner {
         let session = lease.session()?;
         let (client, statements) = (&session.client, &session.statements);
         let copied = write::copy(client, statements, changes);
-        lease.answer(action, Box::pin(copied)).await?;
+        let copied = lease.answer(action, Box::pin(copied)).await?;
         fail_point("postgres.change.copied");
         let id = id.as_slice();
         let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
@@ -480,7 +480,13 @@ impl Inner {
                 };
                 Ok::<_, JoinError>(tokio::join!(biased; writes, client.batch_execute("COMMIT")))
             };
-            let writes = write::write(client, statements, changes, scripts, releases);
+            let writes = async {
+                tokio::try_join!(
+                    biased;
+                    write::end(copied),
+                    write::write(client, statements, changes, scripts, releases),
+                )
+            };
             let (writes, end) = tokio::join!(biased; writes, end);
             Ok(end.map(|(last, commit)| (writes.and(last), commit)))
         };

@@ -81,17 +81,21 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Copies what is too much for a statement's values; before [`write`], which then leaves it out.
+/// Copies what is too much for a statement's values; before [`write`], which then leaves it out. What it
+/// returns is to be ended in one round trip with that.
 pub(crate) async fn copy(
     client: &Client,
     statements: &Statements,
     changes: &Changes,
-) -> Result<(), Error> {
+) -> Result<Option<Copy>, Error> {
     if !copied(&changes.inserted) {
-        return Ok(());
+        return Ok(None);
     }
-    delete(client, statements, &changes.deleted).await?;
-    let mut copy = Copy::begin(client, &statements.copy_records).await?;
+    let ((), mut copy) = tokio::try_join!(
+        biased;
+        delete(client, statements, &changes.deleted),
+        Copy::begin(client, &statements.copy_records),
+    )?;
     for record in &changes.inserted {
         copy.row(13);
         copy.bytes(record.txid.as_bytes());
@@ -109,8 +113,11 @@ pub(crate) async fn copy(
         copy.bytes(&pack_inputs(&record.inputs));
         copy.flush().await?;
     }
-    copy.end().await?;
-    let mut copy = Copy::begin(client, &statements.copy_outputs).await?;
+    let ((), mut copy) = tokio::try_join!(
+        biased;
+        copy.end(),
+        Copy::begin(client, &statements.copy_outputs),
+    )?;
     for (record, output) in outputs(&changes.inserted) {
         copy.row(9);
         copy.bytes(record.txid.as_bytes());
@@ -127,7 +134,15 @@ pub(crate) async fn copy(
         }
         copy.flush().await?;
     }
-    copy.end().await
+    Ok(Some(copy))
+}
+
+/// Ends what [`copy`] began.
+pub(crate) async fn end(copy: Option<Copy>) -> Result<(), Error> {
+    match copy {
+        Some(copy) => copy.end().await,
+        None => Ok(()),
+    }
 }
 
 /// Whether records are many enough to be copied.
@@ -376,7 +391,7 @@ pub(crate) async fn write_chain(
 }
 
 /// A `COPY … FROM STDIN (FORMAT binary)` under way.
-struct Copy {
+pub(crate) struct Copy {
     sink: std::pin::Pin<Box<tokio_postgres::CopyInSink<Bytes>>>,
     buffer: BytesMut,
 }

@@ -20,11 +20,12 @@ use std::time::Duration;
 use groundtackle_core::{RetryConfig, Secret};
 use groundtackle_testkit_servers::{Postgres, PostgresOptions, Proxy};
 use groundtackle_utxo_store::{
-    Applied, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result,
-    Retryability, ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
+    Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction,
+    OutPoint, Result, Retryability, ScanStore, SlotState, SpendOptions, SpendStore, Tip,
+    UtxoStoreExt,
 };
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
-use groundtackle_utxo_store_testkit::builder::TxBuilder;
+use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
 use groundtackle_utxo_store_testkit::state::{muhash, scan_all};
 use tokio::task::block_in_place;
 use tokio_postgres::{Client, NoTls};
@@ -68,6 +69,14 @@ async fn coins(store: &PostgresUtxoStore, tag: u64, count: u32) -> Vec<OutPoint>
 
 fn spender(tag: u64, coin: OutPoint) -> NewTransaction {
     TxBuilder::new(tag).spend(coin).pay(900).build().into()
+}
+
+fn tip() -> Tip {
+    Tip {
+        height: 200,
+        hash: BlockHash::from_bytes([200; 32]),
+        median_time_past: 1_231_126_505,
+    }
 }
 
 async fn spend(store: &PostgresUtxoStore, new: NewTransaction) -> Result<()> {
@@ -643,4 +652,42 @@ async fn a_full_disk_of_the_log_loses_nothing() {
     let (error, log) = fill_up(&disk, options).await;
     assert_ne!(error.retryability(), Retryability::Permanent, "{error:?}");
     assert!(log.contains("PANIC"), "{log}");
+}
+
+/// Up to 512 rows: read, write; more: two further ones, to begin to copy records and then outputs.
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_are_those_of_the_readme() {
+    let place = Place::new();
+    let proxy = Proxy::to(server().port());
+    let url = server().url_at(proxy.port());
+    let config = place.config().with_url(url.into());
+    let store = PostgresUtxoStore::open(config.with_max_batch_items(10_000))
+        .await
+        .unwrap();
+    proxy.round_trips();
+    store.set_tip(&tip()).await.unwrap();
+    let mut counted = (Vec::new(), Vec::new());
+    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
+        let coins = coins(&store, tag, 2 * count).await;
+        let mut spends: Vec<_> = (tag * 100_000..)
+            .zip(coins)
+            .map(|(tag, coin)| spender(tag, coin))
+            .collect();
+        let mined = spends.split_off(count as usize);
+        let before = proxy.round_trips();
+        let answers = store
+            .spend_and_create(&spends, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        counted.0.push(proxy.round_trips() - before);
+        assert!(answers.iter().all(|answer| *answer == Ok(Applied::Now)));
+        // Transactions that are new, and a coinbase.
+        let mined: Vec<_> = mined.iter().map(|new| &new.tx).collect();
+        let at = store.tip().await.unwrap();
+        let block = BlockBuilder::after(at).with(&mined).build();
+        let before = proxy.round_trips();
+        store.connect_block(&block).await.unwrap().unwrap();
+        counted.1.push(proxy.round_trips() - before);
+    }
+    assert_eq!(counted, ([2, 2, 4].to_vec(), [2, 2, 4].to_vec()));
 }

@@ -731,41 +731,6 @@ async fn tls_verifies_authority_and_name() {
     refused(good.with_tls_authorities(Some(other.into())), "TLS").await;
 }
 
-/// One transaction or 10,000: one reading at one moment, one script.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_takes_two_round_trips_whatever_its_size() {
-    let server = Redis::start(RedisOptions::default());
-    let config = config(server.url()).with_max_batch_items(10_000);
-    let store = RedisUtxoStore::open(config).await.unwrap();
-    let calls = |name: &str| {
-        let stats = server.command(&["INFO", "commandstats"]);
-        let line = format!("cmdstat_{name}:calls=");
-        let count = stats.lines().find_map(|text| text.strip_prefix(&line));
-        count.map_or(0, |count| {
-            count.split(',').next().unwrap().parse::<u64>().unwrap()
-        })
-    };
-    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
-        let coins = coins(&store, tag, count).await;
-        let spends: Vec<_> = (tag * 100_000..)
-            .zip(coins)
-            .map(|(tag, coin)| spender(tag, coin))
-            .collect();
-        let before = (calls("exec"), calls("evalsha"));
-        let answers = store
-            .spend_and_create(&spends, &SpendOptions::at(201))
-            .await;
-        assert!(
-            answers
-                .unwrap()
-                .iter()
-                .all(|answer| *answer == Ok(Applied::Now))
-        );
-        let taken = (calls("exec") - before.0, calls("evalsha") - before.1);
-        assert_eq!(taken, (1, 1), "{count} transactions");
-    }
-}
-
 /// What a pruning keeps may be done while it keeps it: then it is listed as it was, and must stay so.
 #[tokio::test(flavor = "multi_thread")]
 async fn pruning_does_not_unlist_what_is_done_meanwhile() {
@@ -864,4 +829,40 @@ async fn reading_what_changes_all_the_time_comes_to_an_end() {
     assert!(shown(&error).contains("all the time"), "{error:?}");
     let error = store.previous_tip().await.unwrap_err();
     assert!(shown(&error).contains("all the time"), "{error:?}");
+}
+
+/// One transaction or 10,000: one reading at one moment, one script.
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_are_those_of_the_readme() {
+    let proxy = Proxy::to(server().port());
+    let config = config(server().url_at(proxy.port())).with_prefix(prefix());
+    let store = RedisUtxoStore::open(config.with_max_batch_items(10_000))
+        .await
+        .unwrap();
+    proxy.round_trips();
+    store.set_tip(&tip()).await.unwrap();
+    let mut counted = (Vec::new(), Vec::new());
+    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
+        let coins = coins(&store, tag, 2 * count).await;
+        let mut spends: Vec<_> = (tag * 100_000..)
+            .zip(coins)
+            .map(|(tag, coin)| spender(tag, coin))
+            .collect();
+        let mined = spends.split_off(count as usize);
+        let before = proxy.round_trips();
+        let answers = store
+            .spend_and_create(&spends, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        counted.0.push(proxy.round_trips() - before);
+        assert!(answers.iter().all(|answer| *answer == Ok(Applied::Now)));
+        // Transactions that are new, and a coinbase.
+        let mined: Vec<_> = mined.iter().map(|new| &new.tx).collect();
+        let at = store.tip().await.unwrap();
+        let block = BlockBuilder::after(at).with(&mined).build();
+        let before = proxy.round_trips();
+        store.connect_block(&block).await.unwrap().unwrap();
+        counted.1.push(proxy.round_trips() - before);
+    }
+    assert_eq!(counted, ([2, 2, 2].to_vec(), [2, 2, 2].to_vec()));
 }
