@@ -8,11 +8,13 @@
     reason = "a fixture that can't be had ends the test"
 )]
 
+mod certificates;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 
+pub use certificates::Certificates;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};
