@@ -849,3 +849,59 @@ async fn tls_verifies_authority_and_name() {
         .await;
     }
 }
+
+/// A standby takes over from a server that is killed under load: under synchronous replication it has all
+/// that was acknowledged, and what was in doubt is looked up there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_standby_has_all_that_was_acknowledged() {
+    let mut primary = Postgres::start(PostgresOptions::default());
+    let standby = primary.standby();
+    let admin = client(&primary.url()).await;
+    for sql in [
+        "ALTER SYSTEM SET synchronous_standby_names = '*'",
+        "SELECT pg_reload_conf()",
+    ] {
+        admin.batch_execute(sql).await.unwrap();
+    }
+    let begun = std::time::Instant::now();
+    let synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    let count = async |sql: &str| {
+        let row = admin.query_one(sql, &[]).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{sql}");
+        row.get::<_, i64>(0)
+    };
+    while count(synchronous).await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
+        primary.port(),
+        standby.port()
+    );
+    let config = config(&primary).with_url(url.into());
+    let store = PostgresUtxoStore::open(config).await.unwrap();
+    let coins = coins(&store, 1, 800).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = coins
+        .chunks(200)
+        .zip(1..)
+        .map(|(coins, task)| {
+            let coins = coins.to_vec();
+            tokio::spawn(load(store.clone(), coins, task * 1_000, over.clone()))
+        })
+        .collect();
+    // In the middle of it.
+    while count("SELECT count(*) FROM groundtackle.transactions").await < 100 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    block_in_place(|| primary.kill());
+    assert!(!tasks.iter().all(tokio::task::JoinHandle::is_finished));
+    let admin = client(&standby.url()).await;
+    admin.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    let mut done = Vec::new();
+    for task in tasks {
+        done.extend(task.await.unwrap().0);
+    }
+    assert_eq!(done.len(), 800);
+    assert_all_there(&store, &done).await;
+}
