@@ -12,13 +12,12 @@ mod common;
 
 use std::error::Error as _;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use groundtackle_core::{RetryConfig, Secret};
-use groundtackle_testkit_servers::{Certificates, Postgres, PostgresOptions, Proxy};
+use groundtackle_testkit_servers::{Certificates, Postgres, PostgresOptions, Proxy, SmallDisk};
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction,
     OutPoint, Result, Retryability, ScanStore, SetScan, SlotState, SpendOptions, SpendStore, Tip,
@@ -643,35 +642,6 @@ async fn a_server_that_takes_no_writes_is_not_ready() {
     spend(&store, spender(2, coins[0])).await.unwrap();
 }
 
-/// A file system of its own, gone with it.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where this process may not mount.
-    fn new(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=755"),
-                "tmpfs",
-            ])
-            .arg(folder.path())
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then(|| Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
 /// Writes to a server whose disk has less and less room until it refuses, makes room, and finds all
 /// that was acknowledged.
 async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) {
@@ -681,12 +651,7 @@ async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) 
         .await
         .unwrap();
     let kept = coins(&store, 1, 100).await;
-    let filler = disk.0.path().join("filler");
-    // All but a little of what is left.
-    let mut room = 160 << 20;
-    while std::fs::write(&filler, vec![1; room]).is_err() {
-        room -= 4 << 20;
-    }
+    disk.fill(4 << 20);
     let mut done = Vec::new();
     let mut seeds = (2..).map(|tag| TxBuilder::new(tag).pay_each(2_000, 1_000).seed(1));
     let error = loop {
@@ -698,7 +663,7 @@ async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) 
         }
     };
     shown(&error);
-    std::fs::remove_file(&filler).unwrap();
+    disk.make_room();
     let begun = std::time::Instant::now();
     loop {
         block_in_place(|| server.revive());
@@ -733,7 +698,7 @@ async fn a_full_disk_loses_nothing() {
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(wal.path(), mode).unwrap();
     let options = PostgresOptions {
-        folder: Some(disk.0.path().to_owned()),
+        folder: Some(disk.path().to_owned()),
         wal: Some(wal.path().to_owned()),
         ..PostgresOptions::default()
     };
@@ -752,7 +717,7 @@ async fn a_full_disk_of_the_log_loses_nothing() {
         return;
     };
     let options = PostgresOptions {
-        wal: Some(disk.0.path().to_owned()),
+        wal: Some(disk.path().to_owned()),
         ..PostgresOptions::default()
     };
     let (error, log) = fill_up(&disk, options).await;

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use groundtackle_core::{ByteSize, RetryConfig, Secret};
-use groundtackle_testkit_servers::{Certificates, Proxy, Redis, RedisOptions, Way};
+use groundtackle_testkit_servers::{Certificates, Proxy, Redis, RedisOptions, SmallDisk, Way};
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, MinedIn,
     NewTransaction, OutPoint, Result, RetentionStore, Retryability, ScanStore, SlotState,
@@ -912,4 +912,70 @@ async fn what_a_server_says_for_now_is_transient() {
     }
     proxy.rewrite(|_, bytes| bytes.to_vec());
     assert_eq!(spend(&store, new).await.unwrap(), Applied::Now);
+}
+
+/// The disk of the log runs full: under `always` the server goes down rather than acknowledge, under
+/// `everysec` it refuses writes until there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_log_loses_nothing() {
+    for (fsync, durability) in [
+        ("always", Durability::Always),
+        ("everysec", Durability::EverySecond),
+    ] {
+        let Some(disk) = SmallDisk::new("8m") else {
+            eprintln!("skipped: a_full_disk_of_the_log_loses_nothing: no right to mount");
+            return;
+        };
+        let mut server = Redis::start(RedisOptions {
+            append_fsync: Some(fsync),
+            folder: Some(disk.path().to_owned()),
+            ..RedisOptions::default()
+        });
+        let retry = RetryConfig::default().with_max_attempts(3);
+        let config = config(server.url()).with_durability(durability);
+        let store = RedisUtxoStore::open(config.with_retry(retry))
+            .await
+            .unwrap();
+        let kept = coins(&store, 1, 1).await[0];
+        disk.fill(64 << 10);
+        let mut seeds = (2..).map(|tag| TxBuilder::new(tag).pay_each(200, 1_000).seed(1));
+        let mut done = Vec::new();
+        let error = loop {
+            let seed = seeds.next().expect("they have no end");
+            let txid = seed.txid();
+            match store.create(&[seed]).await {
+                Ok(_) => done.push(txid),
+                Err(error) => break error,
+            }
+        };
+        assert_ne!(error.retryability(), Retryability::Permanent, "{error:?}");
+        if durability == Durability::EverySecond {
+            assert!(shown(&error).contains("free space"), "{error:?}");
+        }
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        assert!(!health.ready, "{fsync}: {health:?}");
+        disk.make_room();
+        let begun = Instant::now();
+        loop {
+            block_in_place(|| server.revive());
+            let health = store.health(HealthDepth::Readiness).await.unwrap();
+            if health.ready {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{health:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // As its log has it, too.
+        block_in_place(|| {
+            server.kill();
+            server.restart();
+        });
+        let records = store.records(&done, Fields::ALL).await.unwrap();
+        for record in &records {
+            assert_eq!(record.as_ref().map(|r| r.outputs.len()), Some(200));
+        }
+        assert!(!done.is_empty());
+        spend(&store, spender(9_999_999, kept)).await.unwrap();
+        assert_sound(&store).await;
+    }
 }

@@ -9,12 +9,14 @@
 )]
 
 mod certificates;
+mod disk;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 
 pub use certificates::Certificates;
+pub use disk::SmallDisk;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};
