@@ -8,11 +8,15 @@
     reason = "a fixture that can't be had ends the test"
 )]
 
+mod certificates;
+mod disk;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 
+pub use certificates::Certificates;
+pub use disk::SmallDisk;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};
