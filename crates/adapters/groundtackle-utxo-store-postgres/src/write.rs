@@ -7,7 +7,7 @@ use groundtackle_utxo_store::{Record, RecordOutput, Tip, Txid};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
-use crate::record::{pack_inputs, pack_mined, pack_txids, pack_undo};
+use crate::record::{INPUT_BYTES, pack_inputs, pack_mined, pack_txids, pack_undo};
 use crate::statements::Statements;
 
 /// From so many rows on a `COPY` is worth its round trips.
@@ -148,11 +148,11 @@ pub(crate) async fn end(copy: Option<Copy>) -> Result<(), Error> {
 /// Whether records are many enough to be copied.
 fn copied(records: &[Record]) -> bool {
     let rows: usize = records.iter().map(|record| 1 + record.outputs.len()).sum();
-    let outputs = records.iter().flat_map(|record| &record.outputs);
-    let bytes: usize = outputs
-        .map(|output| output.output.script.as_bytes().len())
-        .sum();
-    rows > COPY_ROWS || bytes > COPY_BYTES
+    let scripts = outputs(records).map(|(_, output)| output.output.script.as_bytes().len());
+    let inputs = records
+        .iter()
+        .map(|record| record.inputs.len() * INPUT_BYTES);
+    rows > COPY_ROWS || scripts.sum::<usize>() + inputs.sum::<usize>() > COPY_BYTES
 }
 
 fn outputs(records: &[Record]) -> impl Iterator<Item = (&Record, &RecordOutput)> {

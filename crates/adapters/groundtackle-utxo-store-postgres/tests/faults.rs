@@ -19,9 +19,9 @@ use std::time::Duration;
 use groundtackle_core::{RetryConfig, Secret};
 use groundtackle_testkit_servers::{Certificates, Postgres, PostgresOptions, Proxy, SmallDisk};
 use groundtackle_utxo_store::{
-    Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction,
-    OutPoint, Result, Retryability, ScanStore, SetScan, SlotState, SpendOptions, SpendStore, Tip,
-    UtxoStoreExt,
+    Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewRecord,
+    NewTransaction, OutPoint, Result, Retryability, ScanStore, SetScan, SlotState, SpendOptions,
+    SpendStore, Tip, UtxoStoreExt,
 };
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
@@ -760,7 +760,71 @@ async fn round_trips_are_those_of_the_readme() {
         store.connect_block(&block).await.unwrap().unwrap();
         counted.1.push(proxy.round_trips() - before);
     }
-    assert_eq!(counted, ([2, 2, 4].to_vec(), [2, 2, 4].to_vec()));
+    assert_eq!(counted.0, [2, 2, 4]);
+    // One more where the machine takes longer for the digest than the proxy waits.
+    let within = |(counted, most): (&u64, u64)| (most - 1..=most).contains(counted);
+    assert!(counted.1.iter().zip([3, 3, 5]).all(within), "{counted:?}");
+}
+
+/// Somebody else creates the record while it is copied: the call finds it and says so, and what comes after
+/// it on that connection gets its own answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_copy_is_nobody_elses() {
+    let place = Place::new();
+    let store = PostgresUtxoStore::open(place.config().with_max_connections(2))
+        .await
+        .unwrap();
+    let coins = coins(&store, 1, 2).await;
+    let kept = NewRecord::Conflicting {
+        tx: spender(2, coins[1]).tx,
+        fee_sat: None,
+        unmined_since: 200,
+    };
+    store.create(std::slice::from_ref(&kept)).await.unwrap();
+    let wide = TxBuilder::new(3).spend(coins[0]).pay_each(600, 1).build();
+    let (txid, model) = (wide.txid, kept.txid());
+    let rival = client(&server().url()).await;
+    let schema = place.schema();
+    let columns = "coinbase, locked, conflicting, fee_sat, size_bytes, lock_time, unmined_since, \
+                   confirmed_height, preserve_until, mined_in, conflicting_children, inputs";
+    let insert = format!(
+        "INSERT INTO {schema}.transactions (txid, {columns})
+         SELECT $1, {columns} FROM {schema}.transactions WHERE txid = $2"
+    );
+    rival.batch_execute("BEGIN").await.unwrap();
+    rival
+        .execute(
+            &insert,
+            &[&txid.as_bytes().as_slice(), &model.as_bytes().as_slice()],
+        )
+        .await
+        .unwrap();
+    let call = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let wide = [wide.into()];
+            store.spend_and_create(&wide, &SpendOptions::at(201)).await
+        }
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%'";
+    while rival
+        .query_one(waiting, &[])
+        .await
+        .unwrap()
+        .get::<_, i64>(0)
+        == 0
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rival.batch_execute("COMMIT").await.unwrap();
+    let answers = call.await.unwrap().unwrap();
+    assert!(answers[0].is_err(), "{answers:?}");
+    for (tag, coin) in (4..).zip(&coins) {
+        let new = spender(tag, *coin);
+        spend(&store, new.clone()).await.unwrap();
+        assert_all_there(&store, &[(*coin, new)]).await;
+    }
+    assert_sound(&store).await;
 }
 
 /// A certificate of the authority that the config names, for the name in the URL, and no other; whatever
