@@ -6,15 +6,17 @@
     reason = "a test asserts"
 )]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::{env, fs};
 
 use async_trait::async_trait;
 use groundtackle_core::ByteSize;
 use groundtackle_testkit_servers::{Postgres, PostgresOptions, Redis, RedisOptions};
+use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{MemoryUtxoStore, Result};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
@@ -23,6 +25,7 @@ use groundtackle_utxo_store_testkit::Harness;
 use groundtackle_utxo_store_testkit::differential::Differential;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_postgres::NoTls;
 
 fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
@@ -73,18 +76,61 @@ impl Harness for Embedded {
     }
 }
 
+/// A schema, whose tables serve again when it is done with: to make them takes as long as a sequence.
+struct Schema(String);
+
+static USED_SCHEMAS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Schema {
+    async fn take() -> Self {
+        let used = USED_SCHEMAS.lock().expect("no panic").pop();
+        let Some(schema) = used else {
+            return Self(name());
+        };
+        let (client, connection) = tokio_postgres::connect(&postgres().url(), NoTls)
+            .await
+            .expect("a connection");
+        let connection = tokio::spawn(connection);
+        let tables = "SELECT tablename FROM pg_tables WHERE schemaname = $1";
+        let tables = client.query(tables, &[&schema]).await.expect("tables");
+        let mut sql = String::new();
+        for table in tables.iter().map(|row| row.get::<_, &str>(0)) {
+            if table != "chain" {
+                sql += &format!("DELETE FROM {schema}.{table};");
+            }
+        }
+        client.batch_execute(&sql).await.expect("rows may go");
+        let empty = MuHash3072::new().to_bytes().to_vec();
+        let sql = format!(
+            "UPDATE {schema}.chain SET tip_height = NULL, tip_hash = NULL, tip_median_time_past = NULL, muhash = $1"
+        );
+        client.execute(&sql, &[&empty]).await.expect("an empty set");
+        drop(client);
+        connection.await.expect("no panic").expect("a goodbye");
+        Self(schema)
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        if let Ok(mut used) = USED_SCHEMAS.lock() {
+            used.push(std::mem::take(&mut self.0));
+        }
+    }
+}
+
 struct OnPostgres;
 
 #[async_trait]
 impl Harness for OnPostgres {
     type Store = PostgresUtxoStore;
-    type Place = String;
+    type Place = Schema;
 
-    async fn place(&self) -> String {
-        name()
+    async fn place(&self) -> Schema {
+        Schema::take().await
     }
 
-    async fn open(&self, schema: &String) -> Result<PostgresUtxoStore> {
+    async fn open(&self, Schema(schema): &Schema) -> Result<PostgresUtxoStore> {
         let config = PostgresUtxoStoreConfig::new(postgres().url())
             .with_tls(Tls::Off)
             .with_allow_unsafe_durability(true)
@@ -123,7 +169,7 @@ fn backends_agree() {
         .with(Embedded)
         .with(OnPostgres)
         .with(OnRedis);
-    println!("{}", all.run_sequences(100, 4));
+    println!("{}", all.run());
 }
 
 /// The program of the recipe, which cargo has built beside this test's.
@@ -145,42 +191,94 @@ fn ops(args: &[&str]) -> Value {
     serde_json::from_str(text.lines().last().expect("an answer")).expect("JSON")
 }
 
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ops/data")
+}
+
+/// What is known of the set at some heights, lowest first.
+fn answers() -> BTreeMap<u32, Value> {
+    let text = fs::read_to_string(data().join("answers.json")).expect("the answers are there");
+    serde_json::from_str(&text).expect("JSON by height")
+}
+
+/// A store of its own on each server.
+fn on_servers() -> [String; 2] {
+    let name = name();
+    [
+        format!(
+            "{}?schema={name}&tls=off&allow_unsafe_durability=true",
+            postgres().url()
+        ),
+        format!("{}?prefix={name}&tls=off&durability=none", redis().url()),
+    ]
+}
+
+fn sync(store: &str, to: u32) {
+    let (blocks, to) = (data(), to.to_string());
+    let blocks = blocks.to_str().expect("text");
+    ops(&[
+        "utxo", "sync", "--store", store, "--blocks", blocks, "--to", &to,
+    ]);
+}
+
+#[track_caller]
+fn assert_known(store: &str, known: &Value) {
+    let stats = ops(&["utxo", "stats", "--store", store]);
+    for (key, name) in [
+        ("bestblock", "hash"),
+        ("transactions", "transactions"),
+        ("txouts", "txouts"),
+        ("bogosize", "bogosize"),
+        ("total_amount_sat", "total"),
+        ("muhash", "muhash"),
+        ("hash_serialized_3", "hash_serialized_3"),
+    ] {
+        assert_eq!(stats[key], known[name], "{store}: {key}");
+    }
+}
+
+/// Up to each known height, back down to each, and up again.
+#[test]
+fn each_known_height_is_met_on_servers() {
+    let answers = answers();
+    let (top, all) = answers.last_key_value().expect("there are some");
+    for store in &on_servers() {
+        for (height, known) in &answers {
+            sync(store, *height);
+            assert_known(store, known);
+        }
+        for (height, known) in answers.iter().rev() {
+            ops(&[
+                "utxo",
+                "rewind",
+                "--store",
+                store,
+                "--to",
+                &height.to_string(),
+            ]);
+            assert_known(store, known);
+        }
+        sync(store, *top);
+        assert_known(store, all);
+    }
+}
+
 /// Blocks 0 to 599 into the embedded store, the set from there through every server and back into
 /// an embedded store: one digest, the known one.
 #[test]
 fn a_set_stays_itself_through_all_stores() {
-    let data: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ops/data");
-    let answers = fs::read_to_string(data.join("answers.json")).expect("the answers are there");
-    let answers: Value = serde_json::from_str(&answers).expect("JSON");
+    let answers = answers();
+    let (top, known) = answers.last_key_value().expect("there are some");
     let folder = TempDir::new().expect("a temporary folder");
     let embedded = |name: &str| format!("embedded:{}", folder.path().join(name).display());
-    let options = format!("?schema={}&tls=off&allow_unsafe_durability=true", name());
-    let stores = [
-        embedded("first"),
-        postgres().url() + &options,
-        format!(
-            "{}?prefix={}&tls=off&durability=none",
-            redis().url(),
-            name()
-        ),
-        embedded("last"),
-    ];
-    let blocks = data.to_str().expect("text");
-    ops(&["utxo", "sync", "--store", &stores[0], "--blocks", blocks]);
+    let [postgres, redis] = on_servers();
+    let stores = [embedded("first"), postgres, redis, embedded("last")];
+    sync(&stores[0], *top);
     for pair in stores.windows(2) {
         let copied = ops(&["utxo", "copy", "--from", &pair[0], "--to", &pair[1]]);
-        assert_eq!(copied["muhash"], answers["599"]["muhash"]);
+        assert_eq!(copied["muhash"], known["muhash"]);
     }
     for store in &stores {
-        let stats = ops(&["utxo", "stats", "--store", store]);
-        for (key, known) in [
-            ("bestblock", "hash"),
-            ("txouts", "txouts"),
-            ("total_amount_sat", "total"),
-            ("muhash", "muhash"),
-            ("hash_serialized_3", "hash_serialized_3"),
-        ] {
-            assert_eq!(stats[key], answers["599"][known], "{store}: {key}");
-        }
+        assert_known(store, known);
     }
 }

@@ -19,7 +19,14 @@ use crate::store::Inner;
 pub(crate) const MOST_PARTITIONS: u32 = 256;
 
 const ACTION: &str = "scan";
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// Begins to look at one moment, for as long as a scan may last.
+fn begin(inner: &Inner) -> String {
+    let millis = inner.config.scan_timeout.as_millis();
+    let millis = i32::try_from(millis).unwrap_or(i32::MAX);
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = {millis}"
+    )
+}
 
 pub(crate) struct PostgresScan {
     inner: Arc<Inner>,
@@ -58,10 +65,11 @@ impl PostgresScan {
                 let mut lease = inner.lease(ACTION).await?;
                 lease.begin();
                 let session = lease.session()?;
+                let sql = begin(&inner);
                 let begin = async {
                     tokio::try_join!(
                         biased;
-                        session.client.batch_execute(BEGIN),
+                        session.client.batch_execute(&sql),
                         session.client.query_one("SELECT pg_export_snapshot()", &[]),
                         session.client.query_one(&session.statements.chain, &[]),
                     )
@@ -100,7 +108,11 @@ impl PostgresScan {
         lease.begin();
         let client = &lease.session()?.client;
         // The server made the name: hexadecimal digits and dashes.
-        let begin = format!("{BEGIN}; SET TRANSACTION SNAPSHOT '{}'", self.snapshot);
+        let begin = format!(
+            "{}; SET TRANSACTION SNAPSHOT '{}'",
+            begin(&self.inner),
+            self.snapshot
+        );
         lease.answer(ACTION, client.batch_execute(&begin)).await?;
         Ok(lease)
     }

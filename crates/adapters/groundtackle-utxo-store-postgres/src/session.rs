@@ -91,7 +91,7 @@ impl Server {
             config.schema,
             millis(config.statement_timeout),
             millis(config.lock_timeout),
-            millis(config.scan_timeout.max(config.answer_timeout)),
+            millis(config.answer_timeout),
         );
         Ok(Self {
             config: server,
@@ -303,8 +303,23 @@ impl Lease {
         }
     }
 
+    /// Never uses the connection again, and tells the server to stop what it does on it.
+    pub(crate) fn discard(&mut self) {
+        let Some(session) = self.object.take().map(Object::take) else {
+            return;
+        };
+        let server = self.server.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                server.cancel(session.cancel.clone()).await;
+                drop(session);
+            });
+        }
+    }
+
     /// Gives up what is under way and puts the connection back.
     pub(crate) async fn rollback(&mut self, action: &str) -> Result<(), Failed> {
+        self.begin();
         let client = &self.session()?.client;
         self.answer(action, client.batch_execute("ROLLBACK"))
             .await?;
@@ -315,18 +330,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if !self.busy {
-            return;
-        }
-        let Some(session) = self.object.take().map(Object::take) else {
-            return;
-        };
-        let server = self.server.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                server.cancel(session.cancel.clone()).await;
-                drop(session);
-            });
+        if self.busy {
+            self.discard();
         }
     }
 }

@@ -133,11 +133,15 @@ statements! {
     insert_expiring = "INSERT INTO expiring (height, txids) SELECT * FROM unnest($1::bigint[], $2::bytea[])";
     number_call =
         "INSERT INTO calls (connection, last_call) VALUES ($1, $2)
-         ON CONFLICT (connection) DO UPDATE SET last_call = excluded.last_call, touched = now()";
-    /// Waits for a call of the connection that is still under way, since it holds the row.
+         ON CONFLICT (connection) DO UPDATE SET
+             last_call = excluded.last_call / (CASE WHEN calls.last_call = -1 THEN 0 ELSE 1 END), touched = now()";
+    /// Fences the connection, which must not be used again. A call that is under way holds the row, so this
+    /// waits for it; one that comes later finds -1, fails on its division by zero, and is rolled back.
+    /// It always writes: when its own commit is answered, standbys have what came before, too.
     last_call =
         "INSERT INTO calls (connection, last_call) VALUES ($1, -1)
-         ON CONFLICT (connection) DO UPDATE SET touched = now() RETURNING last_call";
+         ON CONFLICT (connection) DO UPDATE SET
+             last_call = CASE WHEN calls.last_call = $2 THEN $2 ELSE -1 END, touched = now() RETURNING last_call";
     forget_calls = "DELETE FROM calls WHERE touched < now() - interval '1 day'";
     previous_tip =
         "SELECT b.previous_height, b.previous_hash, b.previous_median_time_past

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use groundtackle_core::RetrySchedule;
@@ -13,11 +14,12 @@ use groundtackle_utxo_store::{
     Record, Recovered, Result, RetentionStore, Retryability, ScanStore, SetDigest, SetScan,
     SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, Verdict,
 };
+use tokio::task::JoinError;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::config::PostgresUtxoStoreConfig;
-use crate::error::{Again, BACKEND, Failed, corrupt, failed, in_doubt};
+use crate::error::{Again, BACKEND, Failed, corrupt, failed, in_doubt, no_answer};
 use crate::record::{self, column};
 use crate::scan::PostgresScan;
 use crate::session::{Lease, Server, Session, SessionPool};
@@ -368,7 +370,7 @@ impl Inner {
                         lease.rollback(action).await?;
                         return Ok(outcomes);
                     } else {
-                        self.commit(lease, kind, &changes, chain).await?;
+                        self.commit(lease, kind, changes.into(), chain).await?;
                         return Ok(outcomes);
                     }
                 }
@@ -431,7 +433,7 @@ impl Inner {
         &self,
         lease: &mut Lease,
         kind: Kind,
-        changes: &Changes,
+        changes: Arc<Changes>,
         chain: Option<Chain>,
     ) -> Result<(), Failed> {
         let Kind {
@@ -440,53 +442,90 @@ impl Inner {
             releases,
             ..
         } = kind;
+        let Some((id, number)) = lease.number_call() else {
+            return Err(no_answer(action));
+        };
+        // The digest is multiplied while the server writes the rest.
         let chain = chain
             .filter(|_| changes.confirmed_set_changes())
             .map(|mut chain| {
-                blocking(|| changes.apply_coins(&mut chain.muhash));
-                (
-                    changes.tip.unwrap_or(chain.tip),
-                    chain.muhash.to_bytes().to_vec(),
-                )
+                let changes = Arc::clone(&changes);
+                tokio::task::spawn_blocking(move || {
+                    changes.apply_coins(&mut chain.muhash);
+                    let tip = changes.tip.unwrap_or(chain.tip);
+                    (tip, chain.muhash.to_bytes().to_vec())
+                })
             });
-        let Some((id, number)) = lease.number_call() else {
-            return Err(crate::error::no_answer(action));
-        };
+        let changes = changes.as_ref();
         fail_point("postgres.change.locked");
         let session = lease.session()?;
         let (client, statements) = (&session.client, &session.statements);
         let copied = write::copy(client, statements, changes);
-        lease.answer(action, Box::pin(copied)).await?;
+        let copied = lease.answer(action, Box::pin(copied)).await;
+        // tokio-postgres takes one answer too few for a refused `COPY`: no rollback could be told from it.
+        let copied = copied.map_err(|failed| Failed {
+            again: match failed.again {
+                Again::Yes => Again::Reconnect,
+                again => again,
+            },
+            ..failed
+        })?;
         fail_point("postgres.change.copied");
         let id = id.as_slice();
         let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
-        let writes = async {
-            tokio::try_join!(
-                biased;
-                write::write(client, statements, changes, scripts, releases),
-                write::write_chain(client, statements, chain),
-                write::execute_if(true, client, &statements.number_call, numbers),
-            )
-        };
-        // All in one round trip: after a statement that failed, the commit rolls back.
+        // What the server refuses makes the commit a rollback; what fails before it gets there does not.
+        let unsent = AtomicBool::new(false);
+        // All in one round trip.
         let all = async {
-            let (writes, commit) = tokio::join!(biased; writes, client.batch_execute("COMMIT"));
-            Ok((writes, commit))
+            let writes = async {
+                let written = tokio::try_join!(
+                    biased;
+                    write::end(copied),
+                    write::write(client, statements, changes, scripts, releases),
+                );
+                unsent.store(written.is_err(), Ordering::Relaxed);
+                written
+            };
+            let end = async {
+                let chain = match chain {
+                    Some(chain) => Some(chain.await?),
+                    None => None,
+                };
+                if unsent.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                let last = async {
+                    tokio::try_join!(
+                        biased;
+                        write::write_chain(client, statements, chain),
+                        write::execute_if(true, client, &statements.number_call, numbers),
+                    )
+                };
+                let commit = client.batch_execute("COMMIT");
+                Ok::<_, JoinError>(Some(tokio::join!(biased; last, commit)))
+            };
+            // In this order, so that what was not sent is known before the end is.
+            Ok(tokio::join!(biased; writes, end))
         };
         let doubt = match lease.answer(action, Box::pin(all)).await {
-            Ok((Ok(_), Ok(()))) => {
-                fail_point("postgres.change.committed");
+            Ok((writes, Ok(Some((last, Ok(())))))) => {
                 lease.end();
+                writes.and(last).map_err(|error| failed(action, error))?;
+                fail_point("postgres.change.committed");
                 return Ok(());
             }
-            Ok((Err(error), Ok(()))) => {
-                lease.end();
-                return Err(failed(action, error));
+            Ok((_, Ok(Some((_, Err(error)))))) => failed(action, error),
+            Ok((writes, Ok(None))) => {
+                writes.map_err(|error| failed(action, error))?;
+                return Err(no_answer(action));
             }
-            Ok((_, Err(error))) => failed(action, error),
+            Ok((_, Err(error))) => {
+                return Err(Error::backend(BACKEND, action, Retryability::Transient, error).into());
+            }
             Err(failed) => failed,
         };
-        // The commit was sent, and its answer is not known.
+        // The commit was sent, and its answer is not known. What follows fences the connection.
+        lease.discard();
         if self.landed(id, number).await.map_err(|error| {
             tracing::debug!(action, %error, "could not learn whether a commit landed");
             in_doubt(action, error)
@@ -499,19 +538,21 @@ impl Inner {
         })
     }
 
-    /// Whether a connection's call was committed. Waits until its connection is done with it.
+    /// Whether the call of a connection that was given up was committed. If not, it never will be.
     async fn landed(&self, id: &[u8], number: i64) -> Result<bool> {
         let action = "learn whether a commit landed";
         let mut attempts = self.attempts(action);
         loop {
             let last = async {
-                let lease = self.lease(action).await?;
+                let mut lease = self.lease(action).await?;
+                lease.begin();
                 let session = lease.session()?;
-                let values: [&(dyn ToSql + Sync); 1] = [&id];
+                let values: [&(dyn ToSql + Sync); 2] = [&id, &number];
                 let query = session
                     .client
                     .query_one(&session.statements.last_call, &values);
                 let row = lease.answer(action, query).await?;
+                lease.end();
                 Ok(column::<i64>(&row, 0)?)
             };
             match last.await {
@@ -1144,7 +1185,7 @@ impl Inner {
         let action = "check the store";
         let mut lease = self.lease(action).await?;
         let Some((id, number)) = lease.number_call() else {
-            return Err(crate::error::no_answer(action));
+            return Err(no_answer(action));
         };
         let id = id.as_slice();
         lease.begin();

@@ -6,14 +6,14 @@ mod common;
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use groundtackle_testkit_servers::{Postgres, PostgresOptions};
+use groundtackle_testkit_servers::{Postgres, PostgresOptions, Proxy};
 use groundtackle_utxo_store::Result;
 use groundtackle_utxo_store_postgres::PostgresUtxoStore;
 use groundtackle_utxo_store_testkit::differential::Differential;
 use groundtackle_utxo_store_testkit::{Fault, Harness};
 use tokio::task::block_in_place;
 
-use common::{Place, Proxy, server};
+use common::{Place, server};
 
 struct PostgresHarness;
 
@@ -33,6 +33,11 @@ impl Harness for PostgresHarness {
 
     fn round_trips(&self, (_, proxy): &(Place, Proxy)) -> Option<u64> {
         Some(proxy.round_trips())
+    }
+
+    // With copying, or looking first.
+    fn round_trips_per_call(&self) -> u64 {
+        4
     }
 
     fn address(&self, (place, _): &(Place, Proxy)) -> Option<String> {

@@ -178,6 +178,8 @@ impl Inner {
             return Ok(Step::Overtaken);
         }
         let mut change = Change::new(keys);
+        // Of those that stay, too: whoever changes them may have listed them anew, as they are listed now.
+        change.expect_view(keys, &view);
         let mut records = 0;
         for txid in &reads.records {
             let Some(Some(stored)) = view.records.get(txid) else {
@@ -204,12 +206,6 @@ impl Inner {
                 output.spent_by.is_some_and(|by| over(&by.txid))
             };
             if over(txid) && stored.outputs().all(spent) {
-                change.expect_record(keys, txid, Some(stored));
-                for by in stored.outputs().filter_map(|output| output.spent_by) {
-                    let spender = view.records.get(&by.txid).and_then(Option::as_ref);
-                    let token = spender.map(|spender| spender.main.token);
-                    change.expect_main(keys, &by.txid, token);
-                }
                 change.delete(keys, txid, stored);
                 records += 1;
             }

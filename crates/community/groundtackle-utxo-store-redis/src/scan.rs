@@ -11,7 +11,7 @@ use redis::Cmd;
 use crate::error::corrupt;
 use crate::read::{Keys, array, bucket_of, bytes};
 use crate::record;
-use crate::store::Inner;
+use crate::store::{Inner, changing};
 
 /// Partitions, by the first byte of the transaction identifier.
 const PARTITIONS: u32 = 16;
@@ -19,6 +19,9 @@ const BUCKETS_EACH: u32 = (1 << 16) / PARTITIONS;
 
 /// Buckets that are read at once, once it shows that they hold little.
 const MOST_BUCKETS: usize = 64;
+
+/// Times that buckets are read anew at once for spenders that came meanwhile.
+const EAGER_ROUNDS: u32 = 16;
 
 const ACTION: &str = "scan";
 
@@ -63,6 +66,7 @@ impl RedisScan {
         let keys = &self.inner.keys;
         let mut attempts = self.inner.attempts(ACTION);
         let mut spenders: BTreeSet<Txid> = BTreeSet::new();
+        let mut rounds = 0_u32;
         loop {
             let lookups = || spenders.iter().map(|txid| unmined_command(keys, txid));
             let records = buckets.iter().map(|bucket| bucket_command(keys, *bucket));
@@ -80,6 +84,7 @@ impl RedisScan {
                 records_of(answer, &mut records)?;
             }
             if !before.iter().eq(answers.as_slice()) {
+                attempts.again(changing(ACTION)).await?;
                 continue;
             }
             let unmined: HashMap<Txid, bool> = spenders
@@ -90,6 +95,11 @@ impl RedisScan {
             let (coins, unknown) = coins_of(records, &unmined);
             if unknown.is_empty() {
                 return Ok(coins);
+            }
+            // Those that came meanwhile: to wait would let more come.
+            rounds += 1;
+            if rounds.is_multiple_of(EAGER_ROUNDS) {
+                attempts.again(changing(ACTION)).await?;
             }
             spenders.extend(unknown);
         }

@@ -182,7 +182,7 @@ impl Kind {
 }
 
 /// Parts of a record that were read one after another don't belong together.
-fn changing(action: &str) -> Failed {
+pub(crate) fn changing(action: &str) -> Failed {
     Failed {
         error: overloaded(action, "a record changes all the time"),
         again: Again::Yes,
@@ -815,29 +815,25 @@ impl BlockStore for RedisUtxoStore {
     }
 
     async fn previous_tip(&self) -> Result<Option<Tip>> {
-        // The tip may move between the two: then it is asked for again.
+        let inner = &self.inner;
+        let mut attempts = inner.attempts("read the previous tip");
         loop {
-            let Some(tip) = self.tip().await? else {
+            let action = attempts.action;
+            let Some(tip) = inner.chain(action).await?.tip else {
                 return Ok(None);
             };
             let mut reads = Reads::new();
             reads.undo.insert(tip.hash);
-            let inner = &self.inner;
-            let mut attempts = inner.attempts("read the previous tip");
-            let mut view = loop {
-                let mut view = View::default();
-                let action = attempts.action;
-                match view
-                    .read(&inner.link, &inner.keys, action, &reads, true)
-                    .await
-                {
-                    Ok(_) => break view,
-                    Err(failed) => attempts.again(failed).await?,
+            let mut view = View::default();
+            let read = view.read(&inner.link, &inner.keys, action, &reads, true);
+            match read.await {
+                Ok(_) if view.chain.take().and_then(|chain| chain.tip) == Some(tip) => {
+                    let undo = view.undo.remove(&tip.hash).flatten();
+                    return Ok(undo.and_then(|(_, undo)| undo.previous));
                 }
-            };
-            if view.chain.take().and_then(|chain| chain.tip) == Some(tip) {
-                let undo = view.undo.remove(&tip.hash).flatten();
-                return Ok(undo.and_then(|(_, undo)| undo.previous));
+                // The tip has moved between the two.
+                Ok(_) => attempts.again(changing(action)).await?,
+                Err(failed) => attempts.again(failed).await?,
             }
         }
     }
@@ -1115,21 +1111,34 @@ impl MaintenanceStore for RedisUtxoStore {
             return Ok(());
         }
         let action = "flush";
-        let server = Server::ask(&self.inner.link)
-            .await
-            .map_err(|failed| failed.error)?;
-        if !server.has_waitaof() {
-            return Err(Error::invalid_request(
-                "the server can't say when its file is durable before Redis 7.2 (WAITAOF); set appendfsync always and `durability` to always, or use a newer server",
-            ));
-        }
         let millis = self.inner.config.answer_timeout.as_millis() / 2;
-        let mut command = redis::cmd("WAITAOF");
-        command
-            .arg(1)
+        // It waits for what its own connection has written, which may be nothing: so write. All that others
+        // wrote before is in the log before that.
+        let mut mark = redis::cmd("HSET");
+        mark.arg(self.inner.keys.calls()).arg("flush").arg("");
+        let mut wait = redis::cmd("WAITAOF");
+        wait.arg(1)
             .arg(0)
             .arg(u64::try_from(millis).unwrap_or(u64::MAX));
-        let done = array(self.inner.ask(action, &command).await?)?;
+        let link = &self.inner.link;
+        let mut attempts = self.inner.attempts(action);
+        let mut answers = loop {
+            let answers = async {
+                if !Server::ask(link).await?.has_waitaof() {
+                    return Err(Error::invalid_request(
+                        "the server can't say when its file is durable before Redis 7.2 (WAITAOF); set appendfsync always and `durability` to always, or use a newer server",
+                    )
+                    .into());
+                }
+                let commands = vec![mark.clone(), wait.clone()];
+                link.ask_all(action, commands, false).await
+            };
+            match answers.await {
+                Ok(answers) => break answers,
+                Err(failed) => attempts.again(failed).await?,
+            }
+        };
+        let done = array(answers.pop().unwrap_or_default())?;
         if matches!(done.first(), Some(Value::Int(1..))) {
             return Ok(());
         }

@@ -9,12 +9,16 @@
 )]
 
 mod aerospike;
+mod certificates;
+mod disk;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 
 pub use aerospike::{Aerospike, AerospikeOptions};
+pub use certificates::Certificates;
+pub use disk::SmallDisk;
 pub use postgres::{Postgres, PostgresOptions};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};

@@ -21,6 +21,8 @@ pub struct PostgresOptions {
     pub tls: Option<(String, String)>,
     /// Keep the data in this folder, such as a small file system's, instead of a temporary one.
     pub folder: Option<PathBuf>,
+    /// Keep the log of changes (`pg_wal`) in a new folder here, instead of with the data.
+    pub wal: Option<PathBuf>,
 }
 
 /// A PostgreSQL server with the superuser `postgres` and the database `postgres`.
@@ -105,6 +107,12 @@ impl Postgres {
             "--locale=C",
             "--no-sync",
         ]);
+        if let Some(wal) = &options.wal {
+            let wal = wal.join("wal");
+            fs::create_dir(&wal).expect("a new folder");
+            hand_over(&wal);
+            initdb.arg("--waldir").arg(wal);
+        }
         match &options.password {
             Some(password) => {
                 let file = folder.join("password");
@@ -157,6 +165,31 @@ impl Postgres {
         }
     }
 
+    /// Starts a standby of this server, without a password, on a copy of its data: it is sent all changes.
+    pub fn standby(&self) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
+        let data = folder.path().join("data");
+        fs::create_dir(&data).expect("a new folder");
+        fs::set_permissions(&data, Permissions::from_mode(0o700)).expect("ours");
+        hand_over(&data);
+        let mut copy = command("pg_basebackup");
+        copy.args(["--dbname", &self.url(), "--checkpoint=fast", "--no-sync"]);
+        copy.arg("--write-recovery-conf").arg("--pgdata").arg(&data);
+        let made = copy.output().expect("pg_basebackup");
+        let says = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "pg_basebackup: {says}");
+        let port = free_port();
+        Self {
+            process: Self::launch(&data, port, &self.settings),
+            data,
+            port,
+            password: None,
+            settings: self.settings.clone(),
+            _folder: Some(folder),
+        }
+    }
+
     /// Starts the server, again if need be: what the children of a killed one still hold goes in a moment.
     fn launch(data: &Path, port: u16, settings: &[(String, String)]) -> Process {
         for _ in 0..100 {
@@ -187,7 +220,7 @@ impl Postgres {
         fs::read_to_string(data.join("postmaster.pid")).is_ok_and(|text| {
             text.lines()
                 .nth(7)
-                .is_some_and(|line| line.trim() == "ready")
+                .is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
         })
     }
 
@@ -226,6 +259,15 @@ impl Postgres {
     pub fn stop(&mut self) {
         self.process.signal(Signal::INT);
         self.process.wait();
+    }
+
+    /// Starts it again where it went down by itself: after a failed recovery it does, and whoever
+    /// runs a server has it started again.
+    pub fn revive(&mut self) {
+        if self.process.is_gone() {
+            self.process.wait();
+            self.restart();
+        }
     }
 
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same data and port.

@@ -53,10 +53,14 @@ impl Process {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
+    pub(crate) fn is_gone(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
     /// Waits until it is gone.
     pub(crate) fn wait(&mut self) {
         let begun = Instant::now();
-        while self.child.try_wait().expect("a child").is_none() {
+        while !self.is_gone() {
             if begun.elapsed() > PATIENCE {
                 self.child.kill().expect("a child");
             }
@@ -73,7 +77,7 @@ impl Process {
     pub(crate) fn is_up(&mut self, what: &str, mut ready: impl FnMut() -> bool) -> bool {
         let begun = Instant::now();
         while !ready() {
-            if self.child.try_wait().expect("a child").is_some() {
+            if self.is_gone() {
                 self.wait();
                 return false;
             }

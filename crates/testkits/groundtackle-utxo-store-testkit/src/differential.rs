@@ -1161,7 +1161,11 @@ impl Differential {
         }
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let coverage = Mutex::new(Coverage::default());
-        let runtime = crate::runtime();
+        // Each sequence is one task; waking other threads would take a fifth of the time.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the system grants a runtime");
         let outcome = TestRunner::new_with_rng(config, rng).run(&sequence(), |steps| {
             let mut seen = Coverage::default();
             let driven = runtime.block_on(self.drive(steps, &mut seen));
