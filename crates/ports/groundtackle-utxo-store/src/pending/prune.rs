@@ -82,7 +82,8 @@ impl<C: Cells> PendingUtxoStore<C> {
         let CellKey::Undo(block) = key else {
             return Ok(false);
         };
-        let mut view = View::new(Mode::Look);
+        // What a committed change has yet to carry out would be listed again and again.
+        let mut view = View::new(Mode::Change);
         let mut reads = Reads::new();
         reads.undo.insert(block);
         self.fetch(&mut view, &reads, false).await?;
