@@ -565,10 +565,7 @@ impl Cells for AerospikeCells {
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
         let mut rows = Vec::with_capacity(steps.len());
         for step in steps {
-            let key = self.key(&CellKey::Page {
-                txid: step.txid,
-                page: step.page,
-            })?;
+            let key = self.key(&CellKey::head(step.txid))?;
             let filter = exp::and(vec![
                 same(UNFINISHED, PENDING),
                 same(ATTEMPT, step.attempt.cast_signed()),

@@ -14,12 +14,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use groundtackle_utxo_store::pending::{
-    Body, Cell, CellKey, Cells, Guard, MemoryCells, Page, PendingConfig, PendingUtxoStore, Phase,
-    StepFault, Stored, Write,
+    Body, Cell, CellKey, Cells, Guard, Lock, MemoryCells, Next, Page, PendingConfig,
+    PendingUtxoStore, Phase, StepFault, Stored, Write,
 };
 use groundtackle_utxo_store::{
-    Applied, BlockHash, BlockStore, ConflictStore, Fields, MaintenanceStore, NewTransaction,
-    OutPoint, RetentionStore, Retryability, SlotState, SpendOptions, SpendStore, Tip, Txid,
+    Applied, BlockHash, BlockStore, ConflictStore, Fields, MaintenanceStore, NewRecord,
+    NewTransaction, OutPoint, RetentionStore, Retryability, SlotState, SpendOptions, SpendStore,
+    Tip, Txid,
 };
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
 
@@ -395,7 +396,7 @@ fn a_value_ends_at_the_first_hole() {
         let txid = Txid::from_bytes([7; 32]);
         let page = Page {
             attempt: 7,
-            phase: Phase::Pending,
+            phase: Phase::Live,
             guard: Guard::default(),
             unmined_since: None,
             head: Some(Stored::Apart {
@@ -424,7 +425,8 @@ fn a_value_ends_at_the_first_hole() {
             }),
             config(),
         );
-        assert_eq!(store.recover().await.unwrap().rolled_back, 1);
+        let error = store.records(&[txid], Fields::META).await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Permanent);
         let parts = parts.load(Ordering::Relaxed);
         assert!(parts <= 64, "{parts} parts were asked for");
     });
@@ -524,5 +526,203 @@ fn recovery_goes_on_after_what_it_cannot_read() {
         let pages = cells.all().into_iter().map(|(key, _)| key);
         let pages = pages.filter(|key| matches!(key, CellKey::Page { .. }));
         assert_eq!(pages.count(), 0);
+    });
+}
+
+/// Nobody can tell a lock on a cell that was not there from one that is sent again: where its fate is not known,
+/// the whole change begins anew, so that a late one belongs to an intent that is given up.
+#[test]
+fn a_lock_that_may_come_late_belongs_to_no_change() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seed = TxBuilder::new(1).pay_each(1, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let tx = TxBuilder::new(2).spend(OutPoint::new(seed.txid(), 0));
+        let made = NewRecord::Conflicting {
+            tx: tx.pay(1).build(),
+            fee_sat: None,
+            unmined_since: 201,
+        };
+        let key = CellKey::head(made.txid());
+        let (intents, lost) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (seen, losses) = (intents.clone(), lost.clone());
+        let place = cells.clone();
+        let owner = Store::new(
+            cells.with_faults(move |at| {
+                if let CellKey::Intent(id) = at {
+                    seen.lock().unwrap().push(id);
+                }
+                // The second step on the cell is the lock; the first one reads it.
+                let is_lock = at == key
+                    && place
+                        .all()
+                        .iter()
+                        .any(|(k, _)| matches!(k, CellKey::Intent(_)));
+                match is_lock && losses.fetch_add(1, Ordering::Relaxed) == 0 {
+                    true => StepFault::NotSent,
+                    false => StepFault::None,
+                }
+            }),
+            config(),
+        );
+        let answers = owner.create(std::slice::from_ref(&made)).await.unwrap();
+        assert_eq!(answers, [Ok(Applied::Now)]);
+        assert!(lost.load(Ordering::Relaxed) > 0, "no lock was lost");
+        let first = intents.lock().unwrap()[0];
+        assert!(
+            intents.lock().unwrap().iter().any(|id| *id != first),
+            "one intent"
+        );
+        // Evicted; and then the lost lock comes, of a change that would make it again.
+        store.remove(&[made.txid()]).await.unwrap()[0]
+            .clone()
+            .unwrap();
+        let page = Page {
+            attempt: 7,
+            phase: Phase::Live,
+            guard: Guard::default(),
+            unmined_since: None,
+            head: None,
+            slots: std::collections::BTreeMap::new(),
+        };
+        let late = Cell {
+            stamp: 7,
+            lock: Some(Lock {
+                intent: first,
+                next: Next::Put(Body::Page(page)),
+            }),
+            body: None,
+        };
+        let write = Write {
+            key,
+            expect: None,
+            cell: Some(late),
+        };
+        assert_eq!(cells.write(&[write]).await.unwrap(), [true]);
+        assert_eq!(
+            store.records(&[made.txid()], Fields::META).await.unwrap(),
+            [None]
+        );
+        let again = store.create(std::slice::from_ref(&made)).await.unwrap();
+        assert_eq!(again, [Ok(Applied::Now)]);
+    });
+}
+
+/// What an intent names lies in parts where it is much, its values too.
+#[test]
+fn an_intent_is_small() {
+    runtime().block_on(async {
+        let (cells, begun) = begun().await;
+        let seed = TxBuilder::new(1).pay_each(1, 1_000_000).seed(1);
+        begun.create(std::slice::from_ref(&seed)).await.unwrap();
+        let wide = TxBuilder::new(2).spend(OutPoint::new(seed.txid(), 0));
+        let mut wide = wide.pay_each(20 * 512, 1).build();
+        for output in &mut wide.outputs {
+            output.script = vec![1; 300].into();
+        }
+        let (place, seen) = (cells.clone(), Arc::new(AtomicUsize::new(0)));
+        let found = seen.clone();
+        let head = CellKey::head(wide.txid);
+        let store = Store::new(
+            cells.with_faults(move |at| {
+                let all = if at == head { place.all() } else { Vec::new() };
+                for (key, cell) in all {
+                    if matches!(key, CellKey::Intent(_)) {
+                        found.fetch_add(1, Ordering::Relaxed);
+                        let Some(Body::Bytes {
+                            bytes: Stored::Here(bytes),
+                            ..
+                        }) = cell.body
+                        else {
+                            panic!("no intent");
+                        };
+                        assert!(bytes.len() < 100, "{} bytes", bytes.len());
+                    }
+                }
+                StepFault::None
+            }),
+            config(),
+        );
+        assert_eq!(
+            store
+                .spend_and_create(&[wide.clone().into()], &SpendOptions::at(201))
+                .await
+                .unwrap(),
+            [Ok(Applied::Now)]
+        );
+        assert!(seen.load(Ordering::Relaxed) > 0);
+        let scripts = |cells: &MemoryCells| {
+            let all = cells.all().into_iter();
+            all.filter(|(key, _)| matches!(key, CellKey::Part { .. }))
+                .count()
+        };
+        assert!(scripts(&cells) >= 20 * 512);
+        assert_eq!(
+            store.remove(&[wide.txid]).await.unwrap(),
+            [Ok(Applied::Now)]
+        );
+        assert_eq!(scripts(&cells), 0, "parts are left");
+    });
+}
+
+/// A block comes through though others change its records all the time.
+#[test]
+fn a_block_comes_through() {
+    runtime().block_on(async {
+        let (cells, _) = begun().await;
+        let mut config = config();
+        config.patience = Duration::from_secs(1);
+        let store = Store::new(cells, config);
+        let seeds: Vec<_> = (0..100)
+            .map(|n| TxBuilder::new(n).pay_each(1, 1_000).seed(1))
+            .collect();
+        store.create(&seeds).await.unwrap();
+        let spend =
+            |n: usize| TxBuilder::new(1_000 + n as u64).spend(OutPoint::new(seeds[n].txid(), 0));
+        let spenders: Vec<_> = (0..100).map(|n| spend(n).pay(1).build()).collect();
+        let new: Vec<_> = spenders.iter().cloned().map(NewTransaction::from).collect();
+        store
+            .spend_and_create(&new, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        let tip = store.tip().await.unwrap();
+        let all: Vec<_> = spenders.iter().collect();
+        let block = BlockBuilder::after(tip).with(&all).build();
+        let over = Arc::new(AtomicBool::new(false));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let others: Vec<_> = (0..4)
+            .map(|task| {
+                let (store, over, begun) = (store.clone(), over.clone(), begun.clone());
+                let txids: Vec<_> = spenders
+                    .iter()
+                    .skip(task * 20)
+                    .map(|tx| tx.txid)
+                    .take(30)
+                    .collect();
+                tokio::spawn(async move {
+                    let mut calls = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        let pair = [txids[calls % 30], txids[(calls + 7) % 30]];
+                        // It may be that others are always faster.
+                        let _ = store.set_locked(&pair, calls % 2 == 0).await;
+                        calls += 1;
+                        begun.fetch_add(usize::from(calls == 1), Ordering::Relaxed);
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        while begun.load(Ordering::Relaxed) < 4 {
+            tokio::task::yield_now().await;
+        }
+        let connected = store.connect_block(&block).await.unwrap();
+        over.store(true, Ordering::Relaxed);
+        assert!(connected.is_ok(), "{connected:?}");
+        for other in others {
+            other.await.unwrap();
+        }
     });
 }

@@ -43,7 +43,8 @@ pub enum CellKey {
 }
 
 impl CellKey {
-    pub(super) const fn head(txid: Txid) -> Self {
+    /// Page 0 of a transaction's record.
+    pub const fn head(txid: Txid) -> Self {
         Self::Page { txid, page: 0 }
     }
 }
@@ -260,14 +261,12 @@ pub struct Write {
     pub cell: Option<Cell>,
 }
 
-/// A record's step out of [`Phase::Pending`].
+/// A record's step out of [`Phase::Pending`], in which it has page 0 only.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// The transaction.
     pub txid: Txid,
-    /// The page.
-    pub page: u32,
-    /// The attempt that the page must have.
+    /// The attempt that page 0 must have.
     pub attempt: u64,
     /// To live, or to aborted.
     pub to: Phase,
@@ -305,8 +304,9 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// When the backend could not answer for all of them.
     async fn read(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>>;
 
-    /// Writes cells that are as expected; says of each whether it was. No two of one call are of one
-    /// cell.
+    /// Writes cells that are as expected; says of each whether it was. A cell that has the new stamp already
+    /// was written before its answer was lost: it counts as written now, and so is acknowledged by as many copies
+    /// as any write. No two of one call are of one cell.
     ///
     /// # Errors
     /// When the fate of any item is not known.
@@ -326,8 +326,9 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// As [`write`](Self::write).
     async fn unmark(&self, claims: &[Claim]) -> Result<()>;
 
-    /// Changes the phase of pages that are pending in that attempt, and draws a stamp; says of each whether
-    /// it was. A pending page is never locked.
+    /// Changes the phase of records that are pending in that attempt, and draws a stamp; says of each whether
+    /// it was. One that is in the new phase of that attempt already counts as changed now, as with
+    /// [`write`](Self::write). A pending record is never locked.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -339,8 +340,8 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// When the backend could not answer.
     async fn unmined(&self, after: Option<Txid>, limit: usize) -> Result<Vec<UnminedTransaction>>;
 
-    /// Intents, and pages that are not live, of one of as many partitions as a scan has: at most `limit`, in
-    /// any order; fewer only where there are no more.
+    /// Intents, and records that are not live, of one of as many partitions as a scan has: at most `limit`,
+    /// in any order; fewer only where there are no more.
     ///
     /// # Errors
     /// When the backend could not answer.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use groundtackle_chain::{BlockHash, OutPoint, TxOut, Txid};
 
 use super::cells::{Body, CellKey, Guard, Mark, Page, Phase, Slot, Stored};
-use super::intent::{Intent, IntentState};
+use super::intent::{Contents, Intent, IntentState};
 use super::page_of;
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Undo};
@@ -540,30 +540,36 @@ pub(super) fn unpack_txids(backend: &'static str, bytes: &[u8]) -> Result<Vec<Tx
     reader.end(txids)
 }
 
-pub(super) fn pack_keys(keys: &[CellKey]) -> Vec<u8> {
+pub(super) fn pack_contents(contents: &Contents) -> Vec<u8> {
     let mut writer = Writer::new();
-    writer.count(keys.len());
-    keys.iter().for_each(|key| writer.key(key));
-    writer.0
-}
-
-pub(super) fn unpack_keys(backend: &'static str, bytes: &[u8]) -> Result<Vec<CellKey>> {
-    let mut reader = Reader::open(backend, "a list of cells", bytes)?;
-    let keys = reader.list(Reader::key)?;
-    reader.end(keys)
-}
-
-pub(super) fn pack_intent(intent: &Intent) -> Vec<u8> {
-    let mut writer = Writer::new();
-    writer.byte(intent.state as u8);
-    writer.stored(&intent.keys);
-    for parts in [&intent.new, &intent.old] {
+    writer.count(contents.keys.len());
+    contents.keys.iter().for_each(|key| writer.key(key));
+    for parts in [&contents.dropped, &contents.new, &contents.old] {
         writer.count(parts.len());
         for (id, len) in parts {
             writer.long(*id);
             writer.long(*len);
         }
     }
+    writer.0
+}
+
+pub(super) fn unpack_contents(backend: &'static str, bytes: &[u8]) -> Result<Contents> {
+    let mut reader = Reader::open(backend, "what an intent names", bytes)?;
+    let parts = |reader: &mut Reader<'_>| reader.list(|r| Ok((r.long()?, r.long()?)));
+    let contents = Contents {
+        keys: reader.list(Reader::key)?,
+        dropped: parts(&mut reader)?,
+        new: parts(&mut reader)?,
+        old: parts(&mut reader)?,
+    };
+    reader.end(contents)
+}
+
+pub(super) fn pack_intent(intent: &Intent) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.byte(intent.state as u8);
+    writer.stored(&intent.contents);
     writer.0
 }
 
@@ -576,9 +582,7 @@ pub(super) fn unpack_intent(backend: &'static str, bytes: &[u8]) -> Result<Inten
             2 => IntentState::Aborted,
             _ => return Err(reader.damaged("it is in no known state")),
         },
-        keys: reader.stored()?,
-        new: reader.list(|r| Ok((r.long()?, r.long()?)))?,
-        old: reader.list(|r| Ok((r.long()?, r.long()?)))?,
+        contents: reader.stored()?,
     };
     reader.end(intent)
 }
@@ -883,7 +887,7 @@ mod tests {
             pages in btree_set(1..=page_of(u32::MAX), 0..4),
             body in body(),
             keys in vec(key(), 0..5),
-            (state, stored, lists) in (0..3_u8, stored(), any::<[Vec<(u64, u64)>; 2]>()),
+            (state, stored, lists) in (0..3_u8, stored(), any::<[Vec<(u64, u64)>; 3]>()),
         ) {
             let head = Head { record, pages: pages.into_iter().collect() };
             let packed = pack_head(&head);
@@ -903,10 +907,11 @@ mod tests {
             for key in &keys {
                 prop_assert_eq!(CellKey::from_bytes(&key.to_bytes()), Some(*key));
             }
-            prop_assert_eq!(unpack_keys(BACKEND, &pack_keys(&keys)).unwrap(), keys);
-            let [new, old] = lists;
+            let [dropped, new, old] = lists;
+            let contents = Contents { keys, dropped, new, old };
+            prop_assert_eq!(unpack_contents(BACKEND, &pack_contents(&contents)).unwrap(), contents);
             let state = [IntentState::Preparing, IntentState::Committed, IntentState::Aborted][usize::from(state)];
-            let intent = Intent { state, keys: stored, new, old };
+            let intent = Intent { state, contents: stored };
             prop_assert_eq!(unpack_intent(BACKEND, &pack_intent(&intent)).unwrap(), intent);
             let undo = BlockUndo {
                 height: head.record.lock_time,
@@ -936,7 +941,7 @@ mod tests {
                 let _ = unpack_undo(BACKEND, bytes);
                 let _ = unpack_chain(BACKEND, bytes);
                 let _ = unpack_txids(BACKEND, bytes);
-                let _ = unpack_keys(BACKEND, bytes);
+                let _ = unpack_contents(BACKEND, bytes);
                 let _ = unpack_intent(BACKEND, bytes);
                 let _ = unpack_head(BACKEND, Txid::ZERO, bytes);
                 let _ = CellKey::from_bytes(bytes);

@@ -10,7 +10,7 @@ use super::cells::{
     Body, Cell, CellKey, Cells, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, Write,
 };
 use super::codec::{self, Head};
-use super::intent::{Intent, IntentState, Patience, TURNS, applied, turn_of};
+use super::intent::{Contents, Intent, IntentState, Obstacles, Patience, TURNS, applied, turn_of};
 use super::{Attempts, PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Changes, Draft, Loaded, Reads, Run, Stop, run};
@@ -45,6 +45,14 @@ struct Seen {
     round: u32,
 }
 
+/// A call's own intent, as it was written last.
+#[derive(Debug)]
+struct Own {
+    stamp: u64,
+    intent: Intent,
+    contents: Contents,
+}
+
 /// What a call has read, and what it holds.
 #[derive(Debug)]
 pub(super) struct View {
@@ -59,8 +67,10 @@ pub(super) struct View {
     /// Records by which marks would hold, and don't.
     unheld: BTreeSet<CellKey>,
     held: BTreeSet<CellKey>,
-    intent: Option<(u64, Intent)>,
+    intent: Option<Own>,
     named: BTreeSet<CellKey>,
+    /// Whether the call keeps what it holds while others are in its way: who meets it lets go.
+    precedence: bool,
     stale_before: bool,
     /// When others were last shown that the call goes on.
     shown: Instant,
@@ -106,6 +116,7 @@ impl View {
             held: BTreeSet::new(),
             intent: None,
             named: BTreeSet::new(),
+            precedence: false,
             stale_before: false,
             shown: Instant::now(),
         }
@@ -253,10 +264,9 @@ impl View {
         let mut values = Vec::new();
         for key in &keys {
             let stored = match self.cell(*key).and_then(|cell| cell.body.as_ref()) {
-                // Of one that is pending, parts may not be there yet.
-                Some(Body::Page(page)) if page.phase == Phase::Live => page.head.as_ref(),
+                Some(Body::Page(page)) => page.head.as_ref(),
                 Some(Body::Bytes { bytes, .. }) => Some(bytes),
-                Some(Body::Page(_)) | None => None,
+                None => None,
             };
             values.extend(stored.map(|stored| (*key, stored)));
         }
@@ -480,16 +490,23 @@ pub(super) fn cut(
 
 /// The values in parts that a cell's content names.
 pub(super) fn apart(body: &Body) -> Vec<(u64, u64)> {
-    let name = |stored: &Stored| match stored {
-        Stored::Here(_) => None,
-        Stored::Apart { id, len } => Some((*id, *len)),
-    };
     match body {
-        Body::Bytes { bytes, .. } => name(bytes).into_iter().collect(),
+        Body::Bytes { bytes, .. } => parts_of(bytes).into_iter().collect(),
         Body::Page(page) => {
             let scripts = page.slots.values().map(|slot| &slot.script);
-            page.head.iter().chain(scripts).filter_map(name).collect()
+            page.head
+                .iter()
+                .chain(scripts)
+                .filter_map(parts_of)
+                .collect()
         }
+    }
+}
+
+const fn parts_of(stored: &Stored) -> Option<(u64, u64)> {
+    match stored {
+        Stored::Here(_) => None,
+        Stored::Apart { id, len } => Some((*id, *len)),
     }
 }
 
@@ -769,8 +786,15 @@ impl<C: Cells> PendingUtxoStore<C> {
     /// that holds something itself.
     pub(super) async fn fetch(&self, view: &mut View, reads: &Reads, chain: bool) -> Result<bool> {
         let mut patience = Patience::new(self.config.patience);
+        let mut obstacles = Obstacles::default();
         loop {
             view.round += 1;
+            // Two that wait for each other don't go on.
+            let goes_on = obstacles.is_empty();
+            obstacles = Obstacles::default();
+            if goes_on && !self.show_progress(view).await? {
+                return Ok(false);
+            }
             let (keys, values) = view.missing(reads, chain);
             for (key, stored) in &values {
                 let Stored::Apart { id, .. } = stored else {
@@ -793,26 +817,36 @@ impl<C: Cells> PendingUtxoStore<C> {
                 Mode::Look => self.read_as_committed(&keys).await?,
                 Mode::Change => self.read(&keys).await?,
             };
-            let mut blocked = false;
+            let lets_go = !view.held.is_empty() && !view.precedence;
             for (key, cell) in keys.iter().zip(cells) {
-                let change = view.mode == Mode::Change;
-                // Two who wait for each other would wait for long.
-                if change && !view.held.is_empty() && is_locked(cell.as_ref(), view.id) {
-                    return Ok(false);
+                if view.mode == Mode::Change
+                    && let Some(cell) = &cell
+                {
+                    if let Some(lock) = cell.lock.as_ref().filter(|lock| lock.intent != view.id) {
+                        // Two who wait for each other would wait for long.
+                        if lets_go {
+                            return Ok(false);
+                        }
+                        let locked = obstacles.intents.entry(lock.intent).or_default();
+                        locked.push(*key);
+                        view.forget(*key);
+                        continue;
+                    }
+                    if let (CellKey::Page { txid, page: 0 }, Some(page)) = (*key, page(cell))
+                        && page.phase != Phase::Live
+                    {
+                        obstacles.pending.push((txid, page.attempt));
+                        view.forget(*key);
+                        continue;
+                    }
                 }
-                let cell_is_blocked = change
-                    && self
-                        .is_blocked(view.id, *key, cell.as_ref(), &mut patience)
-                        .await?;
-                if cell_is_blocked {
-                    blocked = true;
-                    view.forget(*key);
-                } else {
-                    view.put(*key, cell);
-                }
+                view.put(*key, cell);
             }
             view.decode(self.backend())?;
-            if !keys.is_empty() || !values.is_empty() || blocked {
+            if !obstacles.is_empty() {
+                self.get_past(&obstacles, &mut patience).await?;
+            }
+            if !keys.is_empty() || !values.is_empty() {
                 continue;
             }
             let mut pages = view.note_unheld(reads);
@@ -887,30 +921,6 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(cells)
     }
 
-    /// Whether another one has to be done with the cell first. Then that was seen to.
-    async fn is_blocked(
-        &self,
-        me: u64,
-        key: CellKey,
-        cell: Option<&Cell>,
-        patience: &mut Patience,
-    ) -> Result<bool> {
-        let Some(cell) = cell else {
-            return Ok(false);
-        };
-        if let Some(lock) = cell.lock.as_ref().filter(|lock| lock.intent != me) {
-            self.resolve_lock(key, lock.intent, patience).await?;
-            return Ok(true);
-        }
-        match (key, page(cell)) {
-            (CellKey::Page { txid, page: 0 }, Some(page)) if page.phase != Phase::Live => {
-                self.resolve_pending(txid, page, patience).await?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
     /// Answers from what is there, without changing anything.
     pub(super) async fn look<I: Sync, T: Send>(
         &self,
@@ -962,6 +972,8 @@ impl<C: Cells> PendingUtxoStore<C> {
         };
         for attempt in 0..MOST_ATTEMPTS {
             let mut view = View::new(Mode::Change);
+            // A change of the set has many cells to lock, and would lose against smaller ones for ever.
+            view.precedence = kind.chain;
             let done = self
                 .attempt(kind, items, &mut reads, &judge, &extra, &mut view)
                 .await;
@@ -1041,7 +1053,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                     return Ok(Some(outcomes));
                 }
                 Prepared::Ready => {
-                    let committed = self.commit(view, plan).await?;
+                    let committed = self.commit(view).await?;
                     return Ok(committed.then_some(outcomes));
                 }
             }
@@ -1054,7 +1066,13 @@ impl<C: Cells> PendingUtxoStore<C> {
         let mut answer = None;
         for (key, cell) in keys.iter().zip(self.read(keys).await?) {
             if is_locked(cell.as_ref(), view.id) {
-                return Ok(Some(Prepared::Overtaken));
+                if !view.precedence {
+                    return Ok(Some(Prepared::Overtaken));
+                }
+                // It is waited for when it is read again.
+                view.forget(*key);
+                answer = Some(Prepared::Again);
+                continue;
             }
             if cell.as_ref().map(|cell| cell.stamp) == view.stamp(*key) {
                 continue;
@@ -1122,6 +1140,9 @@ impl<C: Cells> PendingUtxoStore<C> {
         fail_point("pending.intended");
         for (id, value) in &plan.aside.0 {
             self.write_parts(*id, value).await?;
+            if !self.show_progress(view).await? {
+                return Ok(Prepared::Overtaken);
+            }
         }
         let mut writes = Vec::new();
         for (key, next) in wanted {
@@ -1145,9 +1166,23 @@ impl<C: Cells> PendingUtxoStore<C> {
             });
         }
         let mut done = Vec::with_capacity(writes.len());
-        for step in writes.chunks(LOCK_STEP) {
-            done.extend(self.write(step).await?);
-            if !self.show_progress(view).await? {
+        let mut doubtful = false;
+        // What is there is locked by its stamp. A lock on what is not there would come true again once
+        // another one has removed what this change makes there: it is sent once, or the change begins anew.
+        let there = |write: &Write| write.expect.is_some();
+        for step in writes
+            .chunk_by(|a, b| there(a) == there(b))
+            .flat_map(|step| step.chunks(LOCK_STEP))
+        {
+            if step.first().is_some_and(there) {
+                done.extend(self.write(step).await?);
+            } else {
+                for locked in self.write_once(step, doubts).await? {
+                    doubtful |= locked.is_none();
+                    done.push(locked == Some(true));
+                }
+            }
+            if doubtful || !self.show_progress(view).await? {
                 // What was locked since is unlocked with the rest.
                 view.held.extend(writes.iter().map(|write| write.key));
                 return Ok(Prepared::Overtaken);
@@ -1231,32 +1266,37 @@ impl<C: Cells> PendingUtxoStore<C> {
         doubts: &mut Attempts,
     ) -> Result<Option<bool>> {
         let all_named = wanted.keys().all(|key| view.named.contains(key));
-        if all_named && view.intent.is_some() && plan.aside.0.is_empty() {
+        let new = plan.aside.names();
+        let same = |own: &Own| own.contents.new == new && own.contents.old == plan.old;
+        if all_named && view.intent.as_ref().is_some_and(same) {
             return Ok(Some(true));
         }
         view.named.extend(wanted.keys());
-        let keys: Vec<CellKey> = view.named.iter().copied().collect();
+        let before = view.intent.take();
+        let expect = before.as_ref().map(|own| own.stamp);
+        let mut dropped = Vec::new();
+        if let Some(Own {
+            intent, contents, ..
+        }) = before
+        {
+            dropped.extend(contents.dropped);
+            dropped.extend(contents.new);
+            dropped.extend(parts_of(&intent.contents));
+        }
+        let contents = Contents {
+            keys: view.named.iter().copied().collect(),
+            dropped,
+            new,
+            old: plan.old.clone(),
+        };
         let mut aside = Aside::default();
-        let keys = aside.store(codec::pack_keys(&keys), PART_BYTES);
+        let intent = Intent {
+            state: IntentState::Preparing,
+            contents: aside.store(codec::pack_contents(&contents), PART_BYTES),
+        };
         for (id, value) in &aside.0 {
             self.write_parts(*id, value).await?;
         }
-        let (expect, mut new) = match view.intent.take() {
-            Some((stamp, mut before)) => {
-                if let Stored::Apart { id, len } = before.keys {
-                    before.new.push((id, len));
-                }
-                (Some(stamp), before.new)
-            }
-            None => (None, Vec::new()),
-        };
-        new.extend(plan.aside.names());
-        let intent = Intent {
-            state: IntentState::Preparing,
-            keys,
-            new,
-            old: Vec::new(),
-        };
         let cell = intent.cell();
         let stamp = cell.stamp;
         let write = Write {
@@ -1264,7 +1304,11 @@ impl<C: Cells> PendingUtxoStore<C> {
             expect,
             cell: Some(cell),
         };
-        view.intent = Some((stamp, intent));
+        view.intent = Some(Own {
+            stamp,
+            intent,
+            contents,
+        });
         match expect {
             Some(_) => self.write_one(write).await.map(Some),
             None => {
@@ -1279,39 +1323,31 @@ impl<C: Cells> PendingUtxoStore<C> {
         if view.shown.elapsed() < self.config.patience / 4 {
             return Ok(true);
         }
-        let Some((stamp, intent)) = &view.intent else {
+        let Some(own) = &mut view.intent else {
             return Ok(true);
         };
-        let cell = intent.cell();
-        let now = cell.stamp;
+        let cell = own.intent.cell();
+        let expect = Some(std::mem::replace(&mut own.stamp, cell.stamp));
         let write = Write {
             key: CellKey::Intent(view.id),
-            expect: Some(*stamp),
+            expect,
             cell: Some(cell),
         };
         let written = self.write_one(write).await?;
         view.shown = Instant::now();
-        if let Some((stamp, _)) = &mut view.intent {
-            *stamp = now;
-        }
         Ok(written)
     }
 
     /// Makes the change count, and carries it out. `false`: it was given up by another one.
-    async fn commit(&self, view: &mut View, plan: Plan) -> Result<bool> {
-        let Some((stamp, mut intent)) = view.intent.take() else {
+    async fn commit(&self, view: &mut View) -> Result<bool> {
+        let Some(Own {
+            stamp,
+            mut intent,
+            contents,
+        }) = view.intent.take()
+        else {
             return Ok(false);
         };
-        // Values that were written for a plan that was dropped go too.
-        let kept = plan.aside.names();
-        intent.old = intent
-            .new
-            .iter()
-            .filter(|name| !kept.contains(name))
-            .copied()
-            .chain(plan.old)
-            .collect();
-        intent.new = Vec::new();
         intent.state = IntentState::Committed;
         let write = Write {
             key: CellKey::Intent(view.id),
@@ -1337,7 +1373,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             fail_point("pending.carried-out");
         }
         if all_done {
-            self.forget_intent(view.id, &intent).await?;
+            self.forget_intent(view.id, &intent, &contents).await?;
         } else {
             // Another one helps.
             self.finish(view.id, &intent).await?;
@@ -1356,10 +1392,9 @@ impl<C: Cells> PendingUtxoStore<C> {
                 Err(error) => attempts.again(error).await?,
             }
         }
-        // An answer was lost. One that is given up stays so until it goes.
-        let stamp = write.cell.as_ref().map(|cell| cell.stamp);
+        // An answer was lost, and it was committed or given up since; another one may be about to finish it.
         match self.intent(id).await? {
-            Some((now, _)) => Ok(stamp == Some(now)),
+            Some((_, intent)) => Ok(intent.state == IntentState::Committed),
             None => Err(Error::backend(
                 self.backend(),
                 "commit a change",

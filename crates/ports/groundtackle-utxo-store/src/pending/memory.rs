@@ -183,7 +183,10 @@ impl Cells for MemoryCells {
             writes,
             |write| write.key,
             |cells, key, write| {
-                let as_expected = cells.get(&key).map(|cell| cell.stamp) == write.expect;
+                let stamp = cells.get(&key).map(|cell| cell.stamp);
+                let is_done =
+                    stamp.is_some() && stamp == write.cell.as_ref().map(|cell| cell.stamp);
+                let as_expected = stamp == write.expect || is_done;
                 if as_expected {
                     match &write.cell {
                         Some(cell) => cells.insert(key, cell.clone()),
@@ -221,22 +224,18 @@ impl Cells for MemoryCells {
     }
 
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
-        let key = |step: &Step| CellKey::Page {
-            txid: step.txid,
-            page: step.page,
-        };
+        let key = |step: &Step| CellKey::head(step.txid);
         self.each(steps, key, |cells, key, step| {
-            let pending = cells
-                .get(&key)
-                .and_then(page)
-                .is_some_and(|page| page.phase == Phase::Pending && page.attempt == step.attempt);
-            match open_page(cells.get_mut(&key).filter(|_| pending)) {
-                Some(page) => {
-                    page.phase = step.to;
-                    true
-                }
-                None => false,
+            let page = cells.get(&key).and_then(page);
+            let phase = page.filter(|page| page.attempt == step.attempt);
+            let phase = phase.map(|page| page.phase);
+            if phase == Some(Phase::Pending)
+                && let Some(page) = open_page(cells.get_mut(&key))
+            {
+                page.phase = step.to;
+                return true;
             }
+            phase == Some(step.to)
         })
         .await
     }

@@ -3,14 +3,14 @@
 //! [`PendingUtxoStore`] keeps all promises of a store over [`Cells`], which an adapter implements. Two
 //! protocols, both of which any client can finish or undo for another one that is gone:
 //!
-//! **Spend and create**, without reading anything: the record is written as *pending*, with its inputs; each
+//! **Spend and create**, of a record of one page and without reading anything: the record is written as *pending*, with its inputs; each
 //! input is marked by one conditional step on its cell; then the record becomes *live* by one step, and that is
 //! the moment at which all of it counts. A mark names the record's *attempt*, a number drawn by lot, and
 //! **holds only if the record is there, live, in that attempt**. So whoever gives a pending record up does it
 //! by one step too, and marks that are left, or come late, mean nothing; whoever meets one takes its place.
 //! Before a record is pruned, its marks are *settled*, so that they hold without it.
 //!
-//! **All else**, and each item that the first way refuses: judged in memory over what was read (see
+//! **All else**, wider records too, and each item that the first way refuses: judged in memory over what was read (see
 //! [`draft`](crate::draft)). A change to one cell is one conditional write. For several, an *intent* names
 //! them; each is locked, with what becomes of it beside what it is; the intent is *committed* by one
 //! conditional write to it, and that is the moment at which all of it counts; then each is carried out. What
@@ -198,7 +198,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(cells)
     }
 
-    /// Writes cells; one that was written before an answer was lost counts as written now.
+    /// Writes cells; one that went before an answer was lost counts as gone now.
     async fn write(&self, writes: &[Write]) -> Result<Vec<bool>> {
         let mut done = Vec::with_capacity(writes.len());
         for writes in writes.chunks(CALL_CELLS) {
@@ -209,12 +209,13 @@ impl<C: Cells> PendingUtxoStore<C> {
                     Err(error) => attempts.again(error).await?,
                 }
             };
-            if attempts.failed > 0 && answers.contains(&false) {
-                let keys: Vec<_> = writes.iter().map(|write| write.key).collect();
-                let now = self.read(&keys).await?;
-                for ((answer, write), now) in answers.iter_mut().zip(writes).zip(now) {
-                    let stamp = |cell: &Cell| cell.stamp;
-                    *answer |= now.as_ref().map(stamp) == write.cell.as_ref().map(stamp);
+            let doubtful = |(write, done): &(&Write, &mut bool)| write.cell.is_none() && !**done;
+            let doubtful = writes.iter().zip(&mut answers).filter(doubtful);
+            let (deletions, answers_to): (Vec<_>, Vec<_>) = doubtful.unzip();
+            if attempts.failed > 0 && !deletions.is_empty() {
+                let keys: Vec<_> = deletions.iter().map(|write| write.key).collect();
+                for (answer, now) in answers_to.into_iter().zip(self.read(&keys).await?) {
+                    *answer = now.is_none();
                 }
             }
             done.extend(answers);
@@ -243,13 +244,13 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }
                 Err(error) => {
                     attempts.again(error).await?;
-                    let keys: Vec<_> = writes.iter().map(|write| write.key).collect();
-                    let now = self.read(&keys).await?;
-                    let stamp = |cell: &Cell| cell.stamp;
-                    done.extend(writes.iter().zip(now).map(|(write, now)| {
-                        let there = now.as_ref().map(stamp) == write.cell.as_ref().map(stamp);
-                        there.then_some(true)
-                    }));
+                    // Of what is there, so that it is acknowledged as any write is.
+                    let again = writes.iter().map(|write| Write {
+                        expect: write.cell.as_ref().map(|cell| cell.stamp),
+                        ..write.clone()
+                    });
+                    let there = self.write(&again.collect::<Vec<_>>()).await?;
+                    done.extend(there.into_iter().map(|there| there.then_some(true)));
                 }
             }
         }
@@ -272,30 +273,11 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(())
     }
 
-    /// Steps; one that was taken before an answer was lost counts as taken now.
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
         let mut done = Vec::with_capacity(steps.len());
         for steps in steps.chunks(CALL_CELLS) {
-            let mut attempts = self.attempts();
-            let mut answers = loop {
-                match self.cells.step(steps).await {
-                    Ok(answers) => break self.whole(answers, steps.len())?,
-                    Err(error) => attempts.again(error).await?,
-                }
-            };
-            if attempts.failed > 0 && answers.contains(&false) {
-                let key = |step: &Step| CellKey::Page {
-                    txid: step.txid,
-                    page: step.page,
-                };
-                let keys: Vec<_> = steps.iter().map(key).collect();
-                let now = self.read(&keys).await?;
-                for ((answer, step), now) in answers.iter_mut().zip(steps).zip(now) {
-                    *answer |= matches!(now.and_then(|cell| cell.body), Some(Body::Page(page))
-                        if page.attempt == step.attempt && page.phase == step.to);
-                }
-            }
-            done.extend(answers);
+            let answers = persist!(self, self.cells.step(steps));
+            done.extend(self.whole(answers, steps.len())?);
         }
         Ok(done)
     }

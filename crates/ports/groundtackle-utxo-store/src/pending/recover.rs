@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use groundtackle_core::Retryability;
 
 use super::PendingUtxoStore;
-use super::cells::{Body, CellKey, Cells, Phase, Step};
+use super::cells::{Body, CellKey, Cells, Phase};
 use super::intent::Resolved;
 use crate::error::{Error, Result};
 use crate::types::Recovered;
@@ -113,25 +113,6 @@ impl<C: Cells> PendingUtxoStore<C> {
             },
             CellKey::Page { txid, page: 0 } => {
                 recovered.rolled_back += self.give_up(&[(txid, attempt)]).await?;
-            }
-            CellKey::Page { txid, page } => {
-                let head = self.read(&[CellKey::head(txid)]).await?.pop().flatten();
-                let of_head = match head.and_then(|cell| cell.body) {
-                    Some(Body::Page(head)) => Some((head.attempt, head.phase)),
-                    _ => None,
-                };
-                if of_head == Some((attempt, Phase::Live)) {
-                    let to = Phase::Live;
-                    let step = Step {
-                        txid,
-                        page,
-                        attempt,
-                        to,
-                    };
-                    self.step(&[step]).await?;
-                } else if of_head.is_none_or(|(of_head, _)| of_head != attempt) {
-                    self.delete_pages(&[(key, attempt)]).await?;
-                }
             }
             _ => {}
         }

@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use groundtackle_chain::{OutPoint, Txid};
 use groundtackle_core::fail_point;
 
-use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Page, Phase, Step, Write};
-use super::engine::{Aside, Kind, apart, cut};
-use super::intent::Patience;
+use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Phase, Step, Write};
+use super::engine::{Aside, Kind, cut};
 use super::{PendingUtxoStore, codec, page_of, random};
 use crate::draft::{Reads, ops};
 use crate::error::Result;
@@ -46,13 +45,8 @@ fn waves(transactions: &[NewTransaction]) -> Vec<Wave> {
     waves
 }
 
-fn head_step(txid: Txid, attempt: u64, to: Phase) -> Step {
-    Step {
-        txid,
-        page: 0,
-        attempt,
-        to,
-    }
+const fn head_step(txid: Txid, attempt: u64, to: Phase) -> Step {
+    Step { txid, attempt, to }
 }
 
 fn claims(txid: Txid, inputs: &[OutPoint], attempt: u64, template: &Claim) -> Vec<Claim> {
@@ -94,10 +88,18 @@ struct Pending<'a> {
     at: usize,
     new: &'a NewTransaction,
     attempt: u64,
-    /// Its pages, the head first.
-    writes: Vec<Write>,
-    aside: Aside,
+    head: Write,
     good: bool,
+}
+
+impl Pending<'_> {
+    const fn name(&self) -> (Txid, u64) {
+        (self.new.tx.txid, self.attempt)
+    }
+
+    const fn step(&self, to: Phase) -> Step {
+        head_step(self.new.tx.txid, self.attempt, to)
+    }
 }
 
 impl<C: Cells> PendingUtxoStore<C> {
@@ -142,13 +144,13 @@ impl<C: Cells> PendingUtxoStore<C> {
         complete.ok_or_else(|| self.corrupt("an answer", "an item has none"))
     }
 
-    /// Draws a transaction up as pending pages, page 0 first.
+    /// Draws a transaction up as a pending record, if it fits into one cell.
     fn draw_up<'a>(
         &self,
         at: usize,
         new: &'a NewTransaction,
         options: &SpendOptions,
-    ) -> Pending<'a> {
+    ) -> Option<Pending<'a>> {
         let record = Record {
             fee_sat: new.fee_sat,
             unmined_since: Some(options.height),
@@ -157,27 +159,23 @@ impl<C: Cells> PendingUtxoStore<C> {
         };
         let attempt = random();
         let mut aside = Aside::default();
-        let pages = cut(&record, attempt, Phase::Pending, &mut aside, |_| None);
-        let writes = pages.into_iter().map(|(page, content)| Write {
-            key: CellKey::Page {
-                txid: new.tx.txid,
-                page,
-            },
-            expect: None,
-            cell: Some(Cell {
-                stamp: random(),
-                lock: None,
-                body: Some(Body::Page(content)),
-            }),
-        });
-        Pending {
+        let mut pages = cut(&record, attempt, Phase::Pending, &mut aside, |_| None);
+        let (_, head) = pages.pop_first()?;
+        (pages.is_empty() && aside.0.is_empty()).then(|| Pending {
             at,
             new,
             attempt,
-            writes: writes.collect(),
-            aside,
+            head: Write {
+                key: CellKey::head(new.tx.txid),
+                expect: None,
+                cell: Some(Cell {
+                    stamp: random(),
+                    lock: None,
+                    body: Some(Body::Page(head)),
+                }),
+            },
             good: true,
-        }
+        })
     }
 
     /// Writes the heads of transactions, by which all else is found and cleared away, and returns those
@@ -197,12 +195,11 @@ impl<C: Cells> PendingUtxoStore<C> {
         while !rest.is_empty() {
             let drawn: Vec<_> = rest
                 .iter()
-                .map(|(at, new)| self.draw_up(*at, new, options))
+                .filter_map(|(at, new)| self.draw_up(*at, new, options))
                 .collect();
             rest.clear();
-            tried.extend(drawn.iter().map(|p| (p.new.tx.txid, p.attempt)));
-            let heads: Vec<_> = drawn.iter().filter_map(|p| p.writes.first()).collect();
-            let heads: Vec<_> = heads.into_iter().cloned().collect();
+            tried.extend(drawn.iter().map(Pending::name));
+            let heads: Vec<_> = drawn.iter().map(|p| p.head.clone()).collect();
             let written = self.write_once(&heads, &mut attempts).await?;
             for (pending, written) in drawn.into_iter().zip(written) {
                 let txid = pending.new.tx.txid;
@@ -246,23 +243,6 @@ impl<C: Cells> PendingUtxoStore<C> {
     ) -> Result<Vec<bool>> {
         let mut granted = vec![false; news.len()];
         let mut begun = self.begin(news, options, tried).await?;
-        for (id, value) in begun.iter().flat_map(|pending| &pending.aside.0) {
-            self.write_parts(*id, value).await?;
-        }
-        let pages = begun.iter().enumerate().flat_map(|(of, pending)| {
-            let pages = pending.writes.iter().skip(1);
-            pages.map(move |write| (of, write.clone()))
-        });
-        let pages: Vec<_> = pages.collect();
-        for pages in pages.chunks(64) {
-            let writes: Vec<_> = pages.iter().map(|(_, write)| write.clone()).collect();
-            let written = self.write(&writes).await?;
-            for ((of, _), written) in pages.iter().zip(written) {
-                if let Some(pending) = begun.get_mut(*of) {
-                    pending.good &= written;
-                }
-            }
-        }
         let mut wanted = Vec::new();
         let mut of = Vec::new();
         for (n, pending) in begun.iter().enumerate().filter(|(_, p)| p.good) {
@@ -284,30 +264,14 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
         fail_point("pending.marked");
         let (good, bad): (Vec<_>, Vec<_>) = begun.into_iter().partition(|p| p.good);
-        let steps: Vec<_> = good
-            .iter()
-            .map(|p| head_step(p.new.tx.txid, p.attempt, Phase::Live))
-            .collect();
+        let steps: Vec<_> = good.iter().map(|p| p.step(Phase::Live)).collect();
         let mut failed: Vec<_> = bad;
-        let mut more = Vec::new();
         for (pending, live) in good.into_iter().zip(self.step(&steps).await?) {
-            if !live {
-                failed.push(pending);
-                continue;
+            match granted.get_mut(pending.at) {
+                Some(granted) if live => *granted = true,
+                _ => failed.push(pending),
             }
-            if let Some(granted) = granted.get_mut(pending.at) {
-                *granted = true;
-            }
-            let live = head_step(pending.new.tx.txid, pending.attempt, Phase::Live);
-            more.extend(pending.writes.iter().filter_map(|write| match write.key {
-                CellKey::Page {
-                    page: page @ 1.., ..
-                } => Some(Step { page, ..live }),
-                _ => None,
-            }));
         }
-        // Where a page comes late, calls that are judged take the record's word for it.
-        self.step(&more).await?;
         fail_point("pending.live");
         self.give_up_own(&failed).await?;
         Ok(granted)
@@ -333,27 +297,18 @@ impl<C: Cells> PendingUtxoStore<C> {
         if pending.is_empty() {
             return Ok(());
         }
-        let name = |pending: &Pending<'_>| (pending.new.tx.txid, pending.attempt);
-        let records: Vec<_> = pending.iter().map(name).collect();
-        let steps = records.iter();
-        let steps: Vec<_> = steps
-            .map(|(txid, attempt)| head_step(*txid, *attempt, Phase::Aborted))
-            .collect();
+        let records: Vec<_> = pending.iter().map(Pending::name).collect();
+        let steps: Vec<_> = pending.iter().map(|p| p.step(Phase::Aborted)).collect();
         self.step(&steps).await?;
         fail_point("pending.given-up");
         let (_, missed) = self.clear_away(&records).await?;
-        let (mut marks, mut pages) = (Vec::new(), Vec::new());
+        let mut marks = Vec::new();
         let template = template(&SpendOptions::at(0));
-        for pending in pending.iter().filter(|p| missed.contains(&name(p))) {
+        for pending in pending.iter().filter(|p| missed.contains(&p.name())) {
             let tx = &pending.new.tx;
             marks.extend(claims(tx.txid, &tx.inputs, pending.attempt, &template));
-            let others = pending.writes.iter().skip(1);
-            pages.extend(others.map(|write| (write.key, pending.attempt)));
         }
-        if !marks.is_empty() {
-            self.unmark(&marks).await?;
-        }
-        self.delete_pages(&pages).await
+        self.unmark(&marks).await
     }
 
     /// Clears away records that were given up: says how many, and which of them were not there. Their marks
@@ -364,7 +319,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             .iter()
             .map(|(txid, _)| CellKey::head(*txid))
             .collect();
-        let (mut marks, mut pages, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut marks, mut writes) = (Vec::new(), Vec::new());
         let template = template(&SpendOptions::at(0));
         for ((txid, attempt), cell) in records.iter().zip(self.read(&heads).await?) {
             let Some(cell) = cell else {
@@ -377,86 +332,20 @@ impl<C: Cells> PendingUtxoStore<C> {
                 continue;
             }
             missed.remove(&(*txid, *attempt));
-            if let Some(bytes) = self.head_bytes(page).await? {
-                let head = codec::unpack_head(self.backend(), *txid, &bytes)?;
+            if let Some(head) = &page.head {
+                let head = self.stored(head).await?;
+                let head = codec::unpack_head(self.backend(), *txid, &head)?;
                 marks.extend(claims(*txid, &head.record.inputs, *attempt, &template));
-                let page = |page| CellKey::Page { txid: *txid, page };
-                pages.extend(
-                    head.pages
-                        .into_iter()
-                        .map(|number| (page(number), *attempt)),
-                );
             }
-            gone.push((CellKey::head(*txid), cell));
-        }
-        self.unmark(&marks).await?;
-        self.delete_pages(&pages).await?;
-        let parts: Vec<_> = gone
-            .iter()
-            .filter_map(|(_, cell)| cell.body.as_ref())
-            .flat_map(apart)
-            .collect();
-        self.delete_parts(&parts).await?;
-        let writes: Vec<_> = gone
-            .into_iter()
-            .map(|(key, cell)| Write {
-                key,
+            writes.push(Write {
+                key: CellKey::head(*txid),
                 expect: Some(cell.stamp),
                 cell: None,
-            })
-            .collect();
+            });
+        }
+        self.unmark(&marks).await?;
         let done = self.write(&writes).await?;
         Ok((done.iter().filter(|done| **done).count() as u64, missed))
-    }
-
-    /// `None`: its parts were never written.
-    async fn head_bytes(&self, page: &Page) -> Result<Option<Vec<u8>>> {
-        match &page.head {
-            None => Ok(None),
-            Some(head) => self.stored_if_whole(head).await,
-        }
-    }
-
-    /// Deletes pages of an attempt that came to nothing, with what they name.
-    pub(super) async fn delete_pages(&self, pages: &[(CellKey, u64)]) -> Result<()> {
-        for pages in pages.chunks(64) {
-            let keys: Vec<_> = pages.iter().map(|(key, _)| *key).collect();
-            let (mut writes, mut parts) = (Vec::new(), Vec::new());
-            for ((key, attempt), cell) in pages.iter().zip(self.read(&keys).await?) {
-                let Some(cell) = cell else {
-                    continue;
-                };
-                let of_attempt =
-                    |body: &&Body| matches!(body, Body::Page(page) if page.attempt == *attempt);
-                // Who has locked it sees to it.
-                let open = cell.body.as_ref().filter(|_| cell.lock.is_none());
-                if let Some(body) = open.filter(of_attempt) {
-                    parts.extend(apart(body));
-                    writes.push(Write {
-                        key: *key,
-                        expect: Some(cell.stamp),
-                        cell: None,
-                    });
-                }
-            }
-            self.delete_parts(&parts).await?;
-            self.write(&writes).await?;
-        }
-        Ok(())
-    }
-
-    /// Deals with a record that is not there yet, or no more: waits, and then gives it up.
-    pub(super) async fn resolve_pending(
-        &self,
-        txid: Txid,
-        page: &Page,
-        patience: &mut Patience,
-    ) -> Result<()> {
-        if patience.wait(CellKey::head(txid), page.attempt).await {
-            return Ok(());
-        }
-        tracing::debug!("gives up what another one has left pending");
-        self.give_up(&[(txid, page.attempt)]).await.map(drop)
     }
 }
 
