@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aerospike::expressions::{self as exp, Expression};
 use aerospike::operations::{Operation, lists, scalar};
+use aerospike::policy::{BasePolicy, ReadModeAp, ReadModeSc, Replica};
 use aerospike::{
     BatchDeletePolicy, BatchOperation, BatchPolicy, BatchReadPolicy, BatchRecord, BatchWritePolicy,
     Bin, Bins, Client, Expiration, Key, ListReturnType, Record, RecordExistsAction, ResultCode,
@@ -13,13 +14,13 @@ use aerospike::{
 };
 use async_trait::async_trait;
 use groundtackle_utxo_store::pending::{
-    Cell, CellKey, Cells, Claim, Mark, Phase, Step, Stored, Write,
+    Cell, CellKey, Cells, Claim, DueKind, Mark, Phase, Step, Stored, Write,
 };
 use groundtackle_utxo_store::{
     Error, Health, HealthDepth, Result, Retryability, Txid, UnminedTransaction,
 };
 
-use crate::error::{BACKEND, corrupt, failed, is_overload};
+use crate::error::{BACKEND, corrupt, failed, is_overload, is_permanent};
 use crate::record::{
     ABORTED, ATTEMPT, COINBASE, CONFLICTING, FLAGS, HEIGHT, LOCK, LOCKED, OUTPUTS, PENDING, SLOTS,
     STAMP, UNFINISHED, UNSPENT, bins, cell, index_of, int, pack_mark, pack_output,
@@ -71,9 +72,17 @@ pub(crate) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// What was acknowledged is seen: the engine decides by what is not there. So only a record's master is asked, and it asks
+/// the others while the cluster moves the record.
+pub(crate) const fn newest(policy: &mut BasePolicy) {
+    policy.replica = Replica::Master;
+    policy.read_mode_ap = ReadModeAp::All;
+    policy.read_mode_sc = ReadModeSc::Linearize;
+}
+
 /// How one row of a batch ended.
 enum Row {
-    Done(Option<Record>),
+    Done(Option<Box<Record>>),
     /// The record is not as it should be, or not there.
     Refused,
 }
@@ -235,6 +244,7 @@ impl AerospikeCells {
             true => BatchPolicy::write_default(),
             false => BatchPolicy::default(),
         };
+        newest(&mut policy.base_policy);
         policy.base_policy.total_timeout = millis(self.answer_timeout);
         policy.base_policy.socket_timeout = millis(self.answer_timeout);
         let whole = self.client.batch(&policy, &mut rows).await;
@@ -244,7 +254,7 @@ impl AerospikeCells {
         for row in rows {
             let row: BatchRecord = row.into_batch_record();
             answers.push(match (row.result_code(), row.error()) {
-                (Some(ResultCode::Ok), _) => Row::Done(row.record),
+                (Some(ResultCode::Ok), _) => Row::Done(row.record.map(Box::new)),
                 (
                     Some(
                         ResultCode::KeyNotFoundError
@@ -343,8 +353,8 @@ fn row_failed(action: &str, row: &BatchRecord, in_doubt: bool) -> Error {
             | ResultCode::PartitionUnavailable
             | ResultCode::BatchQueuesFull,
         ) => Retryability::Transient,
-        None | Some(ResultCode::Timeout) => Retryability::Indeterminate,
-        Some(_) => Retryability::Permanent,
+        Some(code) if is_permanent(code) => Retryability::Permanent,
+        _ => Retryability::Indeterminate,
     };
     let hint = match code {
         Some(ResultCode::ServerMemError | ResultCode::FailForbidden) => {
@@ -361,8 +371,8 @@ fn row_failed(action: &str, row: &BatchRecord, in_doubt: bool) -> Error {
 /// Of two errors of one call, the one that tells more about what may have been done.
 fn worse(before: Option<Error>, now: Error) -> Error {
     let rank = |error: &Error| match error.retryability() {
-        Retryability::Permanent => 2,
-        Retryability::Indeterminate => 1,
+        Retryability::Indeterminate => 2,
+        Retryability::Permanent => 1,
         Retryability::Transient => 0,
     };
     match before {
@@ -555,10 +565,7 @@ impl Cells for AerospikeCells {
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
         let mut rows = Vec::with_capacity(steps.len());
         for step in steps {
-            let key = self.key(&CellKey::Page {
-                txid: step.txid,
-                page: step.page,
-            })?;
+            let key = self.key(&CellKey::head(step.txid))?;
             let filter = exp::and(vec![
                 same(UNFINISHED, PENDING),
                 same(ATTEMPT, step.attempt.cast_signed()),
@@ -579,12 +586,12 @@ impl Cells for AerospikeCells {
         self.list_unmined(after, limit).await
     }
 
-    async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>> {
-        self.list_unfinished(limit).await
+    async fn unfinished(&self, partition: u32, limit: usize) -> Result<Vec<CellKey>> {
+        self.list_unfinished(partition, limit).await
     }
 
-    async fn due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>> {
-        self.list_due(height, limit).await
+    async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>> {
+        self.list_due(kind, height, limit).await
     }
 
     async fn scan(&self, partition: u32, after: Option<Txid>, limit: usize) -> Result<Vec<Txid>> {

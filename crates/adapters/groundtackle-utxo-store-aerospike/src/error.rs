@@ -22,6 +22,33 @@ pub(crate) fn is_overload(error: &aerospike::Error) -> bool {
         )
 }
 
+/// Whether a node refuses the request itself, now and later. Of a code that is not known nothing is known.
+pub(crate) const fn is_permanent(code: ResultCode) -> bool {
+    matches!(
+        code,
+        ResultCode::ParameterError
+            | ResultCode::AlwaysForbidden
+            | ResultCode::BinTypeError
+            | ResultCode::BinNameTooLong
+            | ResultCode::RecordTooBig
+            | ResultCode::UnsupportedFeature
+            | ResultCode::EnterpriseOnly
+            | ResultCode::InvalidNamespace
+            | ResultCode::InvalidEncoding
+            | ResultCode::OpNotApplicable
+            | ResultCode::InvalidCommand
+            | ResultCode::InvalidField
+            | ResultCode::NotAuthenticated
+            | ResultCode::RoleViolation
+            | ResultCode::NotAllowlisted
+            | ResultCode::BatchDisabled
+            | ResultCode::BatchMaxRequestsExceeded
+            | ResultCode::IndexNotFound
+            | ResultCode::IndexNameMaxLen
+            | ResultCode::IndexMaxCount
+    )
+}
+
 /// The server's or the client's error in the port's terms.
 pub(crate) fn failed(action: &str, error: aerospike::Error) -> Error {
     use Retryability::{Indeterminate, Permanent, Transient};
@@ -81,8 +108,8 @@ pub(crate) fn failed(action: &str, error: aerospike::Error) -> Error {
         ),
         (_, ErrorKind::InvalidArgument) => (Permanent, ""),
         _ if error.in_doubt() => (Indeterminate, ""),
-        (Some(ResultCode::Timeout), _) => (Indeterminate, ""),
-        (Some(_), _) => (Permanent, ""),
+        (Some(code), _) if is_permanent(code) => (Permanent, ""),
+        (Some(_), _) => (Indeterminate, ""),
         (None, _) => (Transient, "no node answers"),
     };
     let action = match hint {

@@ -7,14 +7,14 @@ use aerospike::expressions as exp;
 use aerospike::query::Filter;
 use aerospike::{Bins, Key, PartitionFilter, QueryDuration, QueryPolicy, Record, Statement};
 use futures_util::StreamExt;
-use groundtackle_utxo_store::pending::CellKey;
+use groundtackle_utxo_store::pending::{CellKey, DueKind};
 use groundtackle_utxo_store::{Error, Result, Txid, UnminedTransaction};
 
-use crate::cells::{AerospikeCells, millis};
+use crate::cells::{AerospikeCells, millis, newest};
 use crate::error::failed;
 use crate::record::{
     DUE, HEAD, HEIGHT, KEY, UNFINISHED, UNMINED, UNMINED_SINCE, key_of, place_in_order,
-    unmined_since_of,
+    place_of_due, unmined_since_of,
 };
 
 /// Into how many partitions a scan divides the set.
@@ -47,10 +47,27 @@ impl AerospikeCells {
         only: Option<exp::Expression>,
         partitions: PartitionFilter,
         bins: &[&str],
-        (most, limit): (usize, usize),
+        bounds: (usize, usize),
     ) -> Result<Option<Vec<Record>>> {
+        let (records, all) = self
+            .query_some(action, filter, only, partitions, bins, bounds)
+            .await?;
+        Ok(all.then_some(records))
+    }
+
+    /// Records that a query finds, and whether these are all; one more than `most` where not.
+    async fn query_some(
+        &self,
+        action: &str,
+        filter: Option<Filter>,
+        only: Option<exp::Expression>,
+        partitions: PartitionFilter,
+        bins: &[&str],
+        (most, limit): (usize, usize),
+    ) -> Result<(Vec<Record>, bool)> {
         let _permit = self.throttle.enter().await;
         let mut policy = QueryPolicy::default();
+        newest(&mut policy.base_policy);
         policy.base_policy.socket_timeout = millis(self.answer_timeout);
         policy.base_policy.total_timeout = millis(self.answer_timeout.saturating_mul(4));
         policy.base_policy.filter_expression = only;
@@ -88,10 +105,10 @@ impl AerospikeCells {
         while let Some(record) = stream.next().await {
             records.push(record.map_err(failed)?);
             if records.len() > most {
-                return Ok(None);
+                return Ok((records, false));
             }
         }
-        Ok(Some(records))
+        Ok((records, true))
     }
 
     pub(crate) async fn list_unmined(
@@ -151,27 +168,51 @@ impl AerospikeCells {
         }
     }
 
-    pub(crate) async fn list_unfinished(&self, limit: usize) -> Result<Vec<CellKey>> {
-        self.list_keys(
-            "list what is unfinished",
-            Filter::range(UNFINISHED, 1, 3),
-            limit,
-        )
-        .await
+    /// All nodes are asked for all they have, and no more is taken than the limit: what the servers are told is
+    /// divided among them, and one that has little would leave room that others miss.
+    pub(crate) async fn list_unfinished(
+        &self,
+        partition: u32,
+        limit: usize,
+    ) -> Result<Vec<CellKey>> {
+        let partitions = PartitionFilter::by_range(partition as usize * EACH, EACH);
+        let filter = Filter::range(UNFINISHED, 1, 3);
+        self.list_keys("list what is unfinished", filter, partitions, (limit, 0))
+            .await
     }
 
-    pub(crate) async fn list_due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>> {
-        let filter = Filter::range(DUE, 0, i64::from(height));
-        self.list_keys("list what is due", filter, limit).await
-    }
-
-    async fn list_keys(&self, action: &str, filter: Filter, limit: usize) -> Result<Vec<CellKey>> {
+    pub(crate) async fn list_due(
+        &self,
+        kind: DueKind,
+        height: u32,
+        limit: usize,
+    ) -> Result<Vec<CellKey>> {
+        let filter = Filter::range(DUE, place_of_due(kind, 0), place_of_due(kind, height));
         let all = PartitionFilter::all();
-        let records = self
-            .query(action, Some(filter), None, all, &[KEY], (usize::MAX, limit))
+        self.list_keys("list what is due", filter, all, (usize::MAX, limit))
+            .await
+    }
+
+    async fn list_keys(
+        &self,
+        action: &str,
+        filter: Filter,
+        partitions: PartitionFilter,
+        (most, limit): (usize, usize),
+    ) -> Result<Vec<CellKey>> {
+        let (mut records, _) = self
+            .query_some(
+                action,
+                Some(filter),
+                None,
+                partitions,
+                &[KEY],
+                (most, limit),
+            )
             .await?;
+        records.truncate(most);
         let mut keys = Vec::new();
-        for record in records.iter().flatten() {
+        for record in &records {
             keys.push(key_of(record)?);
         }
         keys.sort_unstable();

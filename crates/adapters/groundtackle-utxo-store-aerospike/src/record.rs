@@ -11,14 +11,14 @@
 //! | `gtu`, `us` | of an unmined transaction: where it stands in the order, indexed; and since when |
 //! | `hd` | a record's head |
 //! | `o`, `s` | a page's outputs and their slots, by index; both are lists of one length |
-//! | `b`, `gtd` | any other cell's value, and the height at which it is due; indexed |
+//! | `b`, `gtd` | any other cell's value, and its kind and the height at which it is due; indexed |
 
 use std::collections::BTreeMap;
 
 use aerospike::{Bin, IndexMap, Record, Value};
 use groundtackle_utxo_store::pending::{
-    Body, Cell, CellKey, Guard, Lock, Mark, Next, OUTPUTS_PER_PAGE, Page, Phase, Slot, Stored,
-    pack_body, unpack_body,
+    Body, Cell, CellKey, DueKind, Guard, Lock, Mark, Next, OUTPUTS_PER_PAGE, Page, Phase, Slot,
+    Stored, pack_body, unpack_body,
 };
 use groundtackle_utxo_store::{Error, Result, SpentBy, Txid};
 
@@ -65,6 +65,15 @@ pub(crate) const fn index_of(vout: u32) -> i64 {
     (vout % OUTPUTS_PER_PAGE) as i64
 }
 
+/// Where a cell that is due stands among all: each kind has a stretch of its own.
+pub(crate) fn place_of_due(kind: DueKind, height: u32) -> i64 {
+    let height = i64::from(height);
+    match kind {
+        DueKind::Undo => height,
+        DueKind::List => height | 1 << 32,
+    }
+}
+
 pub(crate) fn pack_mark(mark: &Mark) -> Vec<u8> {
     let mut bytes = mark.by.txid.as_bytes().to_vec();
     bytes.extend(mark.by.vin.to_be_bytes());
@@ -74,9 +83,10 @@ pub(crate) fn pack_mark(mark: &Mark) -> Vec<u8> {
 
 /// A slot: one byte, or the mark alone, or the one followed by what it says.
 fn pack_slot(slot: &Slot) -> Vec<u8> {
-    let flags = u8::from(slot.frozen) * FROZEN
-        | u8::from(slot.spendable_from.is_some()) * REASSIGNED
-        | u8::from(slot.mark.is_some()) * HELD;
+    let flag = |set, flag| if set { flag } else { 0 };
+    let flags = flag(slot.frozen, FROZEN)
+        | flag(slot.spendable_from.is_some(), REASSIGNED)
+        | flag(slot.mark.is_some(), HELD);
     match (&slot.mark, flags) {
         (Some(mark), HELD) => pack_mark(mark),
         _ => {
@@ -146,7 +156,8 @@ pub(crate) fn bins(key: &CellKey, cell: &Cell) -> Vec<Bin> {
         Some(Body::Bytes { due, bytes }) => {
             put(BYTES, pack_stored(bytes));
             if let Some(due) = due {
-                put(DUE, int(u64::from(*due)));
+                let kind = DueKind::of(key).unwrap_or(DueKind::List);
+                put(DUE, Value::Int(place_of_due(kind, *due)));
             }
             if matches!(key, CellKey::Intent(_)) {
                 put(UNFINISHED, Value::Int(INTENT));
@@ -160,9 +171,10 @@ pub(crate) fn bins(key: &CellKey, cell: &Cell) -> Vec<Bin> {
                 Phase::Aborted => put(UNFINISHED, Value::Int(ABORTED)),
             }
             let guard = &page.guard;
-            let flags = i64::from(guard.coinbase) * COINBASE
-                | i64::from(guard.locked) * LOCKED
-                | i64::from(guard.conflicting) * CONFLICTING;
+            let flag = |set, flag| if set { flag } else { 0 };
+            let flags = flag(guard.coinbase, COINBASE)
+                | flag(guard.locked, LOCKED)
+                | flag(guard.conflicting, CONFLICTING);
             put(FLAGS, Value::Int(flags));
             if let Some(height) = guard.height {
                 put(HEIGHT, int(u64::from(height)));
@@ -265,20 +277,26 @@ impl<'a> Bins<'a> {
         number.map_err(|_| Bins::damaged("a number is out of its range"))
     }
 
+    /// The height, without the kind.
+    fn due(&self) -> Result<Option<u32>> {
+        let height = |due: i64| u32::try_from(due & i64::from(u32::MAX));
+        let due = self.int(DUE)?.map(height).transpose();
+        due.map_err(|_| Bins::damaged("a number is out of its range"))
+    }
+
     fn blobs(&self, name: &str) -> Result<Vec<&'a [u8]>> {
         let damaged = || Self::damaged("a list is none");
         let Some(Value::List(items)) = self.0.get(name) else {
             return Err(damaged());
         };
-        let blob = |item| match item {
-            &Value::Blob(ref bytes) => Some(bytes.as_slice()),
-            _ => None,
-        };
-        items
-            .iter()
-            .map(blob)
-            .collect::<Option<_>>()
-            .ok_or_else(damaged)
+        let mut blobs = Vec::with_capacity(items.len());
+        for item in items {
+            let Value::Blob(bytes) = item else {
+                return Err(damaged());
+            };
+            blobs.push(bytes.as_slice());
+        }
+        Ok(blobs)
     }
 
     fn lock(&self) -> Result<Option<Lock>> {
@@ -414,7 +432,7 @@ fn cell_of(key: &CellKey, bins: &Bins<'_>) -> Result<Cell> {
         }
         (Some(_), _) => return Err(Bins::damaged("it should be no page")),
         (None, _) => {
-            let due = bins.number(DUE)?;
+            let due = bins.due()?;
             bins.stored(BYTES)?.map(|bytes| Body::Bytes { due, bytes })
         }
     };

@@ -22,6 +22,18 @@ fn is(facts: &Facts, name: &str) -> bool {
     facts.get(name).is_some_and(|value| value == "true")
 }
 
+/// A setting that answers before all copies are written, or from one that may be old.
+fn weakened(facts: &Facts) -> Option<String> {
+    let weak = [
+        ("read-consistency-level-override", "one"),
+        ("write-commit-level-override", "master"),
+    ];
+    let weak = weak
+        .into_iter()
+        .find(|(name, value)| facts.get(*name).is_some_and(|found| found == value));
+    weak.map(|(name, value)| format!("{name} {value}"))
+}
+
 /// What keeps a node from its work, and what soon will.
 pub(crate) fn faults(node: &str, facts: &Facts, min_replicas: u32) -> (Vec<String>, Vec<String>) {
     let (mut now, mut soon) = (Vec::new(), Vec::new());
@@ -71,7 +83,6 @@ impl AerospikeCells {
     fn admin(&self) -> AdminPolicy {
         AdminPolicy {
             timeout: millis(self.answer_timeout),
-            ..AdminPolicy::default()
         }
     }
 
@@ -131,6 +142,12 @@ impl AerospikeCells {
                 return Err(Error::invalid_request(format!(
                     "the namespace {} keeps {copies} copies of each record, and min_replicas asks for {}: set its replication-factor, or accept fewer",
                     self.namespace, self.min_replicas
+                )));
+            }
+            if let Some(setting) = weakened(&facts) {
+                return Err(Error::invalid_request(format!(
+                    "the namespace {} sets {setting}, with which what was acknowledged can be lost or not be seen: remove that setting",
+                    self.namespace
                 )));
             }
             let on_file = facts

@@ -8,7 +8,7 @@ use aerospike::{
 use groundtackle_utxo_store::pending::{PendingConfig, PendingUtxoStore};
 use groundtackle_utxo_store::{Error, Result, UnspendableRule};
 
-use crate::cells::{AerospikeCells, millis};
+use crate::cells::{AerospikeCells, millis, newest};
 use crate::config::AerospikeUtxoStoreConfig;
 use crate::error::{corrupt, failed};
 use crate::throttle::Throttle;
@@ -49,15 +49,17 @@ impl AerospikeUtxoStore {
             .iter()
             .map(|(name, port)| Host::new(name, *port))
             .collect();
-        let mut policy = ClientPolicy::default();
-        policy.timeout = millis(config.connect_timeout);
-        policy.connect_timeout = millis(config.connect_timeout);
+        // Twice the connections, so that no request waits for another's.
+        let most = config.max_requests as usize;
+        let mut policy = ClientPolicy {
+            timeout: millis(config.connect_timeout),
+            connect_timeout: millis(config.connect_timeout),
+            max_conns_per_node: most.saturating_mul(2).max(64),
+            ..ClientPolicy::default()
+        };
         if let (Some(user), Some(password)) = (&config.user, &config.password) {
             policy.auth_mode = AuthMode::Internal(user.clone(), password.expose().to_owned());
         }
-        // One connection each, so that none waits for another's.
-        let most = config.max_requests as usize;
-        policy.max_conns_per_node = most.saturating_mul(2).max(64);
         let client = Client::new(&policy, &hosts).await;
         let client = client.map_err(|error| {
             // The client tells it as text only.
@@ -80,7 +82,15 @@ impl AerospikeUtxoStore {
         };
         cells.check_settings().await?;
         cells.settle(&config).await?;
-        cells.make_indexes().await?;
+        // The nodes agree on an index, which can take longer than one of them waits.
+        let mut schedule = config.retry.schedule();
+        while let Err(error) = cells.make_indexes().await {
+            let again = error.retryability().allows_retry(true);
+            let Some(delay) = schedule.next_delay().filter(|_| again) else {
+                return Err(error);
+            };
+            tokio::time::sleep(delay).await;
+        }
         let mut pending = PendingConfig::default();
         pending.unspendable = config.unspendable;
         pending.max_batch_items = config.max_batch_items;
@@ -108,6 +118,7 @@ impl AerospikeCells {
         // No cell has a key like this.
         let key = self.record_key(b"settings".to_vec())?;
         let mut policy = BatchPolicy::default();
+        newest(&mut policy.base_policy);
         policy.base_policy.total_timeout = millis(self.answer_timeout);
         for create in [true, false] {
             let read = BatchReadPolicy::default();

@@ -36,7 +36,7 @@ fn skipped(name: &str, reason: Option<String>) -> bool {
             std::io::stderr(),
             "skipped: {name}: {reason} (NOTHING WAS TESTED)"
         )
-        .unwrap();
+        .expect("standard error is open");
     }
     reason.is_some()
 }

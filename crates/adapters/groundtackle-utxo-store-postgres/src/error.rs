@@ -130,8 +130,14 @@ pub(crate) fn failed(action: &str, error: tokio_postgres::Error) -> Failed {
 }
 
 fn io_source(error: &tokio_postgres::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>())
-        || error.to_string().contains("timeout")
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+    // A certificate that is refused stays so.
+    let refused = |source: &io::Error| {
+        let tls = source.get_ref().and_then(|cause| cause.downcast_ref());
+        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    };
+    source.is_some_and(|source| !refused(source)) || error.to_string().contains("timeout")
 }
 
 /// No answer in time: the connection is given up.

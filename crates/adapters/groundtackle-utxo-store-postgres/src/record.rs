@@ -10,7 +10,7 @@ use tokio_postgres::types::FromSql;
 use crate::error::corrupt;
 
 const MINED_BYTES: usize = 41;
-const INPUT_BYTES: usize = 36;
+pub(crate) const INPUT_BYTES: usize = 36;
 
 const ON_LONGEST_CHAIN: u8 = 1;
 const KNOWN_BLOCK: u8 = 2;

@@ -319,6 +319,7 @@ impl Lease {
 
     /// Gives up what is under way and puts the connection back.
     pub(crate) async fn rollback(&mut self, action: &str) -> Result<(), Failed> {
+        self.begin();
         let client = &self.session()?.client;
         self.answer(action, client.batch_execute("ROLLBACK"))
             .await?;

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use groundtackle_core::RetrySchedule;
@@ -18,7 +19,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::config::PostgresUtxoStoreConfig;
-use crate::error::{Again, BACKEND, Failed, corrupt, failed, in_doubt};
+use crate::error::{Again, BACKEND, Failed, corrupt, failed, in_doubt, no_answer};
 use crate::record::{self, column};
 use crate::scan::PostgresScan;
 use crate::session::{Lease, Server, Session, SessionPool};
@@ -442,7 +443,7 @@ impl Inner {
             ..
         } = kind;
         let Some((id, number)) = lease.number_call() else {
-            return Err(crate::error::no_answer(action));
+            return Err(no_answer(action));
         };
         // The digest is multiplied while the server writes the rest.
         let chain = chain
@@ -460,45 +461,67 @@ impl Inner {
         let session = lease.session()?;
         let (client, statements) = (&session.client, &session.statements);
         let copied = write::copy(client, statements, changes);
-        lease.answer(action, Box::pin(copied)).await?;
+        let copied = lease.answer(action, Box::pin(copied)).await;
+        // tokio-postgres takes one answer too few for a refused `COPY`: no rollback could be told from it.
+        let copied = copied.map_err(|failed| Failed {
+            again: match failed.again {
+                Again::Yes => Again::Reconnect,
+                again => again,
+            },
+            ..failed
+        })?;
         fail_point("postgres.change.copied");
         let id = id.as_slice();
         let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
-        // All in one round trip: after a statement that failed, the commit rolls back.
+        // What the server refuses makes the commit a rollback; what fails before it gets there does not.
+        let unsent = AtomicBool::new(false);
+        // All in one round trip.
         let all = async {
+            let writes = async {
+                let written = tokio::try_join!(
+                    biased;
+                    write::end(copied),
+                    write::write(client, statements, changes, scripts, releases),
+                );
+                unsent.store(written.is_err(), Ordering::Relaxed);
+                written
+            };
             let end = async {
                 let chain = match chain {
                     Some(chain) => Some(chain.await?),
                     None => None,
                 };
-                let writes = async {
+                if unsent.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                let last = async {
                     tokio::try_join!(
                         biased;
                         write::write_chain(client, statements, chain),
                         write::execute_if(true, client, &statements.number_call, numbers),
                     )
                 };
-                Ok::<_, JoinError>(tokio::join!(biased; writes, client.batch_execute("COMMIT")))
+                let commit = client.batch_execute("COMMIT");
+                Ok::<_, JoinError>(Some(tokio::join!(biased; last, commit)))
             };
-            let writes = write::write(client, statements, changes, scripts, releases);
-            let (writes, end) = tokio::join!(biased; writes, end);
-            Ok(end.map(|(last, commit)| (writes.and(last), commit)))
+            // In this order, so that what was not sent is known before the end is.
+            Ok(tokio::join!(biased; writes, end))
         };
         let doubt = match lease.answer(action, Box::pin(all)).await {
-            // The commit was not sent.
-            Ok(Err(error)) => {
-                return Err(Error::backend(BACKEND, action, Retryability::Transient, error).into());
-            }
-            Ok(Ok((Ok(_), Ok(())))) => {
-                fail_point("postgres.change.committed");
+            Ok((writes, Ok(Some((last, Ok(())))))) => {
                 lease.end();
+                writes.and(last).map_err(|error| failed(action, error))?;
+                fail_point("postgres.change.committed");
                 return Ok(());
             }
-            Ok(Ok((Err(error), Ok(())))) => {
-                lease.end();
-                return Err(failed(action, error));
+            Ok((_, Ok(Some((_, Err(error)))))) => failed(action, error),
+            Ok((writes, Ok(None))) => {
+                writes.map_err(|error| failed(action, error))?;
+                return Err(no_answer(action));
             }
-            Ok(Ok((_, Err(error)))) => failed(action, error),
+            Ok((_, Err(error))) => {
+                return Err(Error::backend(BACKEND, action, Retryability::Transient, error).into());
+            }
             Err(failed) => failed,
         };
         // The commit was sent, and its answer is not known. What follows fences the connection.
@@ -1162,7 +1185,7 @@ impl Inner {
         let action = "check the store";
         let mut lease = self.lease(action).await?;
         let Some((id, number)) = lease.number_call() else {
-            return Err(crate::error::no_answer(action));
+            return Err(no_answer(action));
         };
         let id = id.as_slice();
         lease.begin();

@@ -7,7 +7,7 @@ use groundtackle_utxo_store::{Record, RecordOutput, Tip, Txid};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
-use crate::record::{pack_inputs, pack_mined, pack_txids, pack_undo};
+use crate::record::{INPUT_BYTES, pack_inputs, pack_mined, pack_txids, pack_undo};
 use crate::statements::Statements;
 
 /// From so many rows on a `COPY` is worth its round trips.
@@ -81,17 +81,21 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Copies what is too much for a statement's values; before [`write`], which then leaves it out.
+/// Copies what is too much for a statement's values; before [`write`], which then leaves it out. What it
+/// returns is to be ended in one round trip with that.
 pub(crate) async fn copy(
     client: &Client,
     statements: &Statements,
     changes: &Changes,
-) -> Result<(), Error> {
+) -> Result<Option<Copy>, Error> {
     if !copied(&changes.inserted) {
-        return Ok(());
+        return Ok(None);
     }
-    delete(client, statements, &changes.deleted).await?;
-    let mut copy = Copy::begin(client, &statements.copy_records).await?;
+    let ((), mut copy) = tokio::try_join!(
+        biased;
+        delete(client, statements, &changes.deleted),
+        Copy::begin(client, &statements.copy_records),
+    )?;
     for record in &changes.inserted {
         copy.row(13);
         copy.bytes(record.txid.as_bytes());
@@ -109,8 +113,11 @@ pub(crate) async fn copy(
         copy.bytes(&pack_inputs(&record.inputs));
         copy.flush().await?;
     }
-    copy.end().await?;
-    let mut copy = Copy::begin(client, &statements.copy_outputs).await?;
+    let ((), mut copy) = tokio::try_join!(
+        biased;
+        copy.end(),
+        Copy::begin(client, &statements.copy_outputs),
+    )?;
     for (record, output) in outputs(&changes.inserted) {
         copy.row(9);
         copy.bytes(record.txid.as_bytes());
@@ -127,17 +134,25 @@ pub(crate) async fn copy(
         }
         copy.flush().await?;
     }
-    copy.end().await
+    Ok(Some(copy))
+}
+
+/// Ends what [`copy`] began.
+pub(crate) async fn end(copy: Option<Copy>) -> Result<(), Error> {
+    match copy {
+        Some(copy) => copy.end().await,
+        None => Ok(()),
+    }
 }
 
 /// Whether records are many enough to be copied.
 fn copied(records: &[Record]) -> bool {
     let rows: usize = records.iter().map(|record| 1 + record.outputs.len()).sum();
-    let outputs = records.iter().flat_map(|record| &record.outputs);
-    let bytes: usize = outputs
-        .map(|output| output.output.script.as_bytes().len())
-        .sum();
-    rows > COPY_ROWS || bytes > COPY_BYTES
+    let scripts = outputs(records).map(|(_, output)| output.output.script.as_bytes().len());
+    let inputs = records
+        .iter()
+        .map(|record| record.inputs.len() * INPUT_BYTES);
+    rows > COPY_ROWS || scripts.sum::<usize>() + inputs.sum::<usize>() > COPY_BYTES
 }
 
 fn outputs(records: &[Record]) -> impl Iterator<Item = (&Record, &RecordOutput)> {
@@ -376,7 +391,7 @@ pub(crate) async fn write_chain(
 }
 
 /// A `COPY … FROM STDIN (FORMAT binary)` under way.
-struct Copy {
+pub(crate) struct Copy {
     sink: std::pin::Pin<Box<tokio_postgres::CopyInSink<Bytes>>>,
     buffer: BytesMut,
 }

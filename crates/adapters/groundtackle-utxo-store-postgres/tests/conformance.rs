@@ -35,6 +35,11 @@ impl Harness for PostgresHarness {
         Some(proxy.round_trips())
     }
 
+    // With copying, or looking first.
+    fn round_trips_per_call(&self) -> u64 {
+        4
+    }
+
     fn address(&self, (place, _): &(Place, Proxy)) -> Option<String> {
         Some(format!("{} {}", place.schema(), server().url()))
     }

@@ -12,19 +12,19 @@ mod common;
 
 use std::error::Error as _;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use groundtackle_core::{RetryConfig, Secret};
-use groundtackle_testkit_servers::{Postgres, PostgresOptions, Proxy};
+use groundtackle_testkit_servers::{Certificates, Postgres, PostgresOptions, Proxy, SmallDisk};
 use groundtackle_utxo_store::{
-    Applied, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction, OutPoint, Result,
-    Retryability, ScanStore, SlotState, SpendOptions, SpendStore, UtxoStoreExt,
+    Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewRecord,
+    NewTransaction, OutPoint, Result, Retryability, ScanStore, SetScan, SlotState, SpendOptions,
+    SpendStore, Tip, UtxoStoreExt,
 };
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
-use groundtackle_utxo_store_testkit::builder::TxBuilder;
+use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
 use groundtackle_utxo_store_testkit::state::{muhash, scan_all};
 use tokio::task::block_in_place;
 use tokio_postgres::{Client, NoTls};
@@ -70,6 +70,14 @@ fn spender(tag: u64, coin: OutPoint) -> NewTransaction {
     TxBuilder::new(tag).spend(coin).pay(900).build().into()
 }
 
+fn tip() -> Tip {
+    Tip {
+        height: 200,
+        hash: BlockHash::from_bytes([200; 32]),
+        median_time_past: 1_231_126_505,
+    }
+}
+
 async fn spend(store: &PostgresUtxoStore, new: NewTransaction) -> Result<()> {
     let answers = store
         .spend_and_create(&[new], &SpendOptions::at(201))
@@ -82,6 +90,112 @@ async fn spend(store: &PostgresUtxoStore, new: NewTransaction) -> Result<()> {
 async fn assert_sound(store: &PostgresUtxoStore) {
     let coins = scan_all(&*store.scan().await.unwrap(), 100).await;
     assert_eq!(store.digest().await.unwrap().muhash, muhash(&coins));
+}
+
+/// A store of the first version is migrated with what it holds, unless that is not wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_store_is_migrated() {
+    let place = Place::new();
+    let store = PostgresUtxoStore::open(place.config()).await.unwrap();
+    let coins = coins(&store, 1, 3).await;
+    let before = store.digest().await.unwrap();
+    drop(store);
+    // What the second migration makes goes.
+    let admin = client(&server().url()).await;
+    let schema = place.schema();
+    let old = format!(
+        "DROP INDEX {schema}.outputs_coinbase; DROP TABLE {schema}.reservations;
+         UPDATE {schema}.chain SET schema_version = 1"
+    );
+    admin.batch_execute(&old).await.unwrap();
+    let error = refused(
+        place.config().with_create(false),
+        "set `create` to migrate it",
+    )
+    .await;
+    assert_eq!(error.retryability(), Retryability::Permanent);
+    // Two at once migrate it once.
+    let (one, other) = tokio::join!(
+        PostgresUtxoStore::open(place.config()),
+        PostgresUtxoStore::open(place.config())
+    );
+    let (store, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(store.digest().await.unwrap(), before);
+    spend(&store, spender(2, coins[0])).await.unwrap();
+    spend(&other, spender(3, coins[1])).await.unwrap();
+    assert_sound(&store).await;
+    // It asks the table that is new.
+    store.coinbase_outputs().tidy().await.unwrap();
+    let index =
+        "SELECT count(*) FROM pg_indexes WHERE schemaname = $1 AND indexname = 'outputs_coinbase'";
+    let index = admin.query_one(index, &[&schema]).await.unwrap();
+    assert_eq!(index.get::<_, i64>(0), 1);
+    drop((store, other));
+
+    let newer = format!("UPDATE {schema}.chain SET schema_version = schema_version + 1");
+    admin.batch_execute(&newer).await.unwrap();
+    let error = refused(place.config(), "use a newer version").await;
+    assert!(
+        matches!(
+            error,
+            Error::NewerFormat {
+                found: 3,
+                supported: 2,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+/// All partitions at once, over connections of their own, find what one walk through them finds: all of
+/// one moment, though a block comes meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parallel_scan_finds_what_a_sequential_one_finds() {
+    for partitions in [0, 3] {
+        let place = Place::new();
+        let config = place.config().with_partitions(partitions);
+        let store = PostgresUtxoStore::open(config.with_scan_partitions(8))
+            .await
+            .unwrap();
+        store.set_tip(&tip()).await.unwrap();
+        let mut spent = Vec::new();
+        for tag in 1..60 {
+            spent.extend(coins(&store, tag, 5).await.into_iter().skip(4));
+        }
+        let scan: Arc<dyn SetScan> = store.scan().await.unwrap().into();
+        let expected = scan_all(&*scan, 7).await;
+        let tasks: Vec<_> = (0..scan.partitions())
+            .map(|partition| {
+                let scan = scan.clone();
+                tokio::spawn(async move {
+                    let (mut coins, mut after) = (Vec::new(), None);
+                    loop {
+                        let page = scan.page(partition, after.as_ref(), 3).await.unwrap();
+                        coins.extend(page.items);
+                        after = page.next;
+                        if after.is_none() {
+                            break coins;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let spends: Vec<_> = spent
+            .iter()
+            .zip(1_000..)
+            .map(|(coin, tag)| spender(tag, *coin).tx)
+            .collect();
+        let block = BlockBuilder::after(Some(tip())).with(&spends.iter().collect::<Vec<_>>());
+        store.connect_block(&block.build()).await.unwrap().unwrap();
+        let mut found = Vec::new();
+        for task in tasks {
+            found.extend(task.await.unwrap());
+        }
+        assert_eq!(found.len(), 59 * 5);
+        assert_eq!(found, expected);
+        assert_ne!(scan_all(&*store.scan().await.unwrap(), 7).await, expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -528,35 +642,6 @@ async fn a_server_that_takes_no_writes_is_not_ready() {
     spend(&store, spender(2, coins[0])).await.unwrap();
 }
 
-/// A file system of its own, gone with it.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None` where this process may not mount.
-    fn new(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=755"),
-                "tmpfs",
-            ])
-            .arg(folder.path())
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then(|| Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
 /// Writes to a server whose disk has less and less room until it refuses, makes room, and finds all
 /// that was acknowledged.
 async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) {
@@ -566,12 +651,7 @@ async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) 
         .await
         .unwrap();
     let kept = coins(&store, 1, 100).await;
-    let filler = disk.0.path().join("filler");
-    // All but a little of what is left.
-    let mut room = 160 << 20;
-    while std::fs::write(&filler, vec![1; room]).is_err() {
-        room -= 4 << 20;
-    }
+    disk.fill(4 << 20);
     let mut done = Vec::new();
     let mut seeds = (2..).map(|tag| TxBuilder::new(tag).pay_each(2_000, 1_000).seed(1));
     let error = loop {
@@ -583,7 +663,7 @@ async fn fill_up(disk: &SmallDisk, options: PostgresOptions) -> (Error, String) 
         }
     };
     shown(&error);
-    std::fs::remove_file(&filler).unwrap();
+    disk.make_room();
     let begun = std::time::Instant::now();
     loop {
         block_in_place(|| server.revive());
@@ -618,7 +698,7 @@ async fn a_full_disk_loses_nothing() {
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(wal.path(), mode).unwrap();
     let options = PostgresOptions {
-        folder: Some(disk.0.path().to_owned()),
+        folder: Some(disk.path().to_owned()),
         wal: Some(wal.path().to_owned()),
         ..PostgresOptions::default()
     };
@@ -637,10 +717,220 @@ async fn a_full_disk_of_the_log_loses_nothing() {
         return;
     };
     let options = PostgresOptions {
-        wal: Some(disk.0.path().to_owned()),
+        wal: Some(disk.path().to_owned()),
         ..PostgresOptions::default()
     };
     let (error, log) = fill_up(&disk, options).await;
     assert_ne!(error.retryability(), Retryability::Permanent, "{error:?}");
     assert!(log.contains("PANIC"), "{log}");
+}
+
+/// Up to 512 rows: read, write; more: two further ones, to begin to copy records and then outputs.
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_are_those_of_the_readme() {
+    let place = Place::new();
+    let proxy = Proxy::to(server().port());
+    let url = server().url_at(proxy.port());
+    let config = place.config().with_url(url.into());
+    let store = PostgresUtxoStore::open(config.with_max_batch_items(10_000))
+        .await
+        .unwrap();
+    proxy.round_trips();
+    store.set_tip(&tip()).await.unwrap();
+    let mut counted = (Vec::new(), Vec::new());
+    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
+        let coins = coins(&store, tag, 2 * count).await;
+        let mut spends: Vec<_> = (tag * 100_000..)
+            .zip(coins)
+            .map(|(tag, coin)| spender(tag, coin))
+            .collect();
+        let mined = spends.split_off(count as usize);
+        let before = proxy.round_trips();
+        let answers = store
+            .spend_and_create(&spends, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        counted.0.push(proxy.round_trips() - before);
+        assert!(answers.iter().all(|answer| *answer == Ok(Applied::Now)));
+        // Transactions that are new, and a coinbase.
+        let mined: Vec<_> = mined.iter().map(|new| &new.tx).collect();
+        let at = store.tip().await.unwrap();
+        let block = BlockBuilder::after(at).with(&mined).build();
+        let before = proxy.round_trips();
+        store.connect_block(&block).await.unwrap().unwrap();
+        counted.1.push(proxy.round_trips() - before);
+    }
+    assert_eq!(counted.0, [2, 2, 4]);
+    // One more where the machine takes longer for the digest than the proxy waits.
+    let within = |(counted, most): (&u64, u64)| (most - 1..=most).contains(counted);
+    assert!(counted.1.iter().zip([3, 3, 5]).all(within), "{counted:?}");
+}
+
+/// Somebody else creates the record while it is copied: the call finds it and says so, and what comes after
+/// it on that connection gets its own answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_copy_is_nobody_elses() {
+    let place = Place::new();
+    let store = PostgresUtxoStore::open(place.config().with_max_connections(2))
+        .await
+        .unwrap();
+    let coins = coins(&store, 1, 2).await;
+    let kept = NewRecord::Conflicting {
+        tx: spender(2, coins[1]).tx,
+        fee_sat: None,
+        unmined_since: 200,
+    };
+    store.create(std::slice::from_ref(&kept)).await.unwrap();
+    let wide = TxBuilder::new(3).spend(coins[0]).pay_each(600, 1).build();
+    let (txid, model) = (wide.txid, kept.txid());
+    let rival = client(&server().url()).await;
+    let schema = place.schema();
+    let columns = "coinbase, locked, conflicting, fee_sat, size_bytes, lock_time, unmined_since, \
+                   confirmed_height, preserve_until, mined_in, conflicting_children, inputs";
+    let insert = format!(
+        "INSERT INTO {schema}.transactions (txid, {columns})
+         SELECT $1, {columns} FROM {schema}.transactions WHERE txid = $2"
+    );
+    rival.batch_execute("BEGIN").await.unwrap();
+    rival
+        .execute(
+            &insert,
+            &[&txid.as_bytes().as_slice(), &model.as_bytes().as_slice()],
+        )
+        .await
+        .unwrap();
+    let call = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let wide = [wide.into()];
+            store.spend_and_create(&wide, &SpendOptions::at(201)).await
+        }
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%'";
+    while rival
+        .query_one(waiting, &[])
+        .await
+        .unwrap()
+        .get::<_, i64>(0)
+        == 0
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rival.batch_execute("COMMIT").await.unwrap();
+    let answers = call.await.unwrap().unwrap();
+    assert!(answers[0].is_err(), "{answers:?}");
+    for (tag, coin) in (4..).zip(&coins) {
+        let new = spender(tag, *coin);
+        spend(&store, new.clone()).await.unwrap();
+        assert_all_there(&store, &[(*coin, new)]).await;
+    }
+    assert_sound(&store).await;
+}
+
+/// A certificate of the authority that the config names, for the name in the URL, and no other; whatever
+/// the URL's `sslmode` says.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_verifies_authority_and_name() {
+    let made = Certificates::new();
+    let server = Postgres::start(PostgresOptions {
+        password: Some(PASSWORD.into()),
+        tls: Some(made.server_and_key()),
+        ..PostgresOptions::default()
+    });
+    let good = config(&server)
+        .with_tls(Tls::Verify)
+        .with_tls_authorities(Some(made.authority()));
+    let store = PostgresUtxoStore::open(good.clone()).await.unwrap();
+    let coin = coins(&store, 1, 1).await[0];
+    spend(&store, spender(2, coin)).await.unwrap();
+    let admin = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) \
+                 WHERE application_name = 'groundtackle' AND NOT ssl";
+    let row = client(&server.url()).await.query_one(admin, &[]).await;
+    assert_eq!(row.unwrap().get::<_, i64>(0), 0);
+
+    let other = Certificates::new();
+    let other = good.clone().with_tls_authorities(Some(other.authority()));
+    let wrong_name = server.url().replace("127.0.0.1", "localhost");
+    let unsure = server.url() + "?sslmode=disable";
+    for (config, says) in [
+        (other, "invalid peer certificate"),
+        (
+            good.clone().with_tls_authorities(None),
+            "invalid peer certificate",
+        ),
+        (good.clone().with_url(wrong_name.into()), "NotValidForName"),
+    ] {
+        let error = refused(config, says).await;
+        assert!(error.to_string().contains("tls_authorities"), "{error}");
+        assert_eq!(error.retryability(), Retryability::Permanent, "{error:?}");
+    }
+    PostgresUtxoStore::open(good.clone().with_url(unsure.into()))
+        .await
+        .unwrap();
+    // One that offers no TLS gets no password either.
+    let plain = Postgres::start(PostgresOptions::default());
+    for mode in ["", "?sslmode=disable", "?sslmode=prefer"] {
+        let url = plain.url() + mode;
+        refused(
+            good.clone().with_url(url.into()),
+            "server does not support TLS",
+        )
+        .await;
+    }
+}
+
+/// A standby takes over from a server that is killed under load: under synchronous replication it has all
+/// that was acknowledged, and what was in doubt is looked up there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_standby_has_all_that_was_acknowledged() {
+    let mut primary = Postgres::start(PostgresOptions::default());
+    let standby = primary.standby();
+    let admin = client(&primary.url()).await;
+    for sql in [
+        "ALTER SYSTEM SET synchronous_standby_names = '*'",
+        "SELECT pg_reload_conf()",
+    ] {
+        admin.batch_execute(sql).await.unwrap();
+    }
+    let begun = std::time::Instant::now();
+    let synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    let count = async |sql: &str| {
+        let row = admin.query_one(sql, &[]).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{sql}");
+        row.get::<_, i64>(0)
+    };
+    while count(synchronous).await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
+        primary.port(),
+        standby.port()
+    );
+    let config = config(&primary).with_url(url.into());
+    let store = PostgresUtxoStore::open(config).await.unwrap();
+    let coins = coins(&store, 1, 800).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = coins
+        .chunks(200)
+        .zip(1..)
+        .map(|(coins, task)| {
+            let coins = coins.to_vec();
+            tokio::spawn(load(store.clone(), coins, task * 1_000, over.clone()))
+        })
+        .collect();
+    // In the middle of it.
+    while count("SELECT count(*) FROM groundtackle.transactions").await < 100 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    block_in_place(|| primary.kill());
+    assert!(!tasks.iter().all(tokio::task::JoinHandle::is_finished));
+    let admin = client(&standby.url()).await;
+    admin.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    let mut done = Vec::new();
+    for task in tasks {
+        done.extend(task.await.unwrap().0);
+    }
+    assert_eq!(done.len(), 800);
+    assert_all_there(&store, &done).await;
 }

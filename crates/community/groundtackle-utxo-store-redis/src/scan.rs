@@ -20,6 +20,9 @@ const BUCKETS_EACH: u32 = (1 << 16) / PARTITIONS;
 /// Buckets that are read at once, once it shows that they hold little.
 const MOST_BUCKETS: usize = 64;
 
+/// Times that buckets are read anew at once for spenders that came meanwhile.
+const EAGER_ROUNDS: u32 = 16;
+
 const ACTION: &str = "scan";
 
 pub(crate) struct RedisScan {
@@ -63,6 +66,7 @@ impl RedisScan {
         let keys = &self.inner.keys;
         let mut attempts = self.inner.attempts(ACTION);
         let mut spenders: BTreeSet<Txid> = BTreeSet::new();
+        let mut rounds = 0_u32;
         loop {
             let lookups = || spenders.iter().map(|txid| unmined_command(keys, txid));
             let records = buckets.iter().map(|bucket| bucket_command(keys, *bucket));
@@ -92,8 +96,9 @@ impl RedisScan {
             if unknown.is_empty() {
                 return Ok(coins);
             }
-            // Those that came meanwhile: the first time all do.
-            if !spenders.is_empty() {
+            // Those that came meanwhile: to wait would let more come.
+            rounds += 1;
+            if rounds.is_multiple_of(EAGER_ROUNDS) {
                 attempts.again(changing(ACTION)).await?;
             }
             spenders.extend(unknown);

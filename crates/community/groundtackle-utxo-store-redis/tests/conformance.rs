@@ -48,7 +48,7 @@ impl Harness for RedisHarness {
     }
 
     fn round_trips_per_call(&self) -> u64 {
-        5
+        3
     }
 
     fn address(&self, (prefix, proxy): &(String, Proxy)) -> Option<String> {

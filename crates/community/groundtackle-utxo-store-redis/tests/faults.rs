@@ -13,12 +13,13 @@ mod common;
 use std::env;
 use std::error::Error as _;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use groundtackle_core::{ByteSize, RetryConfig, Secret};
-use groundtackle_testkit_servers::{Proxy, Redis, RedisOptions, Way};
+use groundtackle_testkit_servers::{Certificates, Proxy, Redis, RedisOptions, SmallDisk, Way};
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, MinedIn,
     NewTransaction, OutPoint, Result, RetentionStore, Retryability, ScanStore, SlotState,
@@ -697,16 +698,17 @@ async fn a_full_server_can_be_pruned() {
 /// A certificate of the authority that the config names, for the name in the URL, and no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_verifies_authority_and_name() {
-    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/");
+    let made = Certificates::new();
+    let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let settings = [
         ("bind", "127.0.0.1 127.0.0.2".to_owned()),
         ("tls-port", port.to_string()),
-        ("tls-cert-file", format!("{data}server.pem")),
-        ("tls-key-file", format!("{data}server.key")),
-        ("tls-ca-cert-file", format!("{data}authority.pem")),
+        ("tls-cert-file", text(made.server())),
+        ("tls-key-file", text(made.key())),
+        ("tls-ca-cert-file", text(made.authority())),
         ("tls-auth-clients", "no".to_owned()),
     ];
     let server = Redis::start(RedisOptions {
@@ -717,53 +719,17 @@ async fn tls_verifies_authority_and_name() {
         ..RedisOptions::default()
     });
     let url = |host: &str| format!("rediss://:{PASSWORD}@{host}:{port}/0").into();
-    let authority = format!("{data}authority.pem");
     let good = config(server.url())
         .with_tls(Tls::Verify)
         .with_url(url("127.0.0.1"))
-        .with_tls_authorities(Some(authority.into()));
+        .with_tls_authorities(Some(made.authority()));
     let store = RedisUtxoStore::open(good.clone()).await.unwrap();
     let coin = coins(&store, 1, 1).await[0];
     spend(&store, spender(2, coin)).await.unwrap();
     refused(good.clone().with_tls_authorities(None), "tls_authorities").await;
     refused(good.clone().with_url(url("127.0.0.2")), "TLS").await;
-    let other = format!("{data}server.pem");
-    refused(good.with_tls_authorities(Some(other.into())), "TLS").await;
-}
-
-/// One transaction or 10,000: one reading at one moment, one script.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_takes_two_round_trips_whatever_its_size() {
-    let server = Redis::start(RedisOptions::default());
-    let config = config(server.url()).with_max_batch_items(10_000);
-    let store = RedisUtxoStore::open(config).await.unwrap();
-    let calls = |name: &str| {
-        let stats = server.command(&["INFO", "commandstats"]);
-        let line = format!("cmdstat_{name}:calls=");
-        let count = stats.lines().find_map(|text| text.strip_prefix(&line));
-        count.map_or(0, |count| {
-            count.split(',').next().unwrap().parse::<u64>().unwrap()
-        })
-    };
-    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
-        let coins = coins(&store, tag, count).await;
-        let spends: Vec<_> = (tag * 100_000..)
-            .zip(coins)
-            .map(|(tag, coin)| spender(tag, coin))
-            .collect();
-        let before = (calls("exec"), calls("evalsha"));
-        let answers = store
-            .spend_and_create(&spends, &SpendOptions::at(201))
-            .await;
-        assert!(
-            answers
-                .unwrap()
-                .iter()
-                .all(|answer| *answer == Ok(Applied::Now))
-        );
-        let taken = (calls("exec") - before.0, calls("evalsha") - before.1);
-        assert_eq!(taken, (1, 1), "{count} transactions");
-    }
+    let other = Certificates::new();
+    refused(good.with_tls_authorities(Some(other.authority())), "TLS").await;
 }
 
 /// What a pruning keeps may be done while it keeps it: then it is listed as it was, and must stay so.
@@ -864,4 +830,152 @@ async fn reading_what_changes_all_the_time_comes_to_an_end() {
     assert!(shown(&error).contains("all the time"), "{error:?}");
     let error = store.previous_tip().await.unwrap_err();
     assert!(shown(&error).contains("all the time"), "{error:?}");
+}
+
+/// One transaction or 10,000: one reading at one moment, one script.
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_are_those_of_the_readme() {
+    let proxy = Proxy::to(server().port());
+    let config = config(server().url_at(proxy.port())).with_prefix(prefix());
+    let store = RedisUtxoStore::open(config.with_max_batch_items(10_000))
+        .await
+        .unwrap();
+    proxy.round_trips();
+    store.set_tip(&tip()).await.unwrap();
+    let mut counted = (Vec::new(), Vec::new());
+    for (count, tag) in [(1, 1), (100, 2), (10_000, 3)] {
+        let coins = coins(&store, tag, 2 * count).await;
+        let mut spends: Vec<_> = (tag * 100_000..)
+            .zip(coins)
+            .map(|(tag, coin)| spender(tag, coin))
+            .collect();
+        let mined = spends.split_off(count as usize);
+        let before = proxy.round_trips();
+        let answers = store
+            .spend_and_create(&spends, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        counted.0.push(proxy.round_trips() - before);
+        assert!(answers.iter().all(|answer| *answer == Ok(Applied::Now)));
+        // Transactions that are new, and a coinbase.
+        let mined: Vec<_> = mined.iter().map(|new| &new.tx).collect();
+        let at = store.tip().await.unwrap();
+        let block = BlockBuilder::after(at).with(&mined).build();
+        let before = proxy.round_trips();
+        store.connect_block(&block).await.unwrap().unwrap();
+        counted.1.push(proxy.round_trips() - before);
+    }
+    assert_eq!(counted, ([2, 2, 2].to_vec(), [2, 2, 2].to_vec()));
+}
+
+/// What a server says that can't answer for now: nothing was applied, and the error tells why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_says_for_now_is_transient() {
+    let proxy = Proxy::to(server().port());
+    let retry = RetryConfig::default().with_max_attempts(2);
+    let config = config(server().url_at(proxy.port())).with_prefix(prefix());
+    let store = RedisUtxoStore::open(config.with_retry(retry))
+        .await
+        .unwrap();
+    let coin = coins(&store, 1, 1).await[0];
+    let new = spender(2, coin);
+    for (answer, says) in [
+        (
+            "-LOADING Redis is loading the dataset in memory\r\n",
+            "coming up",
+        ),
+        (
+            "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n",
+            "busy with a script",
+        ),
+        (
+            "-MISCONF Errors writing to the AOF file: No space left on device\r\n",
+            "free space",
+        ),
+        (
+            "-READONLY You can't write against a read only replica.\r\n",
+            "replica",
+        ),
+    ] {
+        // The server gets a command that it refuses, and its refusal is reworded.
+        proxy.rewrite(move |way, bytes| match way {
+            Way::Request => replaced(bytes, b"EVALSHA", b"NOTHING"),
+            Way::Answer if bytes.starts_with(b"-ERR unknown command") => answer.into(),
+            Way::Answer => bytes.to_vec(),
+        });
+        let error = spend(&store, new.clone()).await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Transient, "{error:?}");
+        assert!(shown(&error).contains(says), "{error:?}");
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        assert!(!health.ready, "{health:?}");
+        assert!(health.reasons[0].contains(says), "{health:?}");
+    }
+    proxy.rewrite(|_, bytes| bytes.to_vec());
+    assert_eq!(spend(&store, new).await.unwrap(), Applied::Now);
+}
+
+/// The disk of the log runs full: under `always` the server goes down rather than acknowledge, under
+/// `everysec` it refuses writes until there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_log_loses_nothing() {
+    for (fsync, durability) in [
+        ("always", Durability::Always),
+        ("everysec", Durability::EverySecond),
+    ] {
+        let Some(disk) = SmallDisk::new("8m") else {
+            eprintln!("skipped: a_full_disk_of_the_log_loses_nothing: no right to mount");
+            return;
+        };
+        let mut server = Redis::start(RedisOptions {
+            append_fsync: Some(fsync),
+            folder: Some(disk.path().to_owned()),
+            ..RedisOptions::default()
+        });
+        let retry = RetryConfig::default().with_max_attempts(3);
+        let config = config(server.url()).with_durability(durability);
+        let store = RedisUtxoStore::open(config.with_retry(retry))
+            .await
+            .unwrap();
+        let kept = coins(&store, 1, 1).await[0];
+        disk.fill(64 << 10);
+        let mut seeds = (2..).map(|tag| TxBuilder::new(tag).pay_each(200, 1_000).seed(1));
+        let mut done = Vec::new();
+        let error = loop {
+            let seed = seeds.next().expect("they have no end");
+            let txid = seed.txid();
+            match store.create(&[seed]).await {
+                Ok(_) => done.push(txid),
+                Err(error) => break error,
+            }
+        };
+        assert_ne!(error.retryability(), Retryability::Permanent, "{error:?}");
+        if durability == Durability::EverySecond {
+            assert!(shown(&error).contains("free space"), "{error:?}");
+        }
+        let health = store.health(HealthDepth::Readiness).await.unwrap();
+        assert!(!health.ready, "{fsync}: {health:?}");
+        disk.make_room();
+        let begun = Instant::now();
+        loop {
+            block_in_place(|| server.revive());
+            let health = store.health(HealthDepth::Readiness).await.unwrap();
+            if health.ready {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{health:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // As its log has it, too.
+        block_in_place(|| {
+            server.kill();
+            server.restart();
+        });
+        let records = store.records(&done, Fields::ALL).await.unwrap();
+        for record in &records {
+            assert_eq!(record.as_ref().map(|r| r.outputs.len()), Some(200));
+        }
+        assert!(!done.is_empty());
+        spend(&store, spender(9_999_999, kept)).await.unwrap();
+        assert_sound(&store).await;
+    }
 }

@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use groundtackle_utxo_store::pending::{
-    Body, CellKey, MemoryCells, PendingConfig, PendingUtxoStore, Phase, StepFault,
+    Body, CellKey, Cells, Claim, Lock, Mark, MemoryCells, Next, PendingConfig, PendingUtxoStore,
+    Phase, StepFault, Write,
 };
 use groundtackle_utxo_store::{
-    BlockHash, ChainBlock, ConflictStore, Fields, MaintenanceStore, MemoryUtxoStore, NewRecord,
-    NewTransaction, OutPoint, Reassignment, SpendOptions, SpendStore, Tip, Transaction, Txid,
-    UtxoStore,
+    Applied, BlockHash, BlockStore, ChainBlock, ConflictStore, Fields, MaintenanceStore,
+    MemoryUtxoStore, MinedIn, NewRecord, NewTransaction, OutPoint, Reassignment, RetentionStore,
+    SlotState, SpendOptions, SpendStore, SpentBy, Tip, Transaction, Txid, UtxoStore, Verdict,
 };
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder, out, script};
 use groundtackle_utxo_store_testkit::state::{State, muhash};
@@ -450,4 +451,176 @@ fn mortal(cells: &MemoryCells, steps: u64) -> Store {
         }
     });
     Store::new(cells, config())
+}
+
+/// Steps that were sent long ago and come when nobody waits for them: a mark, a pending record, a lock.
+/// None has any effect.
+#[test]
+fn what_comes_late_means_nothing() {
+    runtime().block_on(async {
+        let cells = MemoryCells::new();
+        let store = Store::new(cells.clone(), config());
+        begin(&store).await;
+        let seed = TxBuilder::new(1).pay_each(4, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let coin = |vout| OutPoint::new(seed.txid(), vout);
+        let options = SpendOptions::at(201);
+        let key = |txid| CellKey::Page { txid, page: 0 };
+        let find = |key| {
+            cells
+                .all()
+                .into_iter()
+                .find(|(k, _)| *k == key)
+                .map(|(_, cell)| cell)
+        };
+        let submit = async |tx: &Transaction| {
+            let answer = store.spend_and_create(&[tx.clone().into()], &options).await;
+            answer.unwrap()[0].clone()
+        };
+        let slot = async |vout| {
+            store.outputs(&[coin(vout)]).await.unwrap()[0]
+                .clone()
+                .unwrap()
+                .state
+        };
+        let attempt_of = |txid| match find(key(txid)).unwrap().body {
+            Some(Body::Page(page)) => page.attempt,
+            other => panic!("{other:?}"),
+        };
+        let late_mark = async |tx: &Transaction, attempt, vout| {
+            let claim = Claim {
+                parent: seed.txid(),
+                page: 0,
+                vout,
+                mark: Mark {
+                    by: SpentBy {
+                        txid: tx.txid,
+                        vin: 0,
+                    },
+                    attempt,
+                },
+                height: 201,
+                coinbase_maturity: 100,
+                ignore_locked: false,
+                expected: None,
+            };
+            assert_eq!(cells.mark(&[claim]).await.unwrap(), [true], "it lands");
+        };
+
+        // Of a transaction that has given its outputs back since.
+        let lost = TxBuilder::new(2).spend(coin(0)).pay(1).build();
+        assert_eq!(submit(&lost).await, Ok(Applied::Now));
+        let attempt = attempt_of(lost.txid);
+        store.mark_conflicting(&[lost.txid]).await.unwrap();
+        store.unspend(&[lost.txid]).await.unwrap();
+        late_mark(&lost, attempt, 0).await;
+        assert_eq!(slot(0).await, SlotState::Unspent);
+        let rival = TxBuilder::new(3).spend(coin(0)).pay(1).build();
+        assert_eq!(submit(&rival).await, Ok(Applied::Now));
+
+        // Of one that was evicted, and of its record, which comes as pending.
+        let evicted = TxBuilder::new(4).spend(coin(1)).pay(1).build();
+        assert_eq!(submit(&evicted).await, Ok(Applied::Now));
+        let mut pending = find(key(evicted.txid)).unwrap();
+        let attempt = attempt_of(evicted.txid);
+        store.remove(&[evicted.txid]).await.unwrap();
+        late_mark(&evicted, attempt, 1).await;
+        assert_eq!(slot(1).await, SlotState::Unspent);
+        if let Some(Body::Page(page)) = &mut pending.body {
+            page.phase = Phase::Pending;
+        }
+        let key_of_evicted = key(evicted.txid);
+        let late = |key, expect, cell| Write {
+            key,
+            expect,
+            cell: Some(cell),
+        };
+        let landed = cells.write(&[late(key_of_evicted, None, pending)]).await;
+        assert_eq!(landed.unwrap(), [true]);
+        assert_eq!(slot(1).await, SlotState::Unspent);
+        let rival = TxBuilder::new(5).spend(coin(1)).pay(1).build();
+        assert_eq!(submit(&rival).await, Ok(Applied::Now));
+        assert!(matches!(
+            submit(&evicted).await,
+            Err(Verdict::AlreadySpent { .. })
+        ));
+
+        // Of a change whose intent is gone.
+        let mut locked = find(key(seed.txid())).unwrap();
+        let expect = Some(locked.stamp);
+        locked.stamp = 1;
+        locked.lock = Some(Lock {
+            intent: 77,
+            next: Next::Delete,
+        });
+        let landed = cells.write(&[late(key(seed.txid()), expect, locked)]).await;
+        assert_eq!(landed.unwrap(), [true]);
+        assert_eq!(slot(2).await, SlotState::Unspent);
+        let last = TxBuilder::new(6).spend(coin(2)).pay(1).build();
+        assert_eq!(submit(&last).await, Ok(Applied::Now));
+        assert_tidy(&cells, "at the end");
+    });
+}
+
+/// "What an unmined transaction spends stays", also where the spender becomes unmined after a pruning has
+/// judged it, and before it has hold of what it removes: what was only read is looked at again.
+#[test]
+fn what_was_only_read_must_still_be_so() {
+    runtime().block_on(async {
+        let cells = MemoryCells::new();
+        let store = Store::new(cells.clone(), config());
+        begin(&store).await;
+        let seed = TxBuilder::new(1).pay_each(1, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let coin = OutPoint::new(seed.txid(), 0);
+        let spender = TxBuilder::new(2).spend(coin).pay(1).build();
+        let new = [spender.clone().into()];
+        store
+            .spend_and_create(&new, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        let block = BlockHash::from_bytes([201; 32]);
+        let mined = MinedIn {
+            block: Some(block),
+            height: 201,
+            subtree_index: 0,
+            on_longest_chain: true,
+        };
+        store.set_mined(&[spender.txid], &mined).await.unwrap()[0]
+            .clone()
+            .unwrap();
+        let tip = Tip {
+            height: 201,
+            hash: block,
+            median_time_past: 0,
+        };
+        store.set_tip(&tip).await.unwrap();
+        let other = store.clone();
+        let (txid, once) = (spender.txid, AtomicBool::new(false));
+        let pruner = Store::new(
+            cells.with_faults(move |key| {
+                if matches!(key, CellKey::Intent(_)) && !once.swap(true, Ordering::Relaxed) {
+                    // It has judged, and begins to lock.
+                    let other = other.clone();
+                    let unmine = move || {
+                        runtime().block_on(async {
+                            let done = other.unset_mined(&[txid], &block, 201).await;
+                            assert_eq!(done.unwrap(), [Ok(Applied::Now)]);
+                        });
+                    };
+                    std::thread::spawn(unmine).join().unwrap();
+                }
+                StepFault::None
+            }),
+            config(),
+        );
+        assert_eq!(pruner.prune(201).await.unwrap().records, 0);
+        let records = store.records(&[seed.txid()], Fields::META).await.unwrap();
+        assert!(records[0].is_some(), "an unmined transaction spends it");
+        // And when it is mined again nothing needs it any more.
+        store.set_mined(&[spender.txid], &mined).await.unwrap()[0]
+            .clone()
+            .unwrap();
+        assert_eq!(store.prune(201).await.unwrap().records, 1);
+    });
 }

@@ -215,7 +215,7 @@ fn launch(folder: &Path, port: u16) -> Process {
 }
 
 fn config(folder: &Path, node: usize, ports: &[[u16; 3]], options: &AerospikeOptions) -> String {
-    let [service, fabric, heartbeat] = ports[node];
+    let [service, fabric, heartbeat] = *ports.get(node).expect("ports for each node");
     let folder = folder.display();
     let seeds: String = ports
         .iter()

@@ -9,6 +9,8 @@
 )]
 
 mod aerospike;
+mod certificates;
+mod disk;
 mod postgres;
 mod process;
 mod proxy;
@@ -16,6 +18,8 @@ mod redis;
 mod redis_cluster;
 
 pub use aerospike::{Aerospike, AerospikeOptions};
+pub use certificates::Certificates;
+pub use disk::SmallDisk;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};

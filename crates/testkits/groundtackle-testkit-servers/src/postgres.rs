@@ -165,6 +165,31 @@ impl Postgres {
         }
     }
 
+    /// Starts a standby of this server, without a password, on a copy of its data: it is sent all changes.
+    pub fn standby(&self) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
+        let data = folder.path().join("data");
+        fs::create_dir(&data).expect("a new folder");
+        fs::set_permissions(&data, Permissions::from_mode(0o700)).expect("ours");
+        hand_over(&data);
+        let mut copy = command("pg_basebackup");
+        copy.args(["--dbname", &self.url(), "--checkpoint=fast", "--no-sync"]);
+        copy.arg("--write-recovery-conf").arg("--pgdata").arg(&data);
+        let made = copy.output().expect("pg_basebackup");
+        let says = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "pg_basebackup: {says}");
+        let port = free_port();
+        Self {
+            process: Self::launch(&data, port, &self.settings),
+            data,
+            port,
+            password: None,
+            settings: self.settings.clone(),
+            _folder: Some(folder),
+        }
+    }
+
     /// Starts the server, again if need be: what the children of a killed one still hold goes in a moment.
     fn launch(data: &Path, port: u16, settings: &[(String, String)]) -> Process {
         for _ in 0..100 {
@@ -195,7 +220,7 @@ impl Postgres {
         fs::read_to_string(data.join("postmaster.pid")).is_ok_and(|text| {
             text.lines()
                 .nth(7)
-                .is_some_and(|line| line.trim() == "ready")
+                .is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
         })
     }
 

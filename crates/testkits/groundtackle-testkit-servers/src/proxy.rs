@@ -287,14 +287,28 @@ impl Connection {
             rewrite.map_or_else(|| bytes.to_vec(), |rewrite| rewrite(way, bytes))
         };
         let rewrite = rewritten.clone();
-        pump(clone(client), clone(server), move |bytes| {
-            *bytes = rewrite(Way::Request, bytes);
-            requests.request(bytes, &mut held)
-        });
-        pump(clone(server), clone(client), move |bytes| {
-            *bytes = rewritten(Way::Answer, bytes);
-            connection.answer(bytes, &late)
-        });
+        let keeps = |connection: &Arc<Self>| {
+            let connection = connection.clone();
+            move || lock(&connection.kept).is_some()
+        };
+        pump(
+            clone(client),
+            clone(server),
+            keeps(&connection),
+            move |bytes| {
+                *bytes = rewrite(Way::Request, bytes);
+                requests.request(bytes, &mut held)
+            },
+        );
+        pump(
+            clone(server),
+            clone(client),
+            keeps(&connection),
+            move |bytes| {
+                *bytes = rewritten(Way::Answer, bytes);
+                connection.answer(bytes, &late)
+            },
+        );
     }
 
     fn request(
@@ -386,11 +400,11 @@ impl Connection {
 fn pump(
     mut from: TcpStream,
     mut to: TcpStream,
+    keeps: impl Fn() -> bool + Send + 'static,
     mut fate: impl FnMut(&mut Vec<u8>) -> Fate + Send + 'static,
 ) {
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
-        let mut kept = false;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let mut bytes = buffer.split_at(count).0.to_vec();
             let (passes, left) = match fate(&mut bytes) {
@@ -399,15 +413,15 @@ fn pump(
                 Fate::Leave(passes) => (passes, true),
                 Fate::Lose => break,
             };
-            kept = passes < bytes.len();
             let sent = to.write_all(bytes.split_at(passes).0);
-            if left || sent.is_err() && !kept {
+            // Whoever sent what is kept back may be gone since it was looked at.
+            if left || sent.is_err() && !keeps() {
                 break;
             }
         }
         drop(from.shutdown(Shutdown::Both));
         // The server still waits for what was kept back.
-        if !kept {
+        if !keeps() {
             drop(to.shutdown(Shutdown::Both));
         }
     });

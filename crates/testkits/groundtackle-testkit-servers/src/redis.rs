@@ -143,6 +143,14 @@ impl Redis {
         self.process.wait();
     }
 
+    /// Starts it again where it went down by itself.
+    pub fn revive(&mut self) {
+        if self.process.is_gone() {
+            self.process.wait();
+            self.restart();
+        }
+    }
+
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop), on the same data and port.
     pub fn restart(&mut self) {
         self.process = Self::launch(&self.data, self.port, &self.options);

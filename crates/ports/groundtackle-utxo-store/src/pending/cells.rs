@@ -43,8 +43,29 @@ pub enum CellKey {
 }
 
 impl CellKey {
-    pub(super) const fn head(txid: Txid) -> Self {
+    /// Page 0 of a transaction's record.
+    pub const fn head(txid: Txid) -> Self {
         Self::Page { txid, page: 0 }
+    }
+}
+
+/// What [`Cells::due`] lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DueKind {
+    /// [`CellKey::Undo`].
+    Undo,
+    /// [`CellKey::Due`].
+    List,
+}
+
+impl DueKind {
+    /// The kind of a cell, if it is of one.
+    pub const fn of(key: &CellKey) -> Option<Self> {
+        match key {
+            CellKey::Undo(_) => Some(Self::Undo),
+            CellKey::Due { .. } => Some(Self::List),
+            _ => None,
+        }
     }
 }
 
@@ -240,14 +261,12 @@ pub struct Write {
     pub cell: Option<Cell>,
 }
 
-/// A record's step out of [`Phase::Pending`].
+/// A record's step out of [`Phase::Pending`], in which it has page 0 only.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// The transaction.
     pub txid: Txid,
-    /// The page.
-    pub page: u32,
-    /// The attempt that the page must have.
+    /// The attempt that page 0 must have.
     pub attempt: u64,
     /// To live, or to aborted.
     pub to: Phase,
@@ -261,7 +280,9 @@ pub struct Step {
 /// carried out is seen by every later read, by key and by list, of any client.
 ///
 /// Any call may be dropped at any await; what has been sent may still be carried out, and a late one
-/// does no harm: all conditions are on stamps, attempts and locks, which never return.
+/// does no harm: conditions are on stamps, attempts and locks, which never return. "It is not there" does
+/// return, so that a cell by which others are found, a record's head or an intent, is sent only once: the
+/// backend must not repeat a [`write`](Self::write) by itself either.
 #[async_trait]
 pub trait Cells: Debug + Send + Sync + 'static {
     /// The adapter's name, for errors.
@@ -283,8 +304,9 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// When the backend could not answer for all of them.
     async fn read(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>>;
 
-    /// Writes cells that are as expected; says of each whether it was. No two of one call are of one
-    /// cell.
+    /// Writes cells that are as expected; says of each whether it was. A cell that has the new stamp already
+    /// was written before its answer was lost: it counts as written now, and so is acknowledged by as many copies
+    /// as any write. No two of one call are of one cell.
     ///
     /// # Errors
     /// When the fate of any item is not known.
@@ -304,8 +326,9 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// As [`write`](Self::write).
     async fn unmark(&self, claims: &[Claim]) -> Result<()>;
 
-    /// Changes the phase of pages that are pending in that attempt, and draws a stamp; says of each whether
-    /// it was. A pending page is never locked.
+    /// Changes the phase of records that are pending in that attempt, and draws a stamp; says of each whether
+    /// it was. One that is in the new phase of that attempt already counts as changed now, as with
+    /// [`write`](Self::write). A pending record is never locked.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -317,17 +340,19 @@ pub trait Cells: Debug + Send + Sync + 'static {
     /// When the backend could not answer.
     async fn unmined(&self, after: Option<Txid>, limit: usize) -> Result<Vec<UnminedTransaction>>;
 
-    /// Intents, and pages that are not live: at most `limit`, in any order.
+    /// Intents, and records that are not live, of one of as many partitions as a scan has: at most `limit`,
+    /// in any order; fewer only where there are no more.
     ///
     /// # Errors
     /// When the backend could not answer.
-    async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>>;
+    async fn unfinished(&self, partition: u32, limit: usize) -> Result<Vec<CellKey>>;
 
-    /// Cells of [`Body::Bytes`] that are due at this height or below: at most `limit`, in any order.
+    /// Cells of a kind with [`Body::Bytes`] that are due at this height or below: at most `limit`, in any
+    /// order; none only where there are none.
     ///
     /// # Errors
     /// When the backend could not answer.
-    async fn due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>>;
+    async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>>;
 
     /// Live records of a partition that are confirmed, in an order of the backend's own that does not
     /// change, after that of one: at most `limit`; fewer only at the partition's end.

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use groundtackle_chain::{BlockHash, OutPoint, TxOut, Txid};
 
 use super::cells::{Body, CellKey, Guard, Mark, Page, Phase, Slot, Stored};
-use super::{
-    OUTPUTS_PER_PAGE,
-    intent::{Intent, IntentState},
-};
+use super::intent::{Contents, Intent, IntentState};
+use super::page_of;
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Undo};
 use crate::error::{Error, Result};
@@ -434,6 +432,9 @@ pub(super) fn unpack_head(backend: &'static str, txid: Txid, bytes: &[u8]) -> Re
     if !ascend {
         return Err(reader.damaged("its pages don't ascend"));
     }
+    if pages.last().is_some_and(|last| *last > page_of(u32::MAX)) {
+        return Err(reader.damaged("it has a page that no output can be on"));
+    }
     reader.end(Head { record, pages })
 }
 
@@ -539,30 +540,36 @@ pub(super) fn unpack_txids(backend: &'static str, bytes: &[u8]) -> Result<Vec<Tx
     reader.end(txids)
 }
 
-pub(super) fn pack_keys(keys: &[CellKey]) -> Vec<u8> {
+pub(super) fn pack_contents(contents: &Contents) -> Vec<u8> {
     let mut writer = Writer::new();
-    writer.count(keys.len());
-    keys.iter().for_each(|key| writer.key(key));
-    writer.0
-}
-
-pub(super) fn unpack_keys(backend: &'static str, bytes: &[u8]) -> Result<Vec<CellKey>> {
-    let mut reader = Reader::open(backend, "a list of cells", bytes)?;
-    let keys = reader.list(Reader::key)?;
-    reader.end(keys)
-}
-
-pub(super) fn pack_intent(intent: &Intent) -> Vec<u8> {
-    let mut writer = Writer::new();
-    writer.byte(intent.state as u8);
-    writer.stored(&intent.keys);
-    for parts in [&intent.new, &intent.old] {
+    writer.count(contents.keys.len());
+    contents.keys.iter().for_each(|key| writer.key(key));
+    for parts in [&contents.dropped, &contents.new, &contents.old] {
         writer.count(parts.len());
         for (id, len) in parts {
             writer.long(*id);
             writer.long(*len);
         }
     }
+    writer.0
+}
+
+pub(super) fn unpack_contents(backend: &'static str, bytes: &[u8]) -> Result<Contents> {
+    let mut reader = Reader::open(backend, "what an intent names", bytes)?;
+    let parts = |reader: &mut Reader<'_>| reader.list(|r| Ok((r.long()?, r.long()?)));
+    let contents = Contents {
+        keys: reader.list(Reader::key)?,
+        dropped: parts(&mut reader)?,
+        new: parts(&mut reader)?,
+        old: parts(&mut reader)?,
+    };
+    reader.end(contents)
+}
+
+pub(super) fn pack_intent(intent: &Intent) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.byte(intent.state as u8);
+    writer.stored(&intent.contents);
     writer.0
 }
 
@@ -575,9 +582,7 @@ pub(super) fn unpack_intent(backend: &'static str, bytes: &[u8]) -> Result<Inten
             2 => IntentState::Aborted,
             _ => return Err(reader.damaged("it is in no known state")),
         },
-        keys: reader.stored()?,
-        new: reader.list(|r| Ok((r.long()?, r.long()?)))?,
-        old: reader.list(|r| Ok((r.long()?, r.long()?)))?,
+        contents: reader.stored()?,
     };
     reader.end(intent)
 }
@@ -672,8 +677,9 @@ pub fn unpack_body(backend: &'static str, bytes: &[u8]) -> Result<Body> {
         .list(|r| Ok((r.number()?, r.slot()?)))?
         .into_iter()
         .collect();
-    if slots.len() > OUTPUTS_PER_PAGE as usize {
-        return Err(reader.damaged("it has more outputs than a page may"));
+    let pages = slots.keys().next().zip(slots.keys().next_back());
+    if pages.is_some_and(|(first, last)| page_of(*first) != page_of(*last)) {
+        return Err(reader.damaged("it has outputs of several pages"));
     }
     reader.end(Body::Page(Page {
         attempt,
@@ -690,9 +696,49 @@ mod tests {
     use proptest::collection::{btree_map, btree_set, vec};
     use proptest::prelude::*;
 
+    use super::super::OUTPUTS_PER_PAGE;
     use super::*;
 
     const BACKEND: &str = "a test";
+
+    #[test]
+    fn what_no_page_can_have_is_refused() {
+        let slot = Slot {
+            value_sat: 1,
+            script: Stored::Here(Vec::new()),
+            mark: None,
+            frozen: false,
+            spendable_from: None,
+        };
+        let page = |vouts: [u32; 2]| {
+            pack_body(&Body::Page(Page {
+                attempt: 1,
+                phase: Phase::Live,
+                guard: Guard::default(),
+                unmined_since: None,
+                head: None,
+                slots: vouts.map(|vout| (vout, slot.clone())).into(),
+            }))
+        };
+        let last = OUTPUTS_PER_PAGE - 1;
+        assert!(unpack_body(BACKEND, &page([0, last])).is_ok());
+        assert!(unpack_body(BACKEND, &page([last, last + 1])).is_err());
+        let head = |page| {
+            let tx = groundtackle_chain::Transaction {
+                txid: Txid::ZERO,
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+                lock_time: 0,
+                size_bytes: 0,
+                coinbase: false,
+            };
+            let record = crate::draft::ops::new_record(crate::UnspendableRule::Core, &tx);
+            let pages = vec![page];
+            unpack_head(BACKEND, Txid::ZERO, &pack_head(&Head { record, pages }))
+        };
+        assert!(head(page_of(u32::MAX)).is_ok());
+        assert!(head(page_of(u32::MAX) + 1).is_err());
+    }
 
     fn txid() -> impl Strategy<Value = Txid> {
         any::<[u8; 32]>().prop_map(Txid::from_bytes)
@@ -796,7 +842,17 @@ mod tests {
             phase,
             guard,
             rest,
-            btree_map(any::<u32>(), slot(), 0..4),
+            (
+                0..=page_of(u32::MAX),
+                btree_map(0..OUTPUTS_PER_PAGE, slot(), 0..4),
+            )
+                .prop_map(|(page, slots)| {
+                    let vout = |at| page * OUTPUTS_PER_PAGE + at;
+                    slots
+                        .into_iter()
+                        .map(|(at, slot)| (vout(at), slot))
+                        .collect()
+                }),
         );
         prop_oneof![
             (any::<Option<u32>>(), stored()).prop_map(|(due, bytes)| Body::Bytes { due, bytes }),
@@ -828,10 +884,10 @@ mod tests {
         #[test]
         fn values_read_as_they_were_written(
             record in record(),
-            pages in btree_set(1..u32::MAX, 0..4),
+            pages in btree_set(1..=page_of(u32::MAX), 0..4),
             body in body(),
             keys in vec(key(), 0..5),
-            (state, stored, lists) in (0..3_u8, stored(), any::<[Vec<(u64, u64)>; 2]>()),
+            (state, stored, lists) in (0..3_u8, stored(), any::<[Vec<(u64, u64)>; 3]>()),
         ) {
             let head = Head { record, pages: pages.into_iter().collect() };
             let packed = pack_head(&head);
@@ -851,10 +907,11 @@ mod tests {
             for key in &keys {
                 prop_assert_eq!(CellKey::from_bytes(&key.to_bytes()), Some(*key));
             }
-            prop_assert_eq!(unpack_keys(BACKEND, &pack_keys(&keys)).unwrap(), keys);
-            let [new, old] = lists;
+            let [dropped, new, old] = lists;
+            let contents = Contents { keys, dropped, new, old };
+            prop_assert_eq!(unpack_contents(BACKEND, &pack_contents(&contents)).unwrap(), contents);
             let state = [IntentState::Preparing, IntentState::Committed, IntentState::Aborted][usize::from(state)];
-            let intent = Intent { state, keys: stored, new, old };
+            let intent = Intent { state, contents: stored };
             prop_assert_eq!(unpack_intent(BACKEND, &pack_intent(&intent)).unwrap(), intent);
             let undo = BlockUndo {
                 height: head.record.lock_time,
@@ -884,7 +941,7 @@ mod tests {
                 let _ = unpack_undo(BACKEND, bytes);
                 let _ = unpack_chain(BACKEND, bytes);
                 let _ = unpack_txids(BACKEND, bytes);
-                let _ = unpack_keys(BACKEND, bytes);
+                let _ = unpack_contents(BACKEND, bytes);
                 let _ = unpack_intent(BACKEND, bytes);
                 let _ = unpack_head(BACKEND, Txid::ZERO, bytes);
                 let _ = CellKey::from_bytes(bytes);

@@ -1,17 +1,17 @@
 //! Calls that are judged in memory: read, judge, lock, commit, carry out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use groundtackle_chain::{OutPoint, TxOut, Txid};
-use groundtackle_core::fail_point;
+use groundtackle_core::{Retryability, fail_point};
 
 use super::cells::{
     Body, Cell, CellKey, Cells, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, Write,
 };
 use super::codec::{self, Head};
-use super::intent::{Intent, IntentState, Patience, TURNS, applied, turn_of};
-use super::{PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
+use super::intent::{Contents, Intent, IntentState, Obstacles, Patience, TURNS, applied, turn_of};
+use super::{Attempts, PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Changes, Draft, Loaded, Reads, Run, Stop, run};
 use crate::error::{Error, Result};
@@ -23,6 +23,9 @@ const MOST_ROUNDS: usize = 100_000;
 
 /// How often others may be in a call's way before it fails.
 const MOST_ATTEMPTS: u32 = 200;
+
+/// Cells that are locked before others are shown that the call goes on.
+const LOCK_STEP: usize = 1_024;
 
 const MOST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -42,6 +45,14 @@ struct Seen {
     round: u32,
 }
 
+/// A call's own intent, as it was written last.
+#[derive(Debug)]
+struct Own {
+    stamp: u64,
+    intent: Intent,
+    contents: Contents,
+}
+
 /// What a call has read, and what it holds.
 #[derive(Debug)]
 pub(super) struct View {
@@ -56,9 +67,13 @@ pub(super) struct View {
     /// Records by which marks would hold, and don't.
     unheld: BTreeSet<CellKey>,
     held: BTreeSet<CellKey>,
-    intent: Option<(u64, Intent)>,
+    intent: Option<Own>,
     named: BTreeSet<CellKey>,
+    /// Whether the call keeps what it holds while others are in its way: who meets it lets go.
+    precedence: bool,
     stale_before: bool,
+    /// When others were last shown that the call goes on.
+    shown: Instant,
 }
 
 fn page(cell: &Cell) -> Option<&Page> {
@@ -66,6 +81,20 @@ fn page(cell: &Cell) -> Option<&Page> {
         Some(Body::Page(page)) => Some(page),
         _ => None,
     }
+}
+
+/// A locked cell as it is once its change is carried out, by the stamp that it has until then.
+fn as_applied(cell: Cell) -> Option<Cell> {
+    let body = match cell.lock.map(|lock| lock.next) {
+        Some(Next::Delete) => None,
+        Some(Next::Put(body)) => Some(body),
+        Some(Next::Keep) | None => cell.body,
+    };
+    Some(Cell {
+        stamp: cell.stamp,
+        lock: None,
+        body: Some(body?),
+    })
 }
 
 fn is_locked(cell: Option<&Cell>, but_by: u64) -> bool {
@@ -87,8 +116,17 @@ impl View {
             held: BTreeSet::new(),
             intent: None,
             named: BTreeSet::new(),
+            precedence: false,
             stale_before: false,
+            shown: Instant::now(),
         }
+    }
+
+    /// Another intent, before anything is locked by the one that is dropped.
+    fn begin_anew(&mut self) {
+        self.id = random();
+        self.intent = None;
+        self.named.clear();
     }
 
     fn cell(&self, key: CellKey) -> Option<&Cell> {
@@ -327,6 +365,26 @@ impl View {
         }
     }
 
+    /// Pages that should be there and are not, or are of another attempt than their heads, with these: one
+    /// was read before a change and the other after it.
+    fn torn(&self, reads: &Reads) -> BTreeSet<CellKey> {
+        let single = reads.slots.iter();
+        let single = single.map(|outpoint| (outpoint.txid, page_of(outpoint.vout)));
+        let whole = reads.outputs.iter().flat_map(|txid| {
+            let pages = self.head(*txid).into_iter().flat_map(|head| &head.pages);
+            pages.map(|number| (*txid, *number))
+        });
+        let torn = |(txid, number): &(Txid, u32)| {
+            let named = self
+                .head(*txid)
+                .is_some_and(|head| head.pages.contains(number));
+            named && self.page(*txid, *number).is_none()
+        };
+        let torn = single.chain(whole).filter(torn);
+        torn.flat_map(|(txid, page)| [CellKey::head(txid), CellKey::Page { txid, page }])
+            .collect()
+    }
+
     /// The records by which marks would hold that are among what was read, and don't.
     fn note_unheld(&mut self, reads: &Reads) -> BTreeSet<CellKey> {
         let mut pages = BTreeSet::new();
@@ -432,16 +490,23 @@ pub(super) fn cut(
 
 /// The values in parts that a cell's content names.
 pub(super) fn apart(body: &Body) -> Vec<(u64, u64)> {
-    let name = |stored: &Stored| match stored {
-        Stored::Here(_) => None,
-        Stored::Apart { id, len } => Some((*id, *len)),
-    };
     match body {
-        Body::Bytes { bytes, .. } => name(bytes).into_iter().collect(),
+        Body::Bytes { bytes, .. } => parts_of(bytes).into_iter().collect(),
         Body::Page(page) => {
             let scripts = page.slots.values().map(|slot| &slot.script);
-            page.head.iter().chain(scripts).filter_map(name).collect()
+            page.head
+                .iter()
+                .chain(scripts)
+                .filter_map(parts_of)
+                .collect()
         }
+    }
+}
+
+const fn parts_of(stored: &Stored) -> Option<(u64, u64)> {
+    match stored {
+        Stored::Here(_) => None,
+        Stored::Apart { id, len } => Some((*id, *len)),
     }
 }
 
@@ -556,9 +621,9 @@ fn plan(view: &View, backend: &'static str, changes: &Changes) -> Result<Result<
     // Who gives back begins a new attempt, so that a late mark of the old one means nothing.
     for txid in released {
         let goes = changes.deleted.contains(&txid);
-        if goes || view.live(txid).is_none() {
+        let Some(before) = view.live(txid).filter(|_| !goes).map(|page| page.attempt) else {
             continue;
-        }
+        };
         let attempt = random();
         for number in all_pages(txid) {
             match view.page(txid, number) {
@@ -574,7 +639,8 @@ fn plan(view: &View, backend: &'static str, changes: &Changes) -> Result<Result<
                 if let Some(mark) = slot
                     .mark
                     .as_mut()
-                    .filter(|mark| mark.by.txid == txid && mark.attempt != 0)
+                    // One of an attempt before that means nothing, and stays so.
+                    .filter(|mark| mark.by.txid == txid && mark.attempt == before)
                 {
                     mark.attempt = attempt;
                 }
@@ -691,6 +757,8 @@ enum Prepared {
     Again,
     /// Another call is in the way.
     Overtaken,
+    /// Whether the intent was written is not known: it is left to whoever finds it.
+    Doubtful,
     /// It was one write, and is done.
     Done,
 }
@@ -718,8 +786,15 @@ impl<C: Cells> PendingUtxoStore<C> {
     /// that holds something itself.
     pub(super) async fn fetch(&self, view: &mut View, reads: &Reads, chain: bool) -> Result<bool> {
         let mut patience = Patience::new(self.config.patience);
+        let mut obstacles = Obstacles::default();
         loop {
             view.round += 1;
+            // Two that wait for each other don't go on.
+            let goes_on = obstacles.is_empty();
+            obstacles = Obstacles::default();
+            if goes_on && !self.show_progress(view).await? {
+                return Ok(false);
+            }
             let (keys, values) = view.missing(reads, chain);
             for (key, stored) in &values {
                 let Stored::Apart { id, .. } = stored else {
@@ -738,30 +813,44 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }
             }
             let keys: Vec<_> = keys.into_iter().collect();
-            let cells = self.read(&keys).await?;
-            let mut blocked = false;
+            let cells = match view.mode {
+                Mode::Look => self.read_as_committed(&keys).await?,
+                Mode::Change => self.read(&keys).await?,
+            };
+            let lets_go = !view.held.is_empty() && !view.precedence;
             for (key, cell) in keys.iter().zip(cells) {
-                let change = view.mode == Mode::Change;
-                // Two who wait for each other would wait for long.
-                if change && !view.held.is_empty() && is_locked(cell.as_ref(), view.id) {
-                    return Ok(false);
+                if view.mode == Mode::Change
+                    && let Some(cell) = &cell
+                {
+                    if let Some(lock) = cell.lock.as_ref().filter(|lock| lock.intent != view.id) {
+                        // Two who wait for each other would wait for long.
+                        if lets_go {
+                            return Ok(false);
+                        }
+                        let locked = obstacles.intents.entry(lock.intent).or_default();
+                        locked.push(*key);
+                        view.forget(*key);
+                        continue;
+                    }
+                    if let (CellKey::Page { txid, page: 0 }, Some(page)) = (*key, page(cell))
+                        && page.phase != Phase::Live
+                    {
+                        obstacles.pending.push((txid, page.attempt));
+                        view.forget(*key);
+                        continue;
+                    }
                 }
-                let cell_is_blocked = change
-                    && self
-                        .is_blocked(view.id, *key, cell.as_ref(), &mut patience)
-                        .await?;
-                if cell_is_blocked {
-                    blocked = true;
-                    view.forget(*key);
-                } else {
-                    view.put(*key, cell);
-                }
+                view.put(*key, cell);
             }
             view.decode(self.backend())?;
-            if !keys.is_empty() || !values.is_empty() || blocked {
+            if !obstacles.is_empty() {
+                self.get_past(&obstacles, &mut patience).await?;
+            }
+            if !keys.is_empty() || !values.is_empty() {
                 continue;
             }
-            let pages = view.note_unheld(reads);
+            let mut pages = view.note_unheld(reads);
+            pages.extend(view.torn(reads));
             if view.mode == Mode::Change || pages.is_empty() {
                 return Ok(true);
             }
@@ -770,8 +859,8 @@ impl<C: Cells> PendingUtxoStore<C> {
             let mut changed = false;
             for keys in [view.unheld.clone(), pages] {
                 let keys: Vec<_> = keys.into_iter().collect();
-                for (key, cell) in keys.iter().zip(self.read(&keys).await?) {
-                    if cell.as_ref().map(|cell| cell.stamp) != view.stamp(*key) {
+                for (key, cell) in keys.iter().zip(self.read_as_committed(&keys).await?) {
+                    if cell.as_ref() != view.cell(*key) {
                         changed = true;
                         view.put(*key, cell);
                     }
@@ -784,28 +873,52 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
     }
 
-    /// Whether another one has to be done with the cell first. Then that was seen to.
-    async fn is_blocked(
-        &self,
-        me: u64,
-        key: CellKey,
-        cell: Option<&Cell>,
-        patience: &mut Patience,
-    ) -> Result<bool> {
-        let Some(cell) = cell else {
-            return Ok(false);
-        };
-        if let Some(lock) = cell.lock.as_ref().filter(|lock| lock.intent != me) {
-            self.resolve_lock(key, lock.intent, patience).await?;
-            return Ok(true);
-        }
-        match (key, page(cell)) {
-            (CellKey::Page { txid, page: 0 }, Some(page)) if page.phase != Phase::Live => {
-                self.resolve_pending(txid, page, patience).await?;
-                Ok(true)
+    /// Reads cells as they count now: those that a committed change has locked as they become.
+    async fn read_as_committed(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>> {
+        let mut cells = self.read(keys).await?;
+        let mut unsure: Vec<usize> = (0..cells.len()).collect();
+        for _ in 0..MOST_ATTEMPTS {
+            let lock = |at: &usize| {
+                let cell = cells.get(*at)?.as_ref()?;
+                Some((*at, cell.lock.as_ref()?.intent, cell.stamp))
+            };
+            let locked: Vec<_> = unsure.iter().filter_map(lock).collect();
+            if locked.is_empty() {
+                break;
             }
-            _ => Ok(false),
+            let ids: BTreeSet<u64> = locked.iter().map(|(_, id, _)| *id).collect();
+            let mut states = HashMap::new();
+            for id in ids {
+                let intent = self.intent(id).await?;
+                states.insert(id, intent.map(|(_, intent)| intent.state));
+            }
+            let mut gone = Vec::new();
+            for (at, id, stamp) in locked {
+                let Some(cell) = cells.get_mut(at) else {
+                    continue;
+                };
+                match states.get(&id).copied().flatten() {
+                    Some(IntentState::Committed) => {
+                        *cell = cell.take().and_then(as_applied);
+                    }
+                    Some(IntentState::Preparing | IntentState::Aborted) => {}
+                    None => gone.push((at, stamp)),
+                }
+            }
+            // It was carried out or undone since; or the lock came late, and means nothing.
+            let again: Vec<_> = gone.iter().filter_map(|(at, _)| keys.get(*at)).collect();
+            let again: Vec<_> = again.into_iter().copied().collect();
+            unsure.clear();
+            for ((at, stamp), now) in gone.into_iter().zip(self.read(&again).await?) {
+                if now.as_ref().map(|cell| cell.stamp) != Some(stamp) {
+                    unsure.push(at);
+                }
+                if let Some(cell) = cells.get_mut(at) {
+                    *cell = now;
+                }
+            }
         }
+        Ok(cells)
     }
 
     /// Answers from what is there, without changing anything.
@@ -859,6 +972,8 @@ impl<C: Cells> PendingUtxoStore<C> {
         };
         for attempt in 0..MOST_ATTEMPTS {
             let mut view = View::new(Mode::Change);
+            // A change of the set has many cells to lock, and would lose against smaller ones for ever.
+            view.precedence = kind.chain;
             let done = self
                 .attempt(kind, items, &mut reads, &judge, &extra, &mut view)
                 .await;
@@ -894,6 +1009,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         view: &mut View,
     ) -> Result<Option<Vec<Outcome<T>>>> {
         let mut chain = kind.chain;
+        let mut doubts = self.attempts();
         for _ in 0..MOST_ROUNDS {
             if !self.fetch(view, reads, chain).await? {
                 return Ok(None);
@@ -927,7 +1043,9 @@ impl<C: Cells> PendingUtxoStore<C> {
                     plan.writes.insert(key, Next::Delete);
                 }
             }
-            match self.prepare(view, &plan).await? {
+            match self.prepare(view, &plan, &mut doubts).await? {
+                // All that it names is drawn anew too.
+                Prepared::Doubtful => view.begin_anew(),
                 Prepared::Done => return Ok(Some(outcomes)),
                 Prepared::Again => view.stale_before = true,
                 Prepared::Overtaken => return Ok(None),
@@ -935,7 +1053,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                     return Ok(Some(outcomes));
                 }
                 Prepared::Ready => {
-                    let committed = self.commit(view, plan).await?;
+                    let committed = self.commit(view).await?;
                     return Ok(committed.then_some(outcomes));
                 }
             }
@@ -948,7 +1066,13 @@ impl<C: Cells> PendingUtxoStore<C> {
         let mut answer = None;
         for (key, cell) in keys.iter().zip(self.read(keys).await?) {
             if is_locked(cell.as_ref(), view.id) {
-                return Ok(Some(Prepared::Overtaken));
+                if !view.precedence {
+                    return Ok(Some(Prepared::Overtaken));
+                }
+                // It is waited for when it is read again.
+                view.forget(*key);
+                answer = Some(Prepared::Again);
+                continue;
             }
             if cell.as_ref().map(|cell| cell.stamp) == view.stamp(*key) {
                 continue;
@@ -967,7 +1091,12 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// Locks what changes, and makes sure of the rest. What was found changed is read again, while the
     /// locks are kept, so that there is an end to it.
-    async fn prepare(&self, view: &mut View, plan: &Plan) -> Result<Prepared> {
+    async fn prepare(
+        &self,
+        view: &mut View,
+        plan: &Plan,
+        doubts: &mut Attempts,
+    ) -> Result<Prepared> {
         let unlocked: Vec<CellKey> = view
             .relied
             .iter()
@@ -975,6 +1104,10 @@ impl<C: Cells> PendingUtxoStore<C> {
             .copied()
             .collect();
         let alone = plan.aside.0.is_empty() && plan.old.is_empty() && view.intent.is_none();
+        // What is not there is made under an intent: a late write of it would come true again once another
+        // one has removed it.
+        let there = |(key, _): (&CellKey, _)| view.cell(*key).is_some();
+        let alone = alone && plan.writes.first_key_value().is_some_and(there);
         if let (true, true, true, Some((key, next))) = (
             alone,
             unlocked.is_empty() && view.unheld.is_empty(),
@@ -999,12 +1132,17 @@ impl<C: Cells> PendingUtxoStore<C> {
         for key in &view.held {
             wanted.entry(*key).or_insert(Next::Keep);
         }
-        if !self.name_cells(view, &wanted, plan).await? {
-            return Ok(Prepared::Overtaken);
+        match self.name_cells(view, &wanted, plan, doubts).await? {
+            Some(true) => {}
+            Some(false) => return Ok(Prepared::Overtaken),
+            None => return Ok(Prepared::Doubtful),
         }
         fail_point("pending.intended");
         for (id, value) in &plan.aside.0 {
             self.write_parts(*id, value).await?;
+            if !self.show_progress(view).await? {
+                return Ok(Prepared::Overtaken);
+            }
         }
         let mut writes = Vec::new();
         for (key, next) in wanted {
@@ -1027,7 +1165,29 @@ impl<C: Cells> PendingUtxoStore<C> {
                 cell: Some(cell),
             });
         }
-        let done = self.write(&writes).await?;
+        let mut done = Vec::with_capacity(writes.len());
+        let mut doubtful = false;
+        // What is there is locked by its stamp. A lock on what is not there would come true again once
+        // another one has removed what this change makes there: it is sent once, or the change begins anew.
+        let there = |write: &Write| write.expect.is_some();
+        for step in writes
+            .chunk_by(|a, b| there(a) == there(b))
+            .flat_map(|step| step.chunks(LOCK_STEP))
+        {
+            if step.first().is_some_and(there) {
+                done.extend(self.write(step).await?);
+            } else {
+                for locked in self.write_once(step, doubts).await? {
+                    doubtful |= locked.is_none();
+                    done.push(locked == Some(true));
+                }
+            }
+            if doubtful || !self.show_progress(view).await? {
+                // What was locked since is unlocked with the rest.
+                view.held.extend(writes.iter().map(|write| write.key));
+                return Ok(Prepared::Overtaken);
+            }
+        }
         fail_point("pending.locked");
         let mut stale = Vec::new();
         for (write, done) in writes.into_iter().zip(done) {
@@ -1096,40 +1256,47 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(validated.unwrap_or(Prepared::Again))
     }
 
-    /// Writes the intent, or adds cells to it; `false` where it was given up.
+    /// Writes the intent, or adds cells to it; `false` where it was given up, `None` where it is not known
+    /// whether it was written.
     async fn name_cells(
         &self,
         view: &mut View,
         wanted: &BTreeMap<CellKey, Next>,
         plan: &Plan,
-    ) -> Result<bool> {
+        doubts: &mut Attempts,
+    ) -> Result<Option<bool>> {
         let all_named = wanted.keys().all(|key| view.named.contains(key));
-        if all_named && view.intent.is_some() && plan.aside.0.is_empty() {
-            return Ok(true);
+        let new = plan.aside.names();
+        let same = |own: &Own| own.contents.new == new && own.contents.old == plan.old;
+        if all_named && view.intent.as_ref().is_some_and(same) {
+            return Ok(Some(true));
         }
         view.named.extend(wanted.keys());
-        let keys: Vec<CellKey> = view.named.iter().copied().collect();
+        let before = view.intent.take();
+        let expect = before.as_ref().map(|own| own.stamp);
+        let mut dropped = Vec::new();
+        if let Some(Own {
+            intent, contents, ..
+        }) = before
+        {
+            dropped.extend(contents.dropped);
+            dropped.extend(contents.new);
+            dropped.extend(parts_of(&intent.contents));
+        }
+        let contents = Contents {
+            keys: view.named.iter().copied().collect(),
+            dropped,
+            new,
+            old: plan.old.clone(),
+        };
         let mut aside = Aside::default();
-        let keys = aside.store(codec::pack_keys(&keys), PART_BYTES);
+        let intent = Intent {
+            state: IntentState::Preparing,
+            contents: aside.store(codec::pack_contents(&contents), PART_BYTES),
+        };
         for (id, value) in &aside.0 {
             self.write_parts(*id, value).await?;
         }
-        let (expect, mut new) = match view.intent.take() {
-            Some((stamp, mut before)) => {
-                if let Stored::Apart { id, len } = before.keys {
-                    before.new.push((id, len));
-                }
-                (Some(stamp), before.new)
-            }
-            None => (None, Vec::new()),
-        };
-        new.extend(plan.aside.names());
-        let intent = Intent {
-            state: IntentState::Preparing,
-            keys,
-            new,
-            old: Vec::new(),
-        };
         let cell = intent.cell();
         let stamp = cell.stamp;
         let write = Write {
@@ -1137,33 +1304,57 @@ impl<C: Cells> PendingUtxoStore<C> {
             expect,
             cell: Some(cell),
         };
+        view.intent = Some(Own {
+            stamp,
+            intent,
+            contents,
+        });
+        match expect {
+            Some(_) => self.write_one(write).await.map(Some),
+            None => {
+                let written = self.write_once(&[write], doubts).await?;
+                Ok(written.first().copied().flatten())
+            }
+        }
+    }
+
+    /// Lets those who wait for this call's locks know that it goes on; `false` where it was given up.
+    async fn show_progress(&self, view: &mut View) -> Result<bool> {
+        if view.shown.elapsed() < self.config.patience / 4 {
+            return Ok(true);
+        }
+        let Some(own) = &mut view.intent else {
+            return Ok(true);
+        };
+        let cell = own.intent.cell();
+        let expect = Some(std::mem::replace(&mut own.stamp, cell.stamp));
+        let write = Write {
+            key: CellKey::Intent(view.id),
+            expect,
+            cell: Some(cell),
+        };
         let written = self.write_one(write).await?;
-        view.intent = Some((stamp, intent));
+        view.shown = Instant::now();
         Ok(written)
     }
 
     /// Makes the change count, and carries it out. `false`: it was given up by another one.
-    async fn commit(&self, view: &mut View, plan: Plan) -> Result<bool> {
-        let Some((stamp, mut intent)) = view.intent.take() else {
+    async fn commit(&self, view: &mut View) -> Result<bool> {
+        let Some(Own {
+            stamp,
+            mut intent,
+            contents,
+        }) = view.intent.take()
+        else {
             return Ok(false);
         };
-        // Values that were written for a plan that was dropped go too.
-        let kept = plan.aside.names();
-        intent.old = intent
-            .new
-            .iter()
-            .filter(|name| !kept.contains(name))
-            .copied()
-            .chain(plan.old)
-            .collect();
-        intent.new = Vec::new();
         intent.state = IntentState::Committed;
         let write = Write {
             key: CellKey::Intent(view.id),
             expect: Some(stamp),
             cell: Some(intent.cell()),
         };
-        if !self.write_one(write).await? {
+        if !self.write_commit(view.id, write).await? {
             return Ok(false);
         }
         fail_point("pending.committed");
@@ -1182,12 +1373,35 @@ impl<C: Cells> PendingUtxoStore<C> {
             fail_point("pending.carried-out");
         }
         if all_done {
-            self.forget_intent(view.id, &intent).await?;
+            self.forget_intent(view.id, &intent, &contents).await?;
         } else {
             // Another one helps.
             self.finish(view.id, &intent).await?;
         }
         Ok(true)
+    }
+
+    /// `false`: another one has given the intent up.
+    async fn write_commit(&self, id: u64, write: Write) -> Result<bool> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.cells.write(std::slice::from_ref(&write)).await {
+                Ok(done) if done == [true] => return Ok(true),
+                Ok(_) if attempts.failed == 0 => return Ok(false),
+                Ok(_) => break,
+                Err(error) => attempts.again(error).await?,
+            }
+        }
+        // An answer was lost, and it was committed or given up since; another one may be about to finish it.
+        match self.intent(id).await? {
+            Some((_, intent)) => Ok(intent.state == IntentState::Committed),
+            None => Err(Error::backend(
+                self.backend(),
+                "commit a change",
+                Retryability::Indeterminate,
+                "its answer was lost, and another one has finished or undone it since; look, or repeat the call",
+            )),
+        }
     }
 
     /// Takes back what an attempt holds that came to nothing.

@@ -1,10 +1,12 @@
 //! Changes to several cells: what they name, and how they are finished or undone by anyone.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::cells::{Body, Cell, CellKey, Cells, Next, Stored, Write};
 use super::{PendingUtxoStore, codec, random};
 use crate::error::Result;
+use groundtackle_chain::Txid;
 
 /// A change to several cells.
 ///
@@ -14,11 +16,20 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Intent {
     pub(super) state: IntentState,
-    /// The cells it locks, encoded.
-    pub(super) keys: Stored,
-    /// Values in parts that go if it is not committed, with their lengths.
+    /// [`Contents`], encoded.
+    pub(super) contents: Stored,
+}
+
+/// What an intent names: cells, and values in parts with their lengths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// The cells it locks.
+    pub(super) keys: Vec<CellKey>,
+    /// Values of plans that were dropped: they go in any case.
+    pub(super) dropped: Vec<(u64, u64)>,
+    /// Values that go if it is not committed.
     pub(super) new: Vec<(u64, u64)>,
-    /// Values in parts that go when it is finished.
+    /// Values that go when it is finished.
     pub(super) old: Vec<(u64, u64)>,
 }
 
@@ -54,31 +65,57 @@ pub(super) enum Resolved {
     Gone,
 }
 
-/// How long one waits for another, in growing steps.
+/// What others are doing with cells that a call needs.
+#[derive(Debug, Default)]
+pub(super) struct Obstacles {
+    /// Intents, with the cells that they have locked.
+    pub(super) intents: BTreeMap<u64, Vec<CellKey>>,
+    /// Records that are not there yet, or no more, with their attempts.
+    pub(super) pending: Vec<(Txid, u64)>,
+}
+
+impl Obstacles {
+    pub(super) fn is_empty(&self) -> bool {
+        self.intents.is_empty() && self.pending.is_empty()
+    }
+}
+
+/// How long one waits for others, in growing steps: for each by itself, since it was first seen as it is.
 pub(super) struct Patience {
-    began: Instant,
     most: Duration,
     step: Duration,
+    /// With the one that is waited for for longest.
+    left: Duration,
+    /// What was in the way, with what tells it from a later one, or from one that has gone on.
+    seen: HashMap<CellKey, (u64, Instant)>,
 }
 
 impl Patience {
     pub(super) fn new(most: Duration) -> Self {
         Self {
-            began: Instant::now(),
             most,
             step: Duration::from_micros(200),
+            left: most,
+            seen: HashMap::new(),
         }
     }
 
-    /// Waits a little; `false` when it is at an end.
-    pub(super) async fn wait(&mut self) -> bool {
-        let left = self.most.saturating_sub(self.began.elapsed());
-        if left.is_zero() {
-            return false;
+    /// Whether what is in the way may still be waited for.
+    fn lasts(&mut self, obstacle: CellKey, mark: u64) -> bool {
+        let now = (mark, Instant::now());
+        let seen = self.seen.entry(obstacle).or_insert(now);
+        if seen.0 != mark {
+            *seen = now;
         }
-        tokio::time::sleep(self.step.min(left)).await;
+        let left = self.most.saturating_sub(seen.1.elapsed());
+        self.left = self.left.min(left);
+        !left.is_zero()
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.step.min(self.left)).await;
         self.step = (self.step * 2).min(Duration::from_millis(20));
-        true
+        self.left = self.most;
     }
 }
 
@@ -150,8 +187,18 @@ impl<C: Cells> PendingUtxoStore<C> {
                 return Ok(Resolved::Gone);
             };
             if intent.state == IntentState::Committed {
-                self.finish(id, &intent).await?;
-                return Ok(Resolved::Forward);
+                // Its owner may not have had an answer: what is seen may not be on all copies yet.
+                let cell = intent.cell();
+                let write = Write {
+                    key: CellKey::Intent(id),
+                    expect: Some(stamp),
+                    cell: Some(cell),
+                };
+                if self.write_one(write).await? {
+                    self.finish(id, &intent).await?;
+                    return Ok(Resolved::Forward);
+                }
+                continue;
             }
             if self.undo_intent(id, stamp, intent).await? {
                 return Ok(Resolved::Back);
@@ -172,13 +219,27 @@ impl<C: Cells> PendingUtxoStore<C> {
         if !self.write_one(write(stamp, Some(aborted))).await? {
             return Ok(false);
         }
-        let keys = self.stored(&intent.keys).await?;
-        let keys = codec::unpack_keys(self.backend(), &keys)?;
-        self.unlock(id, &keys).await?;
-        self.delete_parts(&intent.new).await?;
-        self.delete_stored(&intent.keys).await?;
-        self.write_one(write(aborted_stamp, None)).await?;
+        if let Some(contents) = self.contents_of(id, &intent).await? {
+            self.unlock(id, &contents.keys).await?;
+            self.delete_parts(&contents.dropped).await?;
+            self.delete_parts(&contents.new).await?;
+            // While there is an intent, it can be read which cells it names.
+            if self.write_one(write(aborted_stamp, None)).await? {
+                self.delete_stored(&intent.contents).await?;
+            }
+        }
         Ok(true)
+    }
+
+    /// What an intent names; `None` if another one was faster, and it is gone.
+    async fn contents_of(&self, id: u64, intent: &Intent) -> Result<Option<Contents>> {
+        match self.stored_if_whole(&intent.contents).await? {
+            Some(bytes) => codec::unpack_contents(self.backend(), &bytes).map(Some),
+            None => match self.intent(id).await? {
+                Some(_) => Err(self.corrupt("an intent", "the names of its cells are missing")),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Takes the locks of an intent that is given up from cells.
@@ -195,10 +256,11 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// Carries a committed change out, as far as it is not.
     pub(super) async fn finish(&self, id: u64, intent: &Intent) -> Result<()> {
-        let keys = self.stored(&intent.keys).await?;
-        let keys = codec::unpack_keys(self.backend(), &keys)?;
+        let Some(contents) = self.contents_of(id, intent).await? else {
+            return Ok(());
+        };
         for turn in TURNS {
-            let mut rest = keys.clone();
+            let mut rest = contents.keys.clone();
             while !rest.is_empty() {
                 let cells = self.read(&rest).await?;
                 let ours = rest.iter().zip(cells).filter_map(|(key, cell)| {
@@ -213,13 +275,18 @@ impl<C: Cells> PendingUtxoStore<C> {
                 rest = again.map(|(write, _)| write.key).collect();
             }
         }
-        self.forget_intent(id, intent).await
+        self.forget_intent(id, intent, &contents).await
     }
 
     /// A change that is carried out leaves nothing.
-    pub(super) async fn forget_intent(&self, id: u64, intent: &Intent) -> Result<()> {
-        self.delete_parts(&intent.old).await?;
-        self.delete_stored(&intent.keys).await?;
+    pub(super) async fn forget_intent(
+        &self,
+        id: u64,
+        intent: &Intent,
+        contents: &Contents,
+    ) -> Result<()> {
+        self.delete_parts(&contents.dropped).await?;
+        self.delete_parts(&contents.old).await?;
         if let Some((stamp, _)) = self.intent(id).await? {
             let gone = Write {
                 key: CellKey::Intent(id),
@@ -228,22 +295,42 @@ impl<C: Cells> PendingUtxoStore<C> {
             };
             self.write_one(gone).await?;
         }
-        Ok(())
+        // While there is an intent, it can be read which cells it names.
+        self.delete_stored(&intent.contents).await
     }
 
-    /// Deals with a lock that is in the way: waits, and then does what its owner has not done.
-    pub(super) async fn resolve_lock(
+    /// Deals with what is in the way: waits, and then does what its owners have not done.
+    pub(super) async fn get_past(
         &self,
-        key: CellKey,
-        id: u64,
+        obstacles: &Obstacles,
         patience: &mut Patience,
     ) -> Result<()> {
-        if self.intent(id).await?.is_none() {
-            return self.unlock(id, &[key]).await;
+        let mut waits = false;
+        let keys = obstacles.intents.keys().copied().map(CellKey::Intent);
+        let cells = self.read(&keys.collect::<Vec<_>>()).await?;
+        for ((id, locked), cell) in obstacles.intents.iter().zip(cells) {
+            match cell {
+                // It came late.
+                None => self.unlock(*id, locked).await?,
+                Some(cell) if patience.lasts(CellKey::Intent(*id), cell.stamp) => waits = true,
+                Some(_) => {
+                    let resolved = self.resolve_intent(*id).await?;
+                    tracing::debug!(?resolved, "a change of another one was in the way");
+                }
+            }
         }
-        if !patience.wait().await {
-            let resolved = self.resolve_intent(id).await?;
-            tracing::debug!(?resolved, "a change of another one was in the way");
+        let mut left = obstacles.pending.clone();
+        left.retain(|(txid, attempt)| !patience.lasts(CellKey::head(*txid), *attempt));
+        waits |= left.len() < obstacles.pending.len();
+        if !left.is_empty() {
+            tracing::debug!(
+                records = left.len(),
+                "gives up what others have left pending"
+            );
+            self.give_up(&left).await?;
+        }
+        if waits {
+            patience.wait().await;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use groundtackle_chain::Txid;
 use groundtackle_core::Retryability;
 
-use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Page, Phase, Step, Write};
+use super::cells::{Body, Cell, CellKey, Cells, Claim, DueKind, Mark, Page, Phase, Step, Write};
 use super::random;
 use crate::error::{Error, Result};
 use crate::types::{Health, HealthDepth, UnminedTransaction};
@@ -135,6 +135,13 @@ impl MemoryCells {
     }
 }
 
+/// What is said to come in any order does.
+fn shuffled(keys: impl Iterator<Item = CellKey>, limit: usize) -> Vec<CellKey> {
+    let mut keys: Vec<_> = keys.map(|key| (random(), key)).collect();
+    keys.sort_unstable();
+    keys.into_iter().take(limit).map(|(_, key)| key).collect()
+}
+
 const fn claimed(claim: &Claim) -> CellKey {
     CellKey::Page {
         txid: claim.parent,
@@ -176,7 +183,10 @@ impl Cells for MemoryCells {
             writes,
             |write| write.key,
             |cells, key, write| {
-                let as_expected = cells.get(&key).map(|cell| cell.stamp) == write.expect;
+                let stamp = cells.get(&key).map(|cell| cell.stamp);
+                let is_done =
+                    stamp.is_some() && stamp == write.cell.as_ref().map(|cell| cell.stamp);
+                let as_expected = stamp == write.expect || is_done;
                 if as_expected {
                     match &write.cell {
                         Some(cell) => cells.insert(key, cell.clone()),
@@ -214,22 +224,18 @@ impl Cells for MemoryCells {
     }
 
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
-        let key = |step: &Step| CellKey::Page {
-            txid: step.txid,
-            page: step.page,
-        };
+        let key = |step: &Step| CellKey::head(step.txid);
         self.each(steps, key, |cells, key, step| {
-            let pending = cells
-                .get(&key)
-                .and_then(page)
-                .is_some_and(|page| page.phase == Phase::Pending && page.attempt == step.attempt);
-            match open_page(cells.get_mut(&key).filter(|_| pending)) {
-                Some(page) => {
-                    page.phase = step.to;
-                    true
-                }
-                None => false,
+            let page = cells.get(&key).and_then(page);
+            let phase = page.filter(|page| page.attempt == step.attempt);
+            let phase = phase.map(|page| page.phase);
+            if phase == Some(Phase::Pending)
+                && let Some(page) = open_page(cells.get_mut(&key))
+            {
+                page.phase = step.to;
+                return true;
             }
+            phase == Some(step.to)
         })
         .await
     }
@@ -248,24 +254,29 @@ impl Cells for MemoryCells {
         Ok(found.take(limit).collect())
     }
 
-    async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>> {
+    async fn unfinished(&self, partition: u32, limit: usize) -> Result<Vec<CellKey>> {
         let cells = self.cells();
         let unfinished = |(key, cell): &(&CellKey, &Cell)| match key {
-            CellKey::Intent(_) => true,
-            _ => page(cell).is_some_and(|page| page.phase != Phase::Live),
+            CellKey::Intent(id) => id % u64::from(PARTITIONS) == u64::from(partition),
+            CellKey::Page { txid, .. } if self.partition_of(txid) == partition => {
+                page(cell).is_some_and(|page| page.phase != Phase::Live)
+            }
+            _ => false,
         };
         let found = cells.iter().filter(unfinished);
-        Ok(found.map(|(key, _)| *key).take(limit).collect())
+        Ok(shuffled(found.map(|(key, _)| *key), limit))
     }
 
-    async fn due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>> {
+    async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>> {
         let cells = self.cells();
-        let due = |(_, cell): &(&CellKey, &Cell)| match &cell.body {
-            Some(Body::Bytes { due: Some(due), .. }) => *due <= height,
+        let due = |(key, cell): &(&CellKey, &Cell)| match &cell.body {
+            Some(Body::Bytes { due: Some(due), .. }) => {
+                DueKind::of(key) == Some(kind) && *due <= height
+            }
             _ => false,
         };
         let found = cells.iter().filter(due);
-        Ok(found.map(|(key, _)| *key).take(limit).collect())
+        Ok(shuffled(found.map(|(key, _)| *key), limit))
     }
 
     async fn scan(&self, partition: u32, after: Option<Txid>, limit: usize) -> Result<Vec<Txid>> {

@@ -3,14 +3,14 @@
 //! [`PendingUtxoStore`] keeps all promises of a store over [`Cells`], which an adapter implements. Two
 //! protocols, both of which any client can finish or undo for another one that is gone:
 //!
-//! **Spend and create**, without reading anything: the record is written as *pending*, with its inputs; each
+//! **Spend and create**, of a record of one page and without reading anything: the record is written as *pending*, with its inputs; each
 //! input is marked by one conditional step on its cell; then the record becomes *live* by one step, and that is
 //! the moment at which all of it counts. A mark names the record's *attempt*, a number drawn by lot, and
 //! **holds only if the record is there, live, in that attempt**. So whoever gives a pending record up does it
 //! by one step too, and marks that are left, or come late, mean nothing; whoever meets one takes its place.
 //! Before a record is pruned, its marks are *settled*, so that they hold without it.
 //!
-//! **All else**, and each item that the first way refuses: judged in memory over what was read (see
+//! **All else**, wider records too, and each item that the first way refuses: judged in memory over what was read (see
 //! [`draft`](crate::draft)). A change to one cell is one conditional write. For several, an *intent* names
 //! them; each is locked, with what becomes of it beside what it is; the intent is *committed* by one
 //! conditional write to it, and that is the moment at which all of it counts; then each is carried out. What
@@ -51,8 +51,8 @@ use groundtackle_core::{RetryConfig, RetrySchedule, Retryability};
 use tokio::sync::Semaphore;
 
 pub use cells::{
-    Body, Cell, CellKey, Cells, Claim, Guard, Lock, Mark, Next, Page, Phase, Slot, Step, Stored,
-    Write,
+    Body, Cell, CellKey, Cells, Claim, DueKind, Guard, Lock, Mark, Next, Page, Phase, Slot, Step,
+    Stored, Write,
 };
 pub use codec::{pack_body, unpack_body};
 pub use memory::{MemoryCells, StepFault};
@@ -68,6 +68,9 @@ pub const PART_BYTES: usize = 128 * 1024;
 
 /// Scripts above this size lie apart where a page would be longer than [`PART_BYTES`] otherwise.
 const SCRIPT_BYTES: usize = 128;
+
+/// Parts that are asked for in one call: 4 MiB.
+const CALL_PARTS: usize = 32;
 
 /// Cells that are asked for in one call.
 const CALL_CELLS: usize = 4_096;
@@ -177,35 +180,42 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
     }
 
+    /// An answer says something of each item.
+    fn whole<T>(&self, answers: Vec<T>, items: usize) -> Result<Vec<T>> {
+        if answers.len() == items {
+            Ok(answers)
+        } else {
+            Err(self.corrupt("an answer", "it has another number of items"))
+        }
+    }
+
     async fn read(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>> {
         let mut cells = Vec::with_capacity(keys.len());
         for keys in keys.chunks(CALL_CELLS) {
             let read = persist!(self, self.cells.read(keys));
-            if read.len() != keys.len() {
-                return Err(self.corrupt("an answer", "it has another number of cells"));
-            }
-            cells.extend(read);
+            cells.extend(self.whole(read, keys.len())?);
         }
         Ok(cells)
     }
 
-    /// Writes cells; one that was written before an answer was lost counts as written now.
+    /// Writes cells; one that went before an answer was lost counts as gone now.
     async fn write(&self, writes: &[Write]) -> Result<Vec<bool>> {
         let mut done = Vec::with_capacity(writes.len());
         for writes in writes.chunks(CALL_CELLS) {
             let mut attempts = self.attempts();
             let mut answers = loop {
                 match self.cells.write(writes).await {
-                    Ok(answers) => break answers,
+                    Ok(answers) => break self.whole(answers, writes.len())?,
                     Err(error) => attempts.again(error).await?,
                 }
             };
-            if attempts.failed > 0 && answers.contains(&false) {
-                let keys: Vec<_> = writes.iter().map(|write| write.key).collect();
-                let now = self.read(&keys).await?;
-                for ((answer, write), now) in answers.iter_mut().zip(writes).zip(now) {
-                    let stamp = |cell: &Cell| cell.stamp;
-                    *answer |= now.as_ref().map(stamp) == write.cell.as_ref().map(stamp);
+            let doubtful = |(write, done): &(&Write, &mut bool)| write.cell.is_none() && !**done;
+            let doubtful = writes.iter().zip(&mut answers).filter(doubtful);
+            let (deletions, answers_to): (Vec<_>, Vec<_>) = doubtful.unzip();
+            if attempts.failed > 0 && !deletions.is_empty() {
+                let keys: Vec<_> = deletions.iter().map(|write| write.key).collect();
+                for (answer, now) in answers_to.into_iter().zip(self.read(&keys).await?) {
+                    *answer = now.is_none();
                 }
             }
             done.extend(answers);
@@ -217,10 +227,41 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(self.write(&[write]).await? == [true])
     }
 
+    /// Writes cells by which all else of an attempt is found, and which must never come back: each is sent
+    /// only once, since "it is not there" is true again after another one has given the attempt up and
+    /// cleared it away. `None`: nobody knows; the attempt must not be built upon.
+    async fn write_once(
+        &self,
+        writes: &[Write],
+        attempts: &mut Attempts,
+    ) -> Result<Vec<Option<bool>>> {
+        let mut done = Vec::with_capacity(writes.len());
+        for writes in writes.chunks(CALL_CELLS) {
+            match self.cells.write(writes).await {
+                Ok(answers) => {
+                    let answers = self.whole(answers, writes.len())?;
+                    done.extend(answers.into_iter().map(Some));
+                }
+                Err(error) => {
+                    attempts.again(error).await?;
+                    // Of what is there, so that it is acknowledged as any write is.
+                    let again = writes.iter().map(|write| Write {
+                        expect: write.cell.as_ref().map(|cell| cell.stamp),
+                        ..write.clone()
+                    });
+                    let there = self.write(&again.collect::<Vec<_>>()).await?;
+                    done.extend(there.into_iter().map(|there| there.then_some(true)));
+                }
+            }
+        }
+        Ok(done)
+    }
+
     async fn mark(&self, claims: &[Claim]) -> Result<Vec<bool>> {
         let mut marked = Vec::with_capacity(claims.len());
         for claims in claims.chunks(CALL_CELLS) {
-            marked.extend(persist!(self, self.cells.mark(claims)));
+            let answers = persist!(self, self.cells.mark(claims));
+            marked.extend(self.whole(answers, claims.len())?);
         }
         Ok(marked)
     }
@@ -232,53 +273,42 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(())
     }
 
-    /// Steps; one that was taken before an answer was lost counts as taken now.
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
         let mut done = Vec::with_capacity(steps.len());
         for steps in steps.chunks(CALL_CELLS) {
-            let mut attempts = self.attempts();
-            let mut answers = loop {
-                match self.cells.step(steps).await {
-                    Ok(answers) => break answers,
-                    Err(error) => attempts.again(error).await?,
-                }
-            };
-            if attempts.failed > 0 && answers.contains(&false) {
-                let key = |step: &Step| CellKey::Page {
-                    txid: step.txid,
-                    page: step.page,
-                };
-                let keys: Vec<_> = steps.iter().map(key).collect();
-                let now = self.read(&keys).await?;
-                for ((answer, step), now) in answers.iter_mut().zip(steps).zip(now) {
-                    *answer |= matches!(now.and_then(|cell| cell.body), Some(Body::Page(page))
-                        if page.attempt == step.attempt && page.phase == step.to);
-                }
-            }
-            done.extend(answers);
+            let answers = persist!(self, self.cells.step(steps));
+            done.extend(self.whole(answers, steps.len())?);
         }
         Ok(done)
     }
 
     /// A value, put together.
     async fn stored(&self, stored: &Stored) -> Result<Vec<u8>> {
+        let value = self.stored_if_whole(stored).await?;
+        value.ok_or_else(|| self.corrupt("a value", "a part of it is missing"))
+    }
+
+    /// The same; `None` where a part is not there.
+    async fn stored_if_whole(&self, stored: &Stored) -> Result<Option<Vec<u8>>> {
         let (id, len) = match stored {
-            Stored::Here(bytes) => return Ok(bytes.clone()),
+            Stored::Here(bytes) => return Ok(Some(bytes.clone())),
             Stored::Apart { id, len } => (*id, *len),
         };
         let mut value = Vec::new();
-        for cell in self.read(&part_keys(id, len)).await? {
-            let Some(Body::Bytes {
-                bytes: Stored::Here(bytes),
-                ..
-            }) = cell.and_then(|cell| cell.body)
-            else {
-                return Err(self.corrupt("a value", "a part of it is missing"));
-            };
-            value.extend(bytes);
+        for keys in part_keys(id, len).chunks(CALL_PARTS) {
+            for cell in self.read(keys).await? {
+                let Some(Body::Bytes {
+                    bytes: Stored::Here(bytes),
+                    ..
+                }) = cell.and_then(|cell| cell.body)
+                else {
+                    return Ok(None);
+                };
+                value.extend(bytes);
+            }
         }
         if value.len() as u64 == len {
-            Ok(value)
+            Ok(Some(value))
         } else {
             Err(self.corrupt("a value", "its parts have another length"))
         }
@@ -301,7 +331,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }),
             })
             .collect();
-        for writes in writes.chunks(64) {
+        for writes in writes.chunks(CALL_PARTS) {
             self.write(writes).await?;
         }
         Ok(())
@@ -309,21 +339,27 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// Deletes values in parts, as far as they are there.
     async fn delete_parts(&self, values: &[(u64, u64)]) -> Result<()> {
-        let keys: Vec<_> = values
-            .iter()
-            .flat_map(|(id, len)| part_keys(*id, *len))
-            .collect();
-        for keys in keys.chunks(64) {
-            let cells = self.read(keys).await?;
-            let there = keys.iter().zip(cells).filter_map(|(key, cell)| {
-                Some(Write {
-                    key: *key,
-                    expect: Some(cell?.stamp),
-                    cell: None,
-                })
-            });
-            let writes: Vec<_> = there.collect();
-            self.write(&writes).await?;
+        for (id, len) in values {
+            let mut calls = Vec::new();
+            for keys in part_keys(*id, *len).chunks(CALL_PARTS) {
+                let cells = self.read(keys).await?;
+                let there = keys.iter().zip(cells).filter_map(|(key, cell)| {
+                    Some(Write {
+                        key: *key,
+                        expect: Some(cell?.stamp),
+                        cell: None,
+                    })
+                });
+                let writes: Vec<_> = there.collect();
+                if writes.is_empty() {
+                    break;
+                }
+                calls.push(writes);
+            }
+            // The last go first, so that what is left by a crash can be found from the first.
+            for writes in calls.iter().rev() {
+                self.write(writes).await?;
+            }
         }
         Ok(())
     }

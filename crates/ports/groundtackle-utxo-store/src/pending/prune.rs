@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use groundtackle_chain::Txid;
 
-use super::cells::{Body, CellKey, Cells};
+use super::cells::{Body, CellKey, Cells, DueKind};
 use super::engine::{Extra, Kind, Mode, View};
 use super::{PendingUtxoStore, codec};
 use crate::draft::{Reads, ops};
@@ -42,11 +42,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         loop {
             let (tip, stamp) = self.read_chain().await?;
             check(horizon, tip.as_ref())?;
-            let due = self.due(horizon).await?;
-            let blocks = due
-                .into_iter()
-                .filter(|key| matches!(key, CellKey::Undo(_)));
-            let blocks: Vec<_> = blocks.collect();
+            let blocks = self.due(DueKind::Undo, horizon).await?;
             if blocks.is_empty() {
                 // Of one moment with the tip: from then on no block at or below the horizon can be taken
                 // back, and none is connected in its place.
@@ -60,11 +56,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             }
         }
         loop {
-            let due = self.due(horizon).await?;
-            let lists: Vec<_> = due
-                .into_iter()
-                .filter(|key| matches!(key, CellKey::Due { .. }))
-                .collect();
+            let lists = self.due(DueKind::List, horizon).await?;
             if lists.is_empty() {
                 break;
             }
@@ -81,8 +73,8 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
     }
 
-    async fn due(&self, horizon: u32) -> Result<Vec<CellKey>> {
-        Ok(persist!(self, self.cells.due(horizon, STEP)))
+    async fn due(&self, kind: DueKind, horizon: u32) -> Result<Vec<CellKey>> {
+        Ok(persist!(self, self.cells.due(kind, horizon, STEP)))
     }
 
     /// One block's undo data goes; its records are listed to be looked at.
@@ -90,7 +82,8 @@ impl<C: Cells> PendingUtxoStore<C> {
         let CellKey::Undo(block) = key else {
             return Ok(false);
         };
-        let mut view = View::new(Mode::Look);
+        // What a committed change has yet to carry out would be listed again and again.
+        let mut view = View::new(Mode::Change);
         let mut reads = Reads::new();
         reads.undo.insert(block);
         self.fetch(&mut view, &reads, false).await?;
@@ -149,11 +142,11 @@ impl<C: Cells> PendingUtxoStore<C> {
         let Some(Body::Bytes { bytes, .. }) = &cell.body else {
             return Ok(0);
         };
-        let txids = match self.stored(bytes).await {
-            Ok(bytes) => codec::unpack_txids(self.backend(), &bytes)?,
+        let txids = match self.stored_if_whole(bytes).await? {
+            Some(bytes) => codec::unpack_txids(self.backend(), &bytes)?,
             // Another one was faster, and it is gone.
-            Err(_) if self.read(&[list]).await?.pop().flatten().is_none() => return Ok(0),
-            Err(error) => return Err(error),
+            None if self.read(&[list]).await?.pop().flatten().is_none() => return Ok(0),
+            None => return Err(self.corrupt("a list of transactions", "a part of it is missing")),
         };
         let mut records = 0;
         for txids in txids.chunks(STEP.min(self.config.max_batch_items)) {

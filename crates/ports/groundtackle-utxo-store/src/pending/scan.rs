@@ -60,7 +60,7 @@ impl<C: Cells> PendingScan<C> {
                 }
                 let mut reads = Reads::new();
                 for page in pages {
-                    let first = page * OUTPUTS_PER_PAGE;
+                    let first = page.saturating_mul(OUTPUTS_PER_PAGE);
                     let vouts = first..=first.saturating_add(OUTPUTS_PER_PAGE - 1);
                     vouts.for_each(|vout| reads.slot(OutPoint::new(*txid, vout)));
                 }

@@ -1,13 +1,12 @@
 //! Spending and creating without reading anything first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use groundtackle_chain::{OutPoint, Txid};
 use groundtackle_core::fail_point;
 
-use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Page, Phase, Step, Stored, Write};
-use super::engine::{Aside, Kind, apart, cut};
-use super::intent::Patience;
+use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Phase, Step, Write};
+use super::engine::{Aside, Kind, cut};
 use super::{PendingUtxoStore, codec, page_of, random};
 use crate::draft::{Reads, ops};
 use crate::error::Result;
@@ -46,13 +45,8 @@ fn waves(transactions: &[NewTransaction]) -> Vec<Wave> {
     waves
 }
 
-fn head_step(txid: Txid, attempt: u64, to: Phase) -> Step {
-    Step {
-        txid,
-        page: 0,
-        attempt,
-        to,
-    }
+const fn head_step(txid: Txid, attempt: u64, to: Phase) -> Step {
+    Step { txid, attempt, to }
 }
 
 fn claims(txid: Txid, inputs: &[OutPoint], attempt: u64, template: &Claim) -> Vec<Claim> {
@@ -91,10 +85,21 @@ fn template(options: &SpendOptions) -> Claim {
 
 /// A transaction on its way.
 struct Pending<'a> {
+    at: usize,
     new: &'a NewTransaction,
     attempt: u64,
-    pages: Vec<u32>,
+    head: Write,
     good: bool,
+}
+
+impl Pending<'_> {
+    const fn name(&self) -> (Txid, u64) {
+        (self.new.tx.txid, self.attempt)
+    }
+
+    const fn step(&self, to: Phase) -> Step {
+        head_step(self.new.tx.txid, self.attempt, to)
+    }
 }
 
 impl<C: Cells> PendingUtxoStore<C> {
@@ -139,79 +144,108 @@ impl<C: Cells> PendingUtxoStore<C> {
         complete.ok_or_else(|| self.corrupt("an answer", "an item has none"))
     }
 
+    /// Draws a transaction up as a pending record, if it fits into one cell.
+    fn draw_up<'a>(
+        &self,
+        at: usize,
+        new: &'a NewTransaction,
+        options: &SpendOptions,
+    ) -> Option<Pending<'a>> {
+        let record = Record {
+            fee_sat: new.fee_sat,
+            unmined_since: Some(options.height),
+            locked: options.lock,
+            ..ops::new_record(self.config.unspendable, &new.tx)
+        };
+        let attempt = random();
+        let mut aside = Aside::default();
+        let mut pages = cut(&record, attempt, Phase::Pending, &mut aside, |_| None);
+        let (_, head) = pages.pop_first()?;
+        (pages.is_empty() && aside.0.is_empty()).then(|| Pending {
+            at,
+            new,
+            attempt,
+            head: Write {
+                key: CellKey::head(new.tx.txid),
+                expect: None,
+                cell: Some(Cell {
+                    stamp: random(),
+                    lock: None,
+                    body: Some(Body::Page(head)),
+                }),
+            },
+            good: true,
+        })
+    }
+
+    /// Writes the heads of transactions, by which all else is found and cleared away, and returns those
+    /// that are there. Where the fate of one is not known, it is left to whoever finds it, and the
+    /// transaction begins with another attempt. All attempts are added to `tried`.
+    async fn begin<'a>(
+        &self,
+        news: &[&'a NewTransaction],
+        options: &SpendOptions,
+        tried: &mut Vec<(Txid, u64)>,
+    ) -> Result<Vec<Pending<'a>>> {
+        let mut rest: Vec<_> = news.iter().copied().enumerate().collect();
+        rest.retain(|(_, new)| ops::check_new(new).is_ok());
+        let mut attempts = self.attempts();
+        let (mut begun, mut doubtful) = (Vec::new(), Vec::new());
+        let mut refused = HashSet::new();
+        while !rest.is_empty() {
+            let drawn: Vec<_> = rest
+                .iter()
+                .filter_map(|(at, new)| self.draw_up(*at, new, options))
+                .collect();
+            rest.clear();
+            tried.extend(drawn.iter().map(Pending::name));
+            let heads: Vec<_> = drawn.iter().map(|p| p.head.clone()).collect();
+            let written = self.write_once(&heads, &mut attempts).await?;
+            for (pending, written) in drawn.into_iter().zip(written) {
+                let txid = pending.new.tx.txid;
+                match written {
+                    Some(true) => begun.push(pending),
+                    Some(false) => drop(refused.insert(txid)),
+                    None => {
+                        doubtful.push((txid, pending.attempt));
+                        rest.push((pending.at, pending.new));
+                    }
+                }
+            }
+        }
+        fail_point("pending.begun");
+        // It may have been a late one of its own that was in the way.
+        doubtful.retain(|(txid, _)| refused.contains(txid));
+        self.give_up(&doubtful).await?;
+        Ok(begun)
+    }
+
     /// Says of each whether it is done. Where it is not, nothing is left of it, and why is to be found out.
     async fn spend_without_reading(
         &self,
         news: &[&NewTransaction],
         options: &SpendOptions,
     ) -> Result<Vec<bool>> {
+        let mut tried = Vec::new();
+        let granted = self.spend_pending(news, options, &mut tried).await;
+        if granted.is_err() {
+            // What is live stays. If this fails too, others will do it.
+            let _ = self.give_up(&tried).await;
+        }
+        granted
+    }
+
+    async fn spend_pending(
+        &self,
+        news: &[&NewTransaction],
+        options: &SpendOptions,
+        tried: &mut Vec<(Txid, u64)>,
+    ) -> Result<Vec<bool>> {
         let mut granted = vec![false; news.len()];
-        let mut under_way = Vec::new();
-        let (mut heads, mut others, mut aside) = (Vec::new(), Vec::new(), Aside::default());
-        for (at, new) in news.iter().enumerate() {
-            if ops::check_new(new).is_err() {
-                continue;
-            }
-            let record = Record {
-                fee_sat: new.fee_sat,
-                unmined_since: Some(options.height),
-                locked: options.lock,
-                ..ops::new_record(self.config.unspendable, &new.tx)
-            };
-            let attempt = random();
-            let mut pages = Vec::new();
-            for (page, content) in cut(&record, attempt, Phase::Pending, &mut aside, |_| None) {
-                let txid = new.tx.txid;
-                let write = Write {
-                    key: CellKey::Page { txid, page },
-                    expect: None,
-                    cell: Some(Cell {
-                        stamp: random(),
-                        lock: None,
-                        body: Some(Body::Page(content)),
-                    }),
-                };
-                if page == 0 {
-                    heads.push(write);
-                } else {
-                    pages.push(page);
-                    others.push((under_way.len(), write));
-                }
-            }
-            under_way.push((
-                at,
-                Pending {
-                    new,
-                    attempt,
-                    pages,
-                    good: true,
-                },
-            ));
-        }
-        // Heads first: by them all else is found and cleared away.
-        let there = self.write(&heads).await?;
-        fail_point("pending.begun");
-        let mut begun = Vec::new();
-        for ((at, pending), there) in under_way.into_iter().zip(there) {
-            begun.push(there.then_some((at, pending)));
-        }
-        for (id, value) in &aside.0 {
-            self.write_parts(*id, value).await?;
-        }
-        others.retain(|(of, _)| begun.get(*of).is_some_and(Option::is_some));
-        for others in others.chunks(64) {
-            let writes: Vec<_> = others.iter().map(|(_, write)| write.clone()).collect();
-            let written = self.write(&writes).await?;
-            for ((of, _), written) in others.iter().zip(written) {
-                if let Some(Some((_, pending))) = begun.get_mut(*of) {
-                    pending.good &= written;
-                }
-            }
-        }
-        let mut begun: Vec<(usize, Pending<'_>)> = begun.into_iter().flatten().collect();
+        let mut begun = self.begin(news, options, tried).await?;
         let mut wanted = Vec::new();
         let mut of = Vec::new();
-        for (n, (_, pending)) in begun.iter().enumerate().filter(|(_, (_, p))| p.good) {
+        for (n, pending) in begun.iter().enumerate().filter(|(_, p)| p.good) {
             let NewTransaction { tx, expected, .. } = pending.new;
             let template = template(options);
             for (vin, mut claim) in claims(tx.txid, &tx.inputs, pending.attempt, &template)
@@ -224,39 +258,22 @@ impl<C: Cells> PendingUtxoStore<C> {
             }
         }
         for (n, marked) in of.into_iter().zip(self.mark(&wanted).await?) {
-            if let Some((_, pending)) = begun.get_mut(n) {
+            if let Some(pending) = begun.get_mut(n) {
                 pending.good &= marked;
             }
         }
         fail_point("pending.marked");
-        let (good, bad): (Vec<_>, Vec<_>) = begun.into_iter().partition(|(_, p)| p.good);
-        let steps: Vec<_> = good
-            .iter()
-            .map(|(_, p)| head_step(p.new.tx.txid, p.attempt, Phase::Live))
-            .collect();
-        let mut failed: Vec<_> = bad.into_iter().map(|(_, pending)| pending).collect();
-        let mut more = Vec::new();
-        for ((at, pending), live) in good.into_iter().zip(self.step(&steps).await?) {
-            if !live {
-                failed.push(pending);
-                continue;
+        let (good, bad): (Vec<_>, Vec<_>) = begun.into_iter().partition(|p| p.good);
+        let steps: Vec<_> = good.iter().map(|p| p.step(Phase::Live)).collect();
+        let mut failed: Vec<_> = bad;
+        for (pending, live) in good.into_iter().zip(self.step(&steps).await?) {
+            match granted.get_mut(pending.at) {
+                Some(granted) if live => *granted = true,
+                _ => failed.push(pending),
             }
-            if let Some(granted) = granted.get_mut(at) {
-                *granted = true;
-            }
-            more.extend(pending.pages.iter().map(|page| Step {
-                page: *page,
-                ..head_step(pending.new.tx.txid, pending.attempt, Phase::Live)
-            }));
         }
-        // Where a page comes late, calls that are judged take the record's word for it.
-        self.step(&more).await?;
         fail_point("pending.live");
-        let failed: Vec<_> = failed
-            .iter()
-            .map(|pending| (pending.new.tx.txid, pending.attempt))
-            .collect();
-        self.give_up(&failed).await?;
+        self.give_up_own(&failed).await?;
         Ok(granted)
     }
 
@@ -271,16 +288,38 @@ impl<C: Cells> PendingUtxoStore<C> {
             .collect();
         self.step(&steps).await?;
         fail_point("pending.given-up");
-        self.clear_away(records).await
+        Ok(self.clear_away(records).await?.0)
     }
 
-    /// Clears away records that were given up: says how many. Their marks mean nothing any more, and go first.
-    async fn clear_away(&self, records: &[(Txid, u64)]) -> Result<u64> {
+    /// Gives up what the call itself has begun, and clears away all that it has done for it, also since another one
+    /// has cleared the record away.
+    async fn give_up_own(&self, pending: &[Pending<'_>]) -> Result<()> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let records: Vec<_> = pending.iter().map(Pending::name).collect();
+        let steps: Vec<_> = pending.iter().map(|p| p.step(Phase::Aborted)).collect();
+        self.step(&steps).await?;
+        fail_point("pending.given-up");
+        let (_, missed) = self.clear_away(&records).await?;
+        let mut marks = Vec::new();
+        let template = template(&SpendOptions::at(0));
+        for pending in pending.iter().filter(|p| missed.contains(&p.name())) {
+            let tx = &pending.new.tx;
+            marks.extend(claims(tx.txid, &tx.inputs, pending.attempt, &template));
+        }
+        self.unmark(&marks).await
+    }
+
+    /// Clears away records that were given up: says how many, and which of them were not there. Their marks
+    /// mean nothing any more, and go first.
+    async fn clear_away(&self, records: &[(Txid, u64)]) -> Result<(u64, HashSet<(Txid, u64)>)> {
+        let mut missed: HashSet<_> = records.iter().copied().collect();
         let heads: Vec<_> = records
             .iter()
             .map(|(txid, _)| CellKey::head(*txid))
             .collect();
-        let (mut marks, mut pages, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut marks, mut writes) = (Vec::new(), Vec::new());
         let template = template(&SpendOptions::at(0));
         for ((txid, attempt), cell) in records.iter().zip(self.read(&heads).await?) {
             let Some(cell) = cell else {
@@ -292,85 +331,21 @@ impl<C: Cells> PendingUtxoStore<C> {
             if page.phase != Phase::Aborted || page.attempt != *attempt {
                 continue;
             }
-            if let Some(bytes) = self.head_bytes(page).await? {
-                let head = codec::unpack_head(self.backend(), *txid, &bytes)?;
+            missed.remove(&(*txid, *attempt));
+            if let Some(head) = &page.head {
+                let head = self.stored(head).await?;
+                let head = codec::unpack_head(self.backend(), *txid, &head)?;
                 marks.extend(claims(*txid, &head.record.inputs, *attempt, &template));
-                let page = |page| CellKey::Page { txid: *txid, page };
-                pages.extend(
-                    head.pages
-                        .into_iter()
-                        .map(|number| (page(number), *attempt)),
-                );
             }
-            gone.push((CellKey::head(*txid), cell));
-        }
-        self.unmark(&marks).await?;
-        self.delete_pages(&pages).await?;
-        let parts: Vec<_> = gone
-            .iter()
-            .filter_map(|(_, cell)| cell.body.as_ref())
-            .flat_map(apart)
-            .collect();
-        self.delete_parts(&parts).await?;
-        let writes: Vec<_> = gone
-            .into_iter()
-            .map(|(key, cell)| Write {
-                key,
+            writes.push(Write {
+                key: CellKey::head(*txid),
                 expect: Some(cell.stamp),
                 cell: None,
-            })
-            .collect();
+            });
+        }
+        self.unmark(&marks).await?;
         let done = self.write(&writes).await?;
-        Ok(done.iter().filter(|done| **done).count() as u64)
-    }
-
-    /// `None`: its parts were never written.
-    async fn head_bytes(&self, page: &Page) -> Result<Option<Vec<u8>>> {
-        match &page.head {
-            None => Ok(None),
-            Some(head @ Stored::Here(_)) => self.stored(head).await.map(Some),
-            Some(head @ Stored::Apart { .. }) => Ok(self.stored(head).await.ok()),
-        }
-    }
-
-    /// Deletes pages of an attempt that came to nothing, with what they name.
-    pub(super) async fn delete_pages(&self, pages: &[(CellKey, u64)]) -> Result<()> {
-        for pages in pages.chunks(64) {
-            let keys: Vec<_> = pages.iter().map(|(key, _)| *key).collect();
-            let (mut writes, mut parts) = (Vec::new(), Vec::new());
-            for ((key, attempt), cell) in pages.iter().zip(self.read(&keys).await?) {
-                let Some(cell) = cell else {
-                    continue;
-                };
-                let of_attempt =
-                    |body: &&Body| matches!(body, Body::Page(page) if page.attempt == *attempt);
-                if let Some(body) = cell.body.as_ref().filter(of_attempt) {
-                    parts.extend(apart(body));
-                    writes.push(Write {
-                        key: *key,
-                        expect: Some(cell.stamp),
-                        cell: None,
-                    });
-                }
-            }
-            self.delete_parts(&parts).await?;
-            self.write(&writes).await?;
-        }
-        Ok(())
-    }
-
-    /// Deals with a record that is not there yet, or no more: waits, and then gives it up.
-    pub(super) async fn resolve_pending(
-        &self,
-        txid: Txid,
-        page: &Page,
-        patience: &mut Patience,
-    ) -> Result<()> {
-        if patience.wait().await {
-            return Ok(());
-        }
-        tracing::debug!("gives up what another one has left pending");
-        self.give_up(&[(txid, page.attempt)]).await.map(drop)
+        Ok((done.iter().filter(|done| **done).count() as u64, missed))
     }
 }
 
