@@ -358,38 +358,54 @@ async fn slots_move_under_load() {
     assert!(store.health(HealthDepth::Readiness).await.unwrap().ready);
 }
 
-/// Whether acknowledged writes survive that is the cluster's affair; the store goes on.
+/// With `min_replicas` a failover under load loses nothing acknowledged; without a replica nothing is
+/// acknowledged any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_takes_over() {
-    let mut cluster = start(1, Some("always"));
-    let config = config(cluster.url());
-    let store = RedisClusterUtxoStore::open(config).await.unwrap();
-    let coins = coins(&store, 1, 2_000).await;
-    // Once the replica has it, this much is there.
-    let first = spender(1_000_000, &coins[..2]);
-    let batch = [first.clone()];
-    let answers = store
-        .spend_and_create(&batch, &SpendOptions::at(201))
-        .await
-        .unwrap();
-    assert_eq!(answers, [Ok(Applied::Now)]);
-    let wait = cluster.nodes()[0].command(&["INFO", "replication"]);
-    assert!(wait.contains("connected_slaves:1"), "{wait}");
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    cluster.node_mut(0).kill();
-    let batch: Vec<_> = (1_000_001..)
-        .zip(coins[2..].chunks(2))
-        .map(|(tag, pair)| spender(tag, pair))
-        .collect();
-    let answers = store
-        .spend_and_create(&batch, &SpendOptions::at(201))
-        .await
-        .unwrap();
-    assert!(answers.iter().all(|answer| *answer == Ok(Applied::Now)));
-    assert_sound(&store, &coins, &[batch, vec![first]].concat()).await;
-    // The last that the killed one's slots have.
+async fn replicas_take_over_under_load() {
+    let mut cluster = start(3, Some("always"));
+    let config = config(cluster.url())
+        .with_min_replicas(1)
+        .with_answer_timeout(Duration::from_secs(2));
+    let store = RedisClusterUtxoStore::open(config.clone()).await.unwrap();
+    store.set_tip(&tip()).await.unwrap();
+    let all = coins(&store, 1, 6_000).await;
+    let load = Load::start(&store, &all, 8);
+    for primary in 0..3 {
+        load.wait_for(40).await;
+        block_in_place(|| {
+            cluster.node_mut(primary).kill();
+            cluster.failed_over(primary);
+            // As a replica of its successor, which is waited for from now on.
+            cluster.node_mut(primary).restart();
+            cluster.settle();
+        });
+    }
+    load.wait_for(40).await;
+    let done = load.end().await;
+    assert!(done.len() >= 160, "{}", done.len());
+    assert_sound(&store, &all, &done).await;
     let ready = store.health(HealthDepth::Readiness).await.unwrap();
     assert!(ready.ready, "{:?}", ready.reasons);
+
+    // All replicas gone: what is written is not acknowledged.
+    for replica in 0..3 {
+        cluster.node_mut(replica).kill();
+    }
+    let config = config.with_retry(impatient());
+    let store = RedisClusterUtxoStore::open(config).await.unwrap();
+    let unspent = store.outputs(&all).await.unwrap().into_iter().flatten();
+    let unspent: Vec<_> = unspent
+        .filter(|output| output.state == SlotState::Unspent)
+        .map(|output| output.outpoint)
+        .take(2)
+        .collect();
+    let batch = [spender(9_000_000, &unspent)];
+    let error = store
+        .spend_and_create(&batch, &SpendOptions::at(201))
+        .await
+        .unwrap_err();
+    assert_eq!(error.retryability(), Retryability::Indeterminate);
+    assert!(shown(&error).contains("min_replicas"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,26 @@ impl RedisCluster {
         }
     }
 
+    /// Waits until another server has taken over from one that was killed.
+    pub fn failed_over(&self, killed: usize) {
+        let others = self.nodes.iter().enumerate();
+        let others: Vec<_> = others.filter(|(number, _)| *number != killed).collect();
+        let port = self.nodes.get(killed).expect("a server").port();
+        let address = format!("127.0.0.1:{port}@");
+        for (_, node) in others {
+            wait(|| {
+                let nodes = node.command(&["CLUSTER", "NODES"]);
+                let mut lines = nodes.lines();
+                let of_killed = lines.find(|line| line.contains(&address));
+                // A line ends with the slots that its server has.
+                of_killed.is_some_and(|line| line.split(' ').count() <= 8)
+                    && node
+                        .command(&["CLUSTER", "INFO"])
+                        .contains("cluster_state:ok")
+            });
+        }
+    }
+
     /// Its servers, primaries first as it began.
     pub fn nodes(&self) -> &[Redis] {
         &self.nodes

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use groundtackle_utxo_store::pending::{Cell, CellKey, Cells, Claim, Step, Stored, Write};
+use groundtackle_utxo_store::pending::{Cell, CellKey, Cells, Claim, DueKind, Step, Stored, Write};
 use groundtackle_utxo_store::{
     Error, Health, HealthDepth, Result, Retryability, Txid, UnminedTransaction,
 };
@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::config::RedisClusterUtxoStoreConfig;
 use super::layout::{self, Bucket, Layout, Stretch};
-use super::route::{Ask, Route};
+use super::route::{Ask, Does, Route};
 use super::{BACKEND, corrupt};
 use crate::config::Durability;
 use crate::error::{Again, Failed};
@@ -81,11 +81,15 @@ impl RedisCells {
     }
 
     async fn ask(&self, action: &str, asks: &[Ask]) -> Result<Vec<Value>> {
+        self.send(action, Does::Read, asks).await
+    }
+
+    async fn send(&self, action: &str, does: Does, asks: &[Ask]) -> Result<Vec<Value>> {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
         let _turn = self.turn(action).await?;
-        self.route.ask_all(action, asks).await.map_err(error)
+        self.route.ask_all(action, does, asks).await.map_err(error)
     }
 
     /// One run of the script.
@@ -121,7 +125,7 @@ impl RedisCells {
     }
 
     async fn run_all(&self, action: &str, asks: Result<Vec<Ask>>) -> Result<Vec<bool>> {
-        let answers = self.ask(action, &asks?).await?;
+        let answers = self.send(action, Does::Write, &asks?).await?;
         answers.iter().map(yes).collect()
     }
 
@@ -163,6 +167,15 @@ impl RedisCells {
 
     fn all(&self) -> impl Iterator<Item = &Bucket> {
         self.layout.buckets().iter()
+    }
+
+    fn first_of(&self, partition: u32) -> usize {
+        self.layout.buckets().len() / PARTITIONS * partition as usize
+    }
+
+    fn of_partition(&self, partition: u32) -> impl Iterator<Item = &Bucket> {
+        let (first, end) = (self.first_of(partition), self.first_of(partition + 1));
+        self.all().take(end).skip(first)
     }
 
     /// Buckets of transactions from one on.
@@ -333,7 +346,7 @@ impl Cells for RedisCells {
 
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
         let ask = |step: &Step| {
-            let key = page(step.txid, step.page);
+            let key = CellKey::head(step.txid);
             self.run_on(&key, true, "step", |command| {
                 command
                     .arg(&step.attempt.to_be_bytes())
@@ -353,8 +366,8 @@ impl Cells for RedisCells {
         members.iter().map(|member| parse_unmined(member)).collect()
     }
 
-    async fn unfinished(&self, limit: usize) -> Result<Vec<CellKey>> {
-        let buckets: Vec<_> = self.all().collect();
+    async fn unfinished(&self, partition: u32, limit: usize) -> Result<Vec<CellKey>> {
+        let buckets: Vec<_> = self.of_partition(partition).collect();
         let stretch = layout::unfinished();
         let listed = self.listed("list what is unfinished", &buckets, stretch, limit);
         let keys = listed.await?.into_iter();
@@ -362,9 +375,9 @@ impl Cells for RedisCells {
             .collect()
     }
 
-    async fn due(&self, height: u32, limit: usize) -> Result<Vec<CellKey>> {
+    async fn due(&self, kind: DueKind, height: u32, limit: usize) -> Result<Vec<CellKey>> {
         let buckets: Vec<_> = self.layout.due().collect();
-        let stretch = layout::due(height);
+        let stretch = layout::due(kind, height);
         let listed = self.listed("list what is due", &buckets, stretch, limit);
         let keys = listed.await?.into_iter();
         keys.map(|member| layout::key_of(member.get(5..).unwrap_or_default()))
@@ -373,14 +386,10 @@ impl Cells for RedisCells {
 
     async fn scan(&self, partition: u32, after: Option<Txid>, limit: usize) -> Result<Vec<Txid>> {
         let after = after.as_ref();
-        let each = self.layout.buckets().len() / PARTITIONS;
-        let first = each * partition as usize;
-        let begin = after.map_or(first, |txid| self.layout.number_of(txid));
-        let buckets: Vec<_> = self
-            .all()
-            .take(first + each)
-            .skip(begin.max(first))
-            .collect();
+        let begin = after.map_or(0, |txid| self.layout.number_of(txid));
+        let first = self.first_of(partition);
+        let skipped = begin.saturating_sub(first);
+        let buckets: Vec<_> = self.of_partition(partition).skip(skipped).collect();
         let stretch = layout::transactions(b'c', after);
         let listed = self.listed("scan", &buckets, stretch, limit).await?;
         let txid = |member: &Vec<u8>| {

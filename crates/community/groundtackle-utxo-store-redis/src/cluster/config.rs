@@ -46,7 +46,8 @@ pub struct RedisClusterUtxoStoreConfig {
     /// For servers that let nobody read their settings (`CONFIG GET`): believe that `appendfsync` is
     /// what `durability` needs. Default false.
     pub trust_server_settings: bool,
-    /// Replicas that each primary must have at hand for the store to be ready. Default 0.
+    /// Replicas that must have a write before it is acknowledged (`WAIT`), and that each primary must
+    /// have at hand for the store to be ready. Default 0.
     pub min_replicas: u32,
     /// Steps of calls that are under way at a time, at most; others wait. Default 64.
     pub max_calls: u32,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use groundtackle_utxo_store::pending::{
-    Body, Cell, CellKey, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, pack_body, unpack_body,
+    Body, Cell, CellKey, DueKind, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, pack_body,
+    unpack_body,
 };
 use groundtackle_utxo_store::{BlockHash, Error, Result, SpentBy, Txid};
 use redis::Value;
@@ -496,12 +497,16 @@ pub(crate) fn unfinished() -> Stretch {
 }
 
 /// What is due up to a height.
-pub(crate) fn due(height: u32) -> Stretch {
-    let end = match height.checked_add(1) {
-        Some(next) => [b"(d".as_slice(), &next.to_be_bytes()].concat(),
-        None => b"(e".to_vec(),
+pub(crate) fn due(kind: DueKind, height: u32) -> Stretch {
+    let kind = match kind {
+        DueKind::Undo => b'b',
+        DueKind::List => b'd',
     };
-    (b"[d".to_vec(), end)
+    let end = match height.checked_add(1) {
+        Some(next) => [[b'(', kind].as_slice(), &next.to_be_bytes()].concat(),
+        None => vec![b'(', kind + 1],
+    };
+    (vec![b'[', kind], end)
 }
 
 /// Transactions after one, of the kind that begins with a letter.

@@ -19,7 +19,7 @@ use crate::error::Failed;
 use crate::read::bytes;
 use crate::server::rule_name;
 use layout::{FIRST, Layout};
-use route::{Ask, Route};
+use route::{Ask, Does, Route, Wait};
 
 const BACKEND: &str = "redis_cluster";
 
@@ -59,9 +59,15 @@ impl RedisClusterUtxoStore {
         pending.patience = config.patience;
         pending.retry = config.retry.clone();
         let script = include_str!("../scripts/cell.lua");
+        // Half, so that the answer comes in time.
+        let millis = config.answer_timeout.as_millis() / 2;
+        let wait = Wait {
+            replicas: config.min_replicas,
+            millis: u64::try_from(millis).unwrap_or(u64::MAX).max(1),
+        };
         let permits = (config.max_calls as usize).min(Semaphore::MAX_PERMITS);
         let cells = RedisCells {
-            route: Route::new(access, &seeds, config.addresses.clone(), script)?,
+            route: Route::new(access, &seeds, config.addresses.clone(), script, wait)?,
             layout: Layout::new(&config.prefix, config.spread)?,
             script: String::new(),
             turns: Semaphore::new(permits),
@@ -133,7 +139,7 @@ impl RedisCells {
         for name in ["ZCARD", "ZADD"] {
             let buckets = self.layout.buckets().iter();
             let asks: Vec<_> = buckets.map(|bucket| ask(bucket, name)).collect();
-            let answers = self.route.ask_all(action, &asks).await;
+            let answers = self.route.ask_all(action, Does::Write, &asks).await;
             let answers = answers.map_err(|failed| failed.error)?;
             if name == "ZCARD" && answers.iter().any(|card| matches!(card, Value::Int(2..))) {
                 return Err(corrupt(
@@ -155,7 +161,7 @@ impl RedisCells {
             slot: first.slot,
             command,
         }];
-        let created = self.route.ask_all(action, &asks).await;
+        let created = self.route.ask_all(action, Does::Write, &asks).await;
         if created.map_err(|failed| failed.error)? == [Value::Int(1)] {
             tracing::info!(prefix = self.config.prefix, "created a store");
             return Ok(());

@@ -50,8 +50,23 @@ pub(crate) struct Route {
     /// Where servers are reached whose own names mean nothing here.
     addresses: BTreeMap<String, String>,
     script: &'static str,
+    wait: Wait,
     map: Mutex<Map>,
     looking: tokio::sync::Mutex<()>,
+}
+
+/// How many replicas must have what is written, and how long they are waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wait {
+    pub(crate) replicas: u32,
+    pub(crate) millis: u64,
+}
+
+/// What a command does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Does {
+    Read,
+    Write,
 }
 
 /// Where a command goes next.
@@ -75,6 +90,7 @@ impl Route {
         seeds: &[(String, u16)],
         addresses: BTreeMap<String, String>,
         script: &'static str,
+        wait: Wait,
     ) -> Result<Self> {
         let access = Arc::new(access);
         let seed = |(host, port): &(String, u16)| {
@@ -88,6 +104,7 @@ impl Route {
             access: access.clone(),
             addresses,
             script,
+            wait,
             map: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
         })
@@ -234,7 +251,12 @@ impl Route {
 
     /// Sends commands to the servers that have their slots, all at once; answers are in their order.
     /// Where some have failed, the fate of all is open.
-    pub(crate) async fn ask_all(&self, action: &str, asks: &[Ask]) -> Result<Vec<Value>, Failed> {
+    pub(crate) async fn ask_all(
+        &self,
+        action: &str,
+        does: Does,
+        asks: &[Ask],
+    ) -> Result<Vec<Value>, Failed> {
         let (seen, stale) = {
             let map = self.map();
             (map.number, map.stale || map.owners.is_empty())
@@ -249,7 +271,7 @@ impl Route {
             let groups = self.group(action, asks, std::mem::take(&mut open))?;
             let sent = groups.iter().map(|(node, asking, group)| {
                 let load = without_script.contains(&node.address);
-                self.send(action, asks, node, *asking, group, load)
+                self.send(action, does, asks, node, *asking, group, load)
             });
             let mut failure: Option<Failed> = None;
             let all = join_all(sent).await;
@@ -347,9 +369,11 @@ impl Route {
             .collect())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "it is a part of its only caller")]
     async fn send(
         &self,
         action: &str,
+        does: Does,
         asks: &[Ask],
         node: &Node,
         asking: bool,
@@ -368,7 +392,24 @@ impl Route {
                 }
                 pipeline.add_command(ask.command.clone());
             }
-            let sent = node.link.send_all(action, &pipeline).await?.into_iter();
+            let waits = does == Does::Write && self.wait.replicas > 0;
+            if waits {
+                let Wait { replicas, millis } = self.wait;
+                pipeline.cmd("WAIT").arg(replicas).arg(millis);
+            }
+            let mut sent = node.link.send_all(action, &pipeline).await?;
+            if waits {
+                let have = sent.pop();
+                let enough = i64::from(self.wait.replicas)..;
+                if !matches!(have, Some(Value::Int(have)) if enough.contains(&have)) {
+                    return Err(Failed::unanswered(
+                        BACKEND,
+                        action,
+                        format!("{}: fewer than min_replicas replicas have it", node.address),
+                    ));
+                }
+            }
+            let sent = sent.into_iter();
             match asking {
                 true => answers.extend(sent.skip(1).step_by(2)),
                 false => answers.extend(sent),

@@ -16,7 +16,10 @@ local function has(s, flag) return bit.band(string.byte(s, 18), flag) ~= 0 end
 local function listed(s)
     local id = string.sub(cell, string.find(cell, '}', 1, true) + 1)
     if string.sub(id, 1, 1) == 'i' then return { 'f' .. id } end
-    if #s == 12 then return { 'd' .. string.sub(s, 9, 12) .. id } end
+    if #s == 12 then
+        local kind = string.sub(id, 1, 1) == 'u' and 'b' or 'd'
+        return { kind .. string.sub(s, 9, 12) .. id }
+    end
     if #s ~= 26 then return {} end
     if string.byte(s, 17) ~= 1 then return { 'f' .. id } end
     local found = {}
@@ -40,8 +43,10 @@ if list and step ~= 'probe' and redis.call('EXISTS', list) == 0 then return -1 e
 
 if step == 'write' then
     -- The stamp it must have or '', then what s becomes or '', then the other fields and their values.
+    -- One that is there already is written again: replicas are asked for the last write of a connection.
     local old, new = redis.call('HGET', cell, 's'), ARGV[3]
-    if (old and string.sub(old, 1, 8) or '') ~= ARGV[2] then return 0 end
+    local stamp = old and string.sub(old, 1, 8) or ''
+    if stamp ~= ARGV[2] and (not old or stamp ~= string.sub(new, 1, 8)) then return 0 end
     if new == '' then
         if list then relist(old, nil) end
         redis.call('DEL', cell)
@@ -67,7 +72,11 @@ if step == 'mark' then
     local found = redis.call('HMGET', cell, 's', 'l', 'o' .. ARGV[2], 'm' .. ARGV[2])
     local s, output, mark = found[1], found[3], found[4]
     if not s or #s ~= 26 or found[2] or not output then return 0 end
-    if mark then return mark == ARGV[3] and 1 or 0 end
+    if mark then
+        if mark ~= ARGV[3] then return 0 end
+        redis.call('HSET', cell, 'm' .. ARGV[2], mark)
+        return 1
+    end
     local height = tonumber(ARGV[4])
     if string.byte(s, 17) ~= 1 or has(s, 4) or has(s, 2) and ARGV[6] ~= '1' then return 0 end
     if has(s, 1) and not (has(s, 8) and number(s, 19) + tonumber(ARGV[5]) <= height) then return 0 end
@@ -93,7 +102,12 @@ if step == 'step' then
     -- Attempt, phase, stamp.
     local s = redis.call('HGET', cell, 's')
     if not s or #s ~= 26 or redis.call('HEXISTS', cell, 'l') == 1 then return 0 end
-    if string.sub(s, 9, 16) ~= ARGV[2] or string.byte(s, 17) ~= 0 then return 0 end
+    if string.sub(s, 9, 16) ~= ARGV[2] then return 0 end
+    if string.sub(s, 17, 17) == ARGV[3] then
+        redis.call('HSET', cell, 's', s)
+        return 1
+    end
+    if string.byte(s, 17) ~= 0 then return 0 end
     local new = ARGV[4] .. string.sub(s, 9, 16) .. ARGV[3] .. string.sub(s, 18)
     relist(s, new)
     redis.call('HSET', cell, 's', new)
