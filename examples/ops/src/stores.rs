@@ -9,9 +9,12 @@ use groundtackle_utxo_store::decorators::Traced;
 use groundtackle_utxo_store::{
     Error as StoreError, MemoryUtxoStore, Recovered, UtxoStore, unfinished_copy,
 };
+use groundtackle_utxo_store_aerospike::{AerospikeUtxoStore, AerospikeUtxoStoreConfig};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig};
-use groundtackle_utxo_store_redis::{RedisUtxoStore, RedisUtxoStoreConfig};
+use groundtackle_utxo_store_redis::{
+    RedisClusterUtxoStore, RedisClusterUtxoStoreConfig, RedisUtxoStore, RedisUtxoStoreConfig,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -19,7 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::report::note;
 
 const BUILT_IN: &str = "embedded:PATH for a folder on this machine, postgres://USER@HOST/DATABASE, \
-                        rediss://USER@HOST, redis://HOST, and memory: for a store that is gone when the command ends";
+                        aerospike://HOST/NAMESPACE/SET, rediss://USER@HOST, redis://HOST, rediss+cluster://USER@HOST,HOST, redis+cluster://HOST,HOST, and memory: for a store that is gone when the command ends";
 
 /// What a PostgreSQL URL may say of the connection; all other options are the adapter's.
 const POSTGRES_OPTIONS: [&str; 6] = [
@@ -45,6 +48,8 @@ enum Place {
     Embedded(PathBuf, EmbeddedUtxoStoreConfig),
     Postgres(Box<PostgresUtxoStoreConfig>),
     Redis(Box<RedisUtxoStoreConfig>),
+    RedisCluster(Box<RedisClusterUtxoStoreConfig>),
+    Aerospike(Box<AerospikeUtxoStoreConfig>),
     Memory,
 }
 
@@ -90,6 +95,17 @@ impl FromStr for StoreUrl {
                 let config: RedisUtxoStoreConfig = config(options)?;
                 let url = format!("{scheme}:{path}");
                 Place::Redis(Box::new(config.with_url(url.into())))
+            }
+            ("aerospike", _) => {
+                let config: AerospikeUtxoStoreConfig = config(options)?;
+                let url = format!("{scheme}:{path}");
+                Place::Aerospike(Box::new(config.with_url(url.into())))
+            }
+            ("redis+cluster" | "rediss+cluster", _) => {
+                let config: RedisClusterUtxoStoreConfig = config(options)?;
+                let scheme = scheme.trim_end_matches("+cluster");
+                let url = format!("{scheme}:{path}");
+                Place::RedisCluster(Box::new(config.with_url(url.into())))
             }
             ("memory", "") if options.is_empty() => Place::Memory,
             ("memory", _) => return Err("nothing may follow memory:".into()),
@@ -213,6 +229,16 @@ async fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, 
             let config = RedisUtxoStoreConfig::clone(config).with_create(create);
             Arc::new(Traced::new(RedisUtxoStore::open(config).await?))
         }
+        Place::RedisCluster(config) => {
+            let create = config.create && create;
+            let config = RedisClusterUtxoStoreConfig::clone(config).with_create(create);
+            Arc::new(Traced::new(RedisClusterUtxoStore::open(config).await?))
+        }
+        Place::Aerospike(config) => {
+            let create = config.create && create;
+            let config = AerospikeUtxoStoreConfig::clone(config).with_create(create);
+            Arc::new(Traced::new(AerospikeUtxoStore::open(config).await?))
+        }
     })
 }
 
@@ -251,7 +277,15 @@ mod tests {
                 "rediss://:geheim@host:6379/0?prefix=a",
                 "rediss://:***@host:6379/0?prefix=a",
             ),
+            (
+                "rediss+cluster://me:geheim@a:1,b:2?spread=64",
+                "rediss+cluster://me:***@a:1,b:2?spread=64",
+            ),
             ("embedded:/a@b?cache=1GiB", "embedded:/a@b?cache=1GiB"),
+            (
+                "aerospike://a,b:3100/utxo/main?user=me&password=geheim",
+                "aerospike://a,b:3100/utxo/main?user=me&password=***",
+            ),
         ] {
             let parsed: Result<StoreUrl, _> = url.parse();
             let parsed = parsed.unwrap_or_else(|error| panic!("{url}: {error}"));

@@ -117,6 +117,18 @@ macro_rules! setters {
     )+};
 }
 
+pub(crate) use setters;
+
+pub(crate) fn check_prefix(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+        return Err(Error::invalid_request(format!(
+            "prefix {name:?} is no good name: use letters, digits, `_`, `-`, `.` and `:`, at most 64"
+        )));
+    }
+    Ok(())
+}
+
 impl RedisUtxoStoreConfig {
     /// The defaults, with a server.
     pub fn new(url: impl Into<Secret>) -> Self {
@@ -146,13 +158,7 @@ impl RedisUtxoStoreConfig {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let name = &self.prefix;
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
-            return Err(Error::invalid_request(format!(
-                "prefix {name:?} is no good name: use letters, digits, `_`, `-`, `.` and `:`, at most 64"
-            )));
-        }
+        check_prefix(&self.prefix)?;
         if self.turn_timeout.is_zero()
             || self.connect_timeout.is_zero()
             || self.answer_timeout.is_zero()

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use groundtackle_core::Secret;
 use groundtackle_utxo_store::{Error, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -19,31 +20,36 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{RedisUtxoStoreConfig, Tls};
-use crate::error::{Again, Failed, corrupt, failed};
+use crate::error::{Again, BACKEND, Failed, Source, corrupt, failed};
 use crate::read::array;
 
 const FORM: &str =
     "write rediss://user:password@host:6379/0, with special characters of the password as %XX";
 
-/// One connection that all calls share; answers come in the order of the questions.
-pub(crate) struct Link {
-    host: String,
-    port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+/// How servers are reached: the same for all of a cluster.
+pub(crate) struct Access {
+    backend: &'static str,
+    tls: Option<TlsConnector>,
     login: RedisConnectionInfo,
     connect_timeout: Duration,
     answer_timeout: Duration,
-    /// Numbered, so that only who used the lost one throws it away.
-    current: Mutex<Option<(u64, MultiplexedConnection)>>,
-    /// One connects, the others wait for it.
-    connecting: tokio::sync::Mutex<u64>,
 }
 
-impl Link {
-    pub(crate) fn new(config: &RedisUtxoStoreConfig) -> Result<Self> {
+/// What a config says of that.
+pub(crate) struct Settings<'a> {
+    pub(crate) backend: &'static str,
+    pub(crate) password: Option<&'a Secret>,
+    pub(crate) tls: Tls,
+    pub(crate) tls_authorities: Option<&'a Path>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
+}
+
+impl Access {
+    /// With the host and port that the URL names.
+    pub(crate) fn new(url: &str, settings: &Settings<'_>) -> Result<(Self, String, u16)> {
         // The parser's own words could have a part of the password.
-        let bad = || Error::invalid_request(format!("the URL can't be read; {FORM}"));
-        let mut url = redis::parse_redis_url(config.url.expose()).ok_or_else(bad)?;
+        let mut url = redis::parse_redis_url(url).ok_or_else(bad_url)?;
         let secure = matches!(url.scheme(), "rediss" | "valkeys");
         if url.fragment().is_some() {
             return Err(Error::invalid_request(
@@ -52,19 +58,15 @@ impl Link {
         }
         // TLS is ours: the client gets a stream.
         if secure && url.set_scheme("redis").is_err() {
-            return Err(bad());
+            return Err(bad_url());
         }
-        let info = url.into_connection_info().map_err(|_| bad())?;
+        let info = url.into_connection_info().map_err(|_| bad_url())?;
         let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err(bad());
+            return Err(bad_url());
         };
-        let tls = match (secure, config.tls) {
+        let tls = match (secure, settings.tls) {
             (false, Tls::Off) => None,
-            (true, Tls::Verify) => {
-                let name = ServerName::try_from(host.clone()).map_err(|_| bad())?;
-                let connector = verified(config.tls_authorities.as_deref())?;
-                Some((connector, name))
-            }
+            (true, Tls::Verify) => Some(verified(settings.tls_authorities)?),
             (false, Tls::Verify) => {
                 return Err(Error::invalid_request(
                     "the URL asks for no TLS; write rediss://, or set `tls` to off for a server on this machine or a network that nobody else listens to",
@@ -81,16 +83,66 @@ impl Link {
             .clone()
             .set_protocol(ProtocolVersion::RESP2)
             .set_skip_set_lib_name();
-        if let Some(password) = &config.password {
+        if let Some(password) = settings.password {
             login = login.set_password(password.expose());
         }
-        Ok(Self {
-            host: host.clone(),
-            port: *port,
+        let access = Self {
+            backend: settings.backend,
             tls,
             login,
+            connect_timeout: settings.connect_timeout,
+            answer_timeout: settings.answer_timeout,
+        };
+        Ok((access, host.clone(), *port))
+    }
+
+    /// The number of the server's database.
+    pub(crate) fn database(&self) -> i64 {
+        self.login.db()
+    }
+}
+
+pub(crate) fn bad_url() -> Error {
+    Error::invalid_request(format!("the URL can't be read; {FORM}"))
+}
+
+/// One connection that all calls share; answers come in the order of the questions.
+pub(crate) struct Link {
+    host: String,
+    port: u16,
+    name: Option<ServerName<'static>>,
+    access: Arc<Access>,
+    /// Numbered, so that only who used the lost one throws it away.
+    current: Mutex<Option<(u64, MultiplexedConnection)>>,
+    /// One connects, the others wait for it.
+    connecting: tokio::sync::Mutex<u64>,
+}
+
+impl Link {
+    pub(crate) fn new(config: &RedisUtxoStoreConfig) -> Result<Self> {
+        let settings = Settings {
+            backend: BACKEND,
+            password: config.password.as_ref(),
+            tls: config.tls,
+            tls_authorities: config.tls_authorities.as_deref(),
             connect_timeout: config.connect_timeout,
             answer_timeout: config.answer_timeout,
+        };
+        let (access, host, port) = Access::new(config.url.expose(), &settings)?;
+        Self::to(Arc::new(access), host, port)
+    }
+
+    /// To a server, at the first question.
+    pub(crate) fn to(access: Arc<Access>, host: String, port: u16) -> Result<Self> {
+        let name = match access.tls {
+            Some(_) => Some(ServerName::try_from(host.clone()).map_err(|_| bad_url())?),
+            None => None,
+        };
+        Ok(Self {
+            host,
+            port,
+            name,
+            access,
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
         })
@@ -118,14 +170,13 @@ impl Link {
         }
         *number += 1;
         let action = "connect to the server";
-        let made = tokio::time::timeout(self.connect_timeout, self.connect(action)).await;
+        let made = tokio::time::timeout(self.access.connect_timeout, self.connect(action)).await;
         let connection = match made {
             Ok(made) => made.map_err(never_sent)?,
             Err(_) => {
-                return Err(never_sent(Failed::unanswered(
-                    action,
-                    "no connection within connect_timeout",
-                )));
+                return Err(never_sent(
+                    self.unanswered(action, "no connection within connect_timeout"),
+                ));
             }
         };
         self.set_current(*number, Some(connection.clone()));
@@ -133,18 +184,18 @@ impl Link {
     }
 
     async fn connect(&self, action: &str) -> Result<MultiplexedConnection, Failed> {
-        let lost = |error| Failed::unanswered(action, error);
+        let lost = |error| self.unanswered(action, error);
         let stream = TcpStream::connect((self.host.as_str(), self.port));
         let stream = stream.await.map_err(lost)?;
         stream.set_nodelay(true).map_err(lost)?;
-        match &self.tls {
-            None => self.greet(action, stream).await,
-            Some((tls, name)) => {
+        match (&self.access.tls, &self.name) {
+            (Some(tls), Some(name)) => {
                 let action = "connect to the server by TLS (a server without it: `tls` off and redis://; one of an own authority: `tls_authorities`)";
                 let stream = tls.connect(name.clone(), stream).await;
-                let stream = stream.map_err(|error| Failed::unanswered(action, error))?;
+                let stream = stream.map_err(|error| self.unanswered(action, error))?;
                 self.greet(action, stream).await
             }
+            _ => self.greet(action, stream).await,
         }
     }
 
@@ -152,11 +203,18 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.answer_timeout));
-        let made = MultiplexedConnection::new_with_config(&self.login, stream, config);
-        let (connection, driver) = made.await.map_err(|error| failed(action, error))?;
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(self.access.answer_timeout));
+        let made = MultiplexedConnection::new_with_config(&self.access.login, stream, config);
+        let (connection, driver) = made
+            .await
+            .map_err(|error| failed(self.access.backend, action, error))?;
         tokio::spawn(driver);
         Ok(connection)
+    }
+
+    fn unanswered(&self, action: &str, source: impl Into<Source>) -> Failed {
+        Failed::unanswered(self.access.backend, action, source)
     }
 
     /// Sends one command.
@@ -211,6 +269,24 @@ impl Link {
         }
     }
 
+    /// Sends commands in one go; an answer may be the server's error.
+    pub(crate) async fn send_all(
+        &self,
+        action: &str,
+        commands: &Pipeline,
+    ) -> Result<Vec<Value>, Failed> {
+        let count = commands.len();
+        let answers = self
+            .with(action, |mut connection| async move {
+                connection.send_packed_commands(commands, 0, count).await
+            })
+            .await?;
+        match answers.len() == count {
+            true => Ok(answers),
+            false => Err(corrupt("an answer", "it has not one part per command").into()),
+        }
+    }
+
     async fn with<T, F>(
         &self,
         action: &str,
@@ -222,7 +298,7 @@ impl Link {
         let (number, connection) = self.connection().await?;
         call(connection).await.map_err(|error| {
             let demoted = error.code() == Some("READONLY");
-            let failed = failed(action, error);
+            let failed = failed(self.access.backend, action, error);
             if demoted || failed.again == Again::Unanswered {
                 self.set_current(number, None);
             }

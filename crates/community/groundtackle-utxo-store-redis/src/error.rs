@@ -39,18 +39,22 @@ impl From<Error> for Failed {
 }
 
 impl Failed {
-    pub(crate) fn unanswered(action: &str, source: impl Into<Source>) -> Self {
+    pub(crate) fn unanswered(
+        backend: &'static str,
+        action: &str,
+        source: impl Into<Source>,
+    ) -> Self {
         Self {
-            error: Error::backend(BACKEND, action, Retryability::Transient, source),
+            error: Error::backend(backend, action, Retryability::Transient, source),
             again: Again::Unanswered,
         }
     }
 }
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// The server's or the client's error in the port's terms.
-pub(crate) fn failed(action: &str, error: RedisError) -> Failed {
+pub(crate) fn failed(backend: &'static str, action: &str, error: RedisError) -> Failed {
     use Retryability::{Permanent, Transient};
     // What a script may not do has no code of its own.
     let in_script = error
@@ -104,14 +108,14 @@ pub(crate) fn failed(action: &str, error: RedisError) -> Failed {
         (Some("MOVED" | "ASK" | "CROSSSLOT"), _) => (
             Permanent,
             Again::No,
-            "the server is part of a Redis Cluster; use one of its own for the store",
+            "the server is part of a Redis Cluster; use RedisClusterUtxoStore, or a server of its own",
         ),
         (Some("NOSCRIPT"), _) => (Transient, Again::NoScript, "the script is gone"),
         (Some("WRONGTYPE"), _) => {
             return corrupt("a key of the store", "it holds another kind of data").into();
         }
         (_, ErrorKind::Io | ErrorKind::Parse) => {
-            return Failed::unanswered(action, error);
+            return Failed::unanswered(backend, action, error);
         }
         _ => (Permanent, Again::No, ""),
     };
@@ -121,7 +125,7 @@ pub(crate) fn failed(action: &str, error: RedisError) -> Failed {
         format!("{action} ({hint})")
     };
     Failed {
-        error: Error::backend(BACKEND, action, retryability, error),
+        error: Error::backend(backend, action, retryability, error),
         again,
     }
 }

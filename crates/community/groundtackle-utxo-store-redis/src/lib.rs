@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod cluster;
 mod config;
 mod connection;
 mod error;
@@ -11,5 +12,6 @@ mod server;
 mod store;
 mod write;
 
+pub use cluster::{RedisCells, RedisClusterUtxoStore, RedisClusterUtxoStoreConfig};
 pub use config::{Durability, RedisUtxoStoreConfig, Tls};
 pub use store::RedisUtxoStore;

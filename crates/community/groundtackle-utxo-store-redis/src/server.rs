@@ -14,6 +14,23 @@ use crate::write::Change;
 /// The first that checks before a script begins whether it may write.
 const OLDEST_SERVER: (u32, u32) = (7, 0);
 
+/// What is asked of a server.
+pub(crate) struct Wanted {
+    pub(crate) durability: Durability,
+    pub(crate) trust: bool,
+    pub(crate) cluster: bool,
+}
+
+impl RedisUtxoStoreConfig {
+    pub(crate) const fn wanted(&self) -> Wanted {
+        Wanted {
+            durability: self.durability,
+            trust: self.trust_server_settings,
+            cluster: false,
+        }
+    }
+}
+
 /// The server as it says it is.
 pub(crate) struct Server {
     info: String,
@@ -48,7 +65,7 @@ impl Server {
         Ok(server)
     }
 
-    fn value(&self, name: &str) -> &str {
+    pub(crate) fn value(&self, name: &str) -> &str {
         let lines = self.info.lines();
         let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         values.next().unwrap_or_default().trim()
@@ -68,7 +85,7 @@ impl Server {
     }
 
     /// Why the store can't run there, if so.
-    pub(crate) fn faults(&self, config: &RedisUtxoStoreConfig) -> Vec<String> {
+    pub(crate) fn faults(&self, wanted: &Wanted) -> Vec<String> {
         let mut faults = Vec::new();
         let role = self.value("role");
         if role != "master" {
@@ -77,10 +94,22 @@ impl Server {
             ));
         }
         let mode = self.value("redis_mode");
-        if mode != "standalone" {
-            faults.push(format!(
-                "the server runs as {mode}, and the store needs one of its own; use a server without cluster mode"
-            ));
+        let expected = if wanted.cluster {
+            "cluster"
+        } else {
+            "standalone"
+        };
+        if mode != expected {
+            let way_out = match (wanted.cluster, mode) {
+                (true, _) => {
+                    "the store needs a Redis Cluster; use RedisUtxoStore for a single server"
+                }
+                (false, "cluster") => {
+                    "the store needs a server of its own; use RedisClusterUtxoStore, or a server without cluster mode"
+                }
+                (false, _) => "the store needs a server of its own",
+            };
+            faults.push(format!("the server runs as {mode}, and {way_out}"));
         }
         let policy = self.value("maxmemory_policy");
         if policy != "noeviction" {
@@ -88,28 +117,28 @@ impl Server {
                 "the server's maxmemory-policy is {policy}, so it could drop records of the store; set it to noeviction, in its configuration file too"
             ));
         }
-        let (has, setting) = self.durability(config);
-        if has < config.durability {
-            let wanted = match config.durability {
+        let (has, setting) = self.durability(wanted);
+        if has < wanted.durability {
+            let settings = match wanted.durability {
                 Durability::Always => {
                     "appendonly yes, appendfsync always and no-appendfsync-on-rewrite no"
                 }
                 _ => "appendonly yes, appendfsync everysec and no-appendfsync-on-rewrite no",
             };
             faults.push(format!(
-                "the server can lose what it acknowledges ({setting}); set {wanted}, or lower `durability`"
+                "the server can lose what it acknowledges ({setting}); set {settings}, or lower `durability`"
             ));
         }
         faults
     }
 
     /// What the server keeps, and by which setting.
-    fn durability(&self, config: &RedisUtxoStoreConfig) -> (Durability, String) {
+    fn durability(&self, wanted: &Wanted) -> (Durability, String) {
         if self.value("aof_enabled") != "1" {
             return (Durability::None, "appendonly no".into());
         }
         match &self.append_fsync {
-            None if config.trust_server_settings => (config.durability, String::new()),
+            None if wanted.trust => (wanted.durability, String::new()),
             None => (
                 Durability::None,
                 "its user may not ask for appendfsync by CONFIG GET: allow that, or set `trust_server_settings`".into(),
@@ -152,7 +181,7 @@ fn append_fsync(answer: Value) -> Result<(String, bool)> {
     Ok((fsync, paused))
 }
 
-const fn rule_name(rule: UnspendableRule) -> &'static str {
+pub(crate) const fn rule_name(rule: UnspendableRule) -> &'static str {
     match rule {
         UnspendableRule::FalseReturn => "false-return",
         _ => "core",
@@ -242,10 +271,10 @@ mod tests {
     fn each_fault_of_a_server_is_named() {
         let config = RedisUtxoStoreConfig::default();
         let always = Some(("always", false));
-        assert_eq!(server(&[], always).faults(&config), [""; 0]);
+        assert_eq!(server(&[], always).faults(&config.wanted()), [""; 0]);
         for (info, fsync, says) in [
             (("role", "slave"), always, "primary"),
-            (("redis_mode", "cluster"), always, "without cluster mode"),
+            (("redis_mode", "cluster"), always, "RedisClusterUtxoStore"),
             (("maxmemory_policy", "allkeys-lru"), always, "noeviction"),
             (("maxmemory_policy", "volatile-ttl"), always, "noeviction"),
             (("aof_enabled", "0"), always, "appendonly no"),
@@ -262,19 +291,27 @@ mod tests {
             ),
             (("role", "master"), None, "trust_server_settings"),
         ] {
-            let faults = server(&[info], fsync).faults(&config);
+            let faults = server(&[info], fsync).faults(&config.wanted());
             assert!(faults.len() == 1 && faults[0].contains(says), "{faults:?}");
         }
         let trusting = config.clone().with_trust_server_settings(true);
-        assert_eq!(server(&[], None).faults(&trusting), [""; 0]);
+        assert_eq!(server(&[], None).faults(&trusting.wanted()), [""; 0]);
         let less = config.with_durability(Durability::EverySecond);
         assert_eq!(
-            server(&[], Some(("everysec", false))).faults(&less),
+            server(&[], Some(("everysec", false))).faults(&less.wanted()),
             [""; 0]
         );
-        assert_eq!(server(&[], Some(("no", false))).faults(&less).len(), 1);
+        assert_eq!(
+            server(&[], Some(("no", false)))
+                .faults(&less.wanted())
+                .len(),
+            1
+        );
         let none = less.with_durability(Durability::None);
-        assert_eq!(server(&[("aof_enabled", "0")], None).faults(&none), [""; 0]);
+        assert_eq!(
+            server(&[("aof_enabled", "0")], None).faults(&none.wanted()),
+            [""; 0]
+        );
     }
 
     #[test]

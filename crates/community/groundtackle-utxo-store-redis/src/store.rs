@@ -586,7 +586,7 @@ impl Inner {
                 Err(failed) => return Err(failed.error),
             }
         };
-        let faults = server.faults(&self.config);
+        let faults = server.faults(&self.config.wanted());
         if !faults.is_empty() {
             return Err(Error::invalid_request(faults.join("; ")));
         }
@@ -631,7 +631,7 @@ impl Inner {
         let server = Server::ask(&self.link)
             .await
             .map_err(|failed| failed.error)?;
-        let mut faults = server.faults(&self.config);
+        let mut faults = server.faults(&self.config.wanted());
         let there = server::check_settings(&self.link, &self.keys, &self.config);
         if !there.await.map_err(|failed| failed.error)? {
             faults.push("the store is gone from the server; restore it, or open it anew".into());

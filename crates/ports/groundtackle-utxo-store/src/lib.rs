@@ -7,6 +7,7 @@ pub mod draft;
 mod error;
 mod ext;
 mod memory;
+pub mod pending;
 mod store;
 mod types;
 mod verdict;

@@ -8,15 +8,19 @@
     reason = "a fixture that can't be had ends the test"
 )]
 
+mod aerospike;
 mod certificates;
 mod disk;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod redis_cluster;
 
+pub use aerospike::{Aerospike, AerospikeOptions};
 pub use certificates::Certificates;
 pub use disk::SmallDisk;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};
+pub use redis_cluster::RedisCluster;

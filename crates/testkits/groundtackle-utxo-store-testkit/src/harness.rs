@@ -24,6 +24,12 @@ pub trait Harness: Send + Sync + 'static {
     /// it cleans up. `()` for an adapter that keeps nothing.
     type Place: Send + Sync + 'static;
 
+    /// Why there is nothing to test with on this machine, such as a server: every case is skipped then,
+    /// says so, and counts. `None`: there is all that is needed.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
     /// A place for a new store.
     async fn place(&self) -> Self::Place;
 

@@ -50,7 +50,7 @@ pub(super) fn check_amounts<'a>(
 }
 
 /// A record that only knows its transaction.
-pub(super) fn new_record(rule: UnspendableRule, tx: &Transaction) -> Record {
+pub(crate) fn new_record(rule: UnspendableRule, tx: &Transaction) -> Record {
     let outputs = (0..)
         .zip(&tx.outputs)
         .filter(|(_, output)| !rule.is_unspendable(&output.script));
@@ -256,6 +256,21 @@ pub(super) fn still_spent(txid: Txid, outputs: &[RecordOutput]) -> Answer<()> {
     }
 }
 
+/// What has to be so of a new transaction, whatever is on record.
+pub(crate) fn check_new(new: &NewTransaction) -> Answer<()> {
+    let NewTransaction { tx, expected, .. } = new;
+    if tx.coinbase || tx.inputs.is_empty() {
+        return invalid(
+            tx.txid,
+            "it spends nothing; a coinbase comes with its block, or by create",
+        );
+    }
+    if !expected.is_empty() && expected.len() != tx.inputs.len() {
+        return invalid(tx.txid, "the expected outputs are not one per input");
+    }
+    check_amounts(tx.txid, &tx.outputs)
+}
+
 /// See [`SpendStore::spend_and_create`](crate::SpendStore::spend_and_create).
 ///
 /// # Errors
@@ -265,22 +280,13 @@ pub fn spend_and_create(
     new: &NewTransaction,
     options: &SpendOptions,
 ) -> Answer<Applied> {
+    check_new(new)?;
     let NewTransaction {
         tx,
         fee_sat,
         expected,
     } = new;
     let txid = tx.txid;
-    if tx.coinbase || tx.inputs.is_empty() {
-        return invalid(
-            txid,
-            "it spends nothing; a coinbase comes with its block, or by create",
-        );
-    }
-    if !expected.is_empty() && expected.len() != tx.inputs.len() {
-        return invalid(txid, "the expected outputs are not one per input");
-    }
-    check_amounts(txid, &tx.outputs)?;
     if let Some(entry) = draft.entry(txid)? {
         // What is not conflicting holds its inputs.
         return if entry.head.conflicting {
@@ -780,4 +786,40 @@ pub fn prune_conflicting(draft: &mut Draft<'_>, txid: Txid, horizon: u32) -> Ans
     tell_parents(draft, txid, &inputs, false)?;
     draft.forget(txid)?;
     Ok(true)
+}
+
+/// Forgets a confirmed transaction that nothing needs any more, for
+/// [`RetentionStore::prune`](crate::RetentionStore::prune): confirmed at `horizon` or below, not preserved,
+/// all outputs of which transactions spend that are so too, or pruned. Says whether it did. The confirmed
+/// set stays as it is. What the transaction holds stays held; a backend that knows by its record that it
+/// does has to keep that.
+///
+/// # Errors
+/// What has to be read.
+pub fn prune_confirmed(draft: &mut Draft<'_>, txid: Txid, horizon: u32) -> Answer<bool> {
+    let below = |standing| match standing {
+        Standing::Gone => true,
+        Standing::Confirmed(height) => height <= horizon,
+        Standing::Unmined => false,
+    };
+    let kept = draft.entry(txid)?.is_none_or(|entry| {
+        let preserved = entry.head.preserve_until;
+        preserved.is_some_and(|until| horizon < until)
+    });
+    if kept || !below(draft.standing(txid)?) {
+        return Ok(false);
+    }
+    let mut over = true;
+    let outputs = draft.outputs(txid)?;
+    draft.each(outputs, |draft, output| {
+        over &= match output.spent_by {
+            Some(by) => below(draft.standing_of_spender(by.txid)?),
+            None => false,
+        };
+        Ok(())
+    })?;
+    if over {
+        draft.forget(txid)?;
+    }
+    Ok(over)
 }

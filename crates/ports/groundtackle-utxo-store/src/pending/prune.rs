@@ -1,0 +1,200 @@
+//! Removing what nothing needs any more, a bounded number of records at a time.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use groundtackle_chain::Txid;
+
+use super::cells::{Body, CellKey, Cells, DueKind};
+use super::engine::{Extra, Kind, Mode, View};
+use super::{PendingUtxoStore, codec};
+use crate::draft::{Reads, ops};
+use crate::error::{Error, Result};
+use crate::types::{Pruned, Tip};
+
+/// Records that one step looks at: other calls get their turn between steps.
+const STEP: usize = 512;
+
+const KIND: Kind = Kind {
+    action: "prune",
+    chain: false,
+};
+
+fn check(horizon: u32, tip: Option<&Tip>) -> Result<()> {
+    match tip {
+        Some(tip) if horizon > tip.height => Err(Error::invalid_request(format!(
+            "the horizon {horizon} is above the tip at {}: prune at or below it",
+            tip.height
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl<C: Cells> PendingUtxoStore<C> {
+    pub(super) async fn prune_all(&self, horizon: u32) -> Result<Pruned> {
+        let (tip, _) = self.read_chain().await?;
+        if tip.is_none() {
+            return Ok(Pruned::default());
+        }
+        check(horizon, tip.as_ref())?;
+        let mut pruned = Pruned::default();
+        // Undo data goes first, so that no block can be taken back whose records are half gone.
+        loop {
+            let (tip, stamp) = self.read_chain().await?;
+            check(horizon, tip.as_ref())?;
+            let blocks = self.due(DueKind::Undo, horizon).await?;
+            if blocks.is_empty() {
+                // Of one moment with the tip: from then on no block at or below the horizon can be taken
+                // back, and none is connected in its place.
+                if self.read_chain().await?.1 == stamp {
+                    break;
+                }
+                continue;
+            }
+            for block in blocks {
+                pruned.blocks += u64::from(self.prune_undo(block, horizon).await?);
+            }
+        }
+        loop {
+            let lists = self.due(DueKind::List, horizon).await?;
+            if lists.is_empty() {
+                break;
+            }
+            for list in lists {
+                pruned.records += self.prune_list(list, horizon).await?;
+            }
+        }
+        loop {
+            let records = self.prune_conflicting(horizon).await?;
+            pruned.records += records;
+            if records == 0 {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    async fn due(&self, kind: DueKind, horizon: u32) -> Result<Vec<CellKey>> {
+        Ok(persist!(self, self.cells.due(kind, horizon, STEP)))
+    }
+
+    /// One block's undo data goes; its records are listed to be looked at.
+    async fn prune_undo(&self, key: CellKey, horizon: u32) -> Result<bool> {
+        let CellKey::Undo(block) = key else {
+            return Ok(false);
+        };
+        // What a committed change has yet to carry out would be listed again and again.
+        let mut view = View::new(Mode::Change);
+        let mut reads = Reads::new();
+        reads.undo.insert(block);
+        self.fetch(&mut view, &reads, false).await?;
+        let Some(undo) = view.undo(self.backend(), key)? else {
+            return Ok(false);
+        };
+        let mut touched: BTreeSet<Txid> = undo.transactions.iter().map(|(txid, _)| *txid).collect();
+        // Inputs never change, so that nothing is expected of these.
+        for txids in undo.transactions.chunks(STEP) {
+            let mut reads = Reads::new();
+            txids.iter().for_each(|(txid, _)| reads.record(*txid));
+            let mut view = View::new(Mode::Look);
+            self.fetch(&mut view, &reads, false).await?;
+            for (txid, _) in txids {
+                let inputs = view
+                    .head(*txid)
+                    .into_iter()
+                    .flat_map(|head| &head.record.inputs);
+                touched.extend(inputs.map(|input| input.txid));
+            }
+        }
+        let touched: Vec<_> = touched.into_iter().collect();
+        let backend = self.backend();
+        let went = AtomicBool::new(false);
+        self.call_with(
+            Kind {
+                chain: true,
+                ..KIND
+            },
+            &[block],
+            reads,
+            |_, _| Ok(()),
+            |view| {
+                let (tip, _) = view.chain(backend)?;
+                check(horizon, tip.as_ref())?;
+                let there = view.undo(backend, key)?.is_some();
+                went.store(there, Ordering::Relaxed);
+                Ok(match there {
+                    true => Extra {
+                        deleted: vec![key],
+                        due: Some((horizon, touched.clone())),
+                    },
+                    false => Extra::default(),
+                })
+            },
+        )
+        .await?;
+        Ok(went.into_inner())
+    }
+
+    /// Records of a list, as far as they can go; then the list.
+    async fn prune_list(&self, list: CellKey, horizon: u32) -> Result<u64> {
+        let Some(cell) = self.read(&[list]).await?.pop().flatten() else {
+            return Ok(0);
+        };
+        let Some(Body::Bytes { bytes, .. }) = &cell.body else {
+            return Ok(0);
+        };
+        let txids = match self.stored_if_whole(bytes).await? {
+            Some(bytes) => codec::unpack_txids(self.backend(), &bytes)?,
+            // Another one was faster, and it is gone.
+            None if self.read(&[list]).await?.pop().flatten().is_none() => return Ok(0),
+            None => return Err(self.corrupt("a list of transactions", "a part of it is missing")),
+        };
+        let mut records = 0;
+        for txids in txids.chunks(STEP.min(self.config.max_batch_items)) {
+            let mut reads = Reads::new();
+            txids.iter().for_each(|txid| reads.whole(*txid));
+            let gone = self
+                .call(KIND, txids, reads, |draft, txid| {
+                    ops::prune_confirmed(draft, *txid, horizon)
+                })
+                .await?;
+            records += gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
+        }
+        let names = super::engine::apart(&Body::Bytes {
+            due: None,
+            bytes: bytes.clone(),
+        });
+        let gone = super::Write {
+            key: list,
+            expect: Some(cell.stamp),
+            cell: None,
+        };
+        if self.write_one(gone).await? {
+            self.delete_parts(&names).await?;
+        }
+        Ok(records)
+    }
+
+    async fn prune_conflicting(&self, horizon: u32) -> Result<u64> {
+        let mut records = 0;
+        let mut after = None;
+        loop {
+            let listed = persist!(self, self.cells.unmined(after, STEP));
+            after = listed.last().map(|tx| tx.txid);
+            if after.is_none() {
+                return Ok(records);
+            }
+            let old = listed.iter().filter(|tx| tx.unmined_since <= horizon);
+            let txids: Vec<_> = old.map(|tx| tx.txid).collect();
+            for txids in txids.chunks(self.config.max_batch_items) {
+                let mut reads = Reads::new();
+                txids.iter().for_each(|txid| reads.record(*txid));
+                let gone = self
+                    .call(KIND, txids, reads, |draft, txid| {
+                        ops::prune_conflicting(draft, *txid, horizon)
+                    })
+                    .await?;
+                records += gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
+            }
+        }
+    }
+}
