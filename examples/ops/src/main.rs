@@ -116,7 +116,7 @@ enum Utxo {
 #[derive(Debug, Args)]
 struct Store {
     /// The store: embedded:PATH, postgres://USER:PASSWORD@HOST/DATABASE, rediss://USER:PASSWORD@HOST,
-    /// rediss+cluster://USER:PASSWORD@HOST,HOST, aerospike://HOST/NAMESPACE/SET, or
+    /// rediss+cluster://USER:PASSWORD@HOST,HOST, or
     /// memory: for one that is gone when the command ends. Options of the adapter may follow: embedded:PATH?durability=block&cache=1GiB.
     #[arg(long = "store", value_name = "URL")]
     url: StoreUrl,

@@ -8,7 +8,6 @@
     reason = "a fixture that can't be had ends the test"
 )]
 
-mod aerospike;
 mod certificates;
 mod disk;
 mod postgres;
@@ -17,7 +16,6 @@ mod proxy;
 mod redis;
 mod redis_cluster;
 
-pub use aerospike::{Aerospike, AerospikeOptions};
 pub use certificates::Certificates;
 pub use disk::SmallDisk;
 pub use postgres::{Postgres, PostgresOptions};

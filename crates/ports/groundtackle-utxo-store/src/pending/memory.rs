@@ -12,7 +12,7 @@ use super::random;
 use crate::error::{Error, Result};
 use crate::types::{Health, HealthDepth, UnminedTransaction};
 
-const BACKEND: &str = "memory cells";
+const BACKEND: &str = "memory_cells";
 const PARTITIONS: u32 = 4;
 
 /// What happens to one step, the reading or changing of one cell.
