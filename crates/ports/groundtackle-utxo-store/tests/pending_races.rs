@@ -18,9 +18,9 @@ use groundtackle_utxo_store::pending::{
     PendingUtxoStore, Phase, StepFault, Stored, Write,
 };
 use groundtackle_utxo_store::{
-    Applied, BlockHash, BlockStore, ConflictStore, Fields, MaintenanceStore, NewRecord,
-    NewTransaction, OutPoint, RetentionStore, Retryability, SlotState, SpendOptions, SpendStore,
-    Tip, Txid,
+    AlertStore, Applied, BlockHash, BlockStore, ConflictStore, Fields, MaintenanceStore, NewRecord,
+    NewTransaction, OutPoint, Recovered, RetentionStore, Retryability, SlotState, SpendOptions,
+    SpendStore, Tip, Txid, Verdict,
 };
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder};
 
@@ -723,6 +723,235 @@ fn a_block_comes_through() {
         assert!(connected.is_ok(), "{connected:?}");
         for other in others {
             other.await.unwrap();
+        }
+    });
+}
+
+/// Runs something in a process of its own, from within a step of another one.
+fn beside<F: Future<Output = ()>>(call: impl FnOnce() -> F + Send + 'static) {
+    let process = std::thread::spawn(move || runtime().block_on(call()));
+    process.join().unwrap();
+}
+
+/// A store that lets others run before its step of a number on cells of its choice.
+fn interrupted(
+    cells: &MemoryCells,
+    matters: impl Fn(CellKey) -> bool + Send + Sync + 'static,
+    at: usize,
+    interrupt: impl Fn() + Send + Sync + 'static,
+    patience: Duration,
+) -> Store {
+    let steps = AtomicUsize::new(0);
+    let cells = cells.with_faults(move |key| {
+        if matters(key) && steps.fetch_add(1, Ordering::Relaxed) == at {
+            interrupt();
+        }
+        StepFault::None
+    });
+    let mut config = config();
+    config.patience = patience;
+    Store::new(cells, config)
+}
+
+/// The pages of a record change between two reads of a call that is going to change it.
+#[test]
+fn a_record_that_changes_while_it_is_read_is_read_again() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seed = TxBuilder::new(1).pay_each(2, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let wide = TxBuilder::new(2).spend(OutPoint::new(seed.txid(), 0));
+        let wide = wide.pay_each(600, 1).build();
+        let new = [NewTransaction::from(wide.clone())];
+        store
+            .spend_and_create(&new, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        store.mark_conflicting(&[wide.txid]).await.unwrap();
+        let (other, txid) = (store.clone(), wide.txid);
+        let unspend = move || {
+            let other = other.clone();
+            beside(move || async move {
+                assert_eq!(other.unspend(&[txid]).await.unwrap(), [Ok(Applied::Now)]);
+            });
+        };
+        let second = move |key| key == CellKey::Page { txid, page: 1 };
+        let late = interrupted(&cells, second, 0, unspend, Duration::from_millis(2));
+        let locked = late.set_locked(&[txid], true).await.unwrap();
+        assert_eq!(locked, [Ok(Applied::Now)]);
+    });
+}
+
+/// One who helps has written an intent again, and not read yet what it names, when its owner is done.
+#[test]
+fn what_an_intent_names_goes_after_it() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seeds: Vec<_> = (0..3_700)
+            .map(|tag| TxBuilder::new(tag).pay(1_000).seed(1))
+            .collect();
+        let helper: Arc<Mutex<Option<Slow>>> = Arc::default();
+        let (place, slow) = (cells.clone(), helper.clone());
+        let help = move || {
+            let all = place.all().into_iter().map(|(key, _)| key);
+            let part = all
+                .into_iter()
+                .find(|key| matches!(key, CellKey::Part { .. }));
+            *slow.lock().unwrap() = Some(Slow::recover(&place, part.unwrap()));
+        };
+        // It is written, committed, read, and deleted.
+        let intent = |key| matches!(key, CellKey::Intent(_));
+        let owner = interrupted(&cells, intent, 3, help, Duration::from_secs(60));
+        let answers = owner.create(&seeds).await.unwrap();
+        assert!(answers.iter().all(Result::is_ok));
+        helper.lock().unwrap().take().unwrap().go_on();
+        assert_eq!(store.recover().await.unwrap(), Recovered::default());
+        let left = cells.all().into_iter().map(|(key, _)| key);
+        let left: Vec<_> = left
+            .filter(|key| matches!(key, CellKey::Intent(_) | CellKey::Part { .. }))
+            .collect();
+        assert_eq!(left, []);
+    });
+}
+
+/// A change whose answer was lost, and on which another one has built, is not made a second time.
+#[test]
+fn what_others_have_built_on_is_not_repeated() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seed = TxBuilder::new(1).pay_each(2, 1_000).seed(1);
+        store.create(std::slice::from_ref(&seed)).await.unwrap();
+        let coin = OutPoint::new(seed.txid(), 0);
+        let (steps, other) = (AtomicUsize::new(0), store.clone());
+        let head = CellKey::head(seed.txid());
+        let owner = Store::new(
+            cells.with_faults(move |key| match key == head {
+                // It is read, written, and written again.
+                true => match steps.fetch_add(1, Ordering::Relaxed) {
+                    1 => StepFault::AnswerLost,
+                    2 => {
+                        let other = other.clone();
+                        beside(move || async move {
+                            assert_eq!(other.unfreeze(&[coin]).await.unwrap(), [Ok(Applied::Now)]);
+                        });
+                        StepFault::None
+                    }
+                    _ => StepFault::None,
+                },
+                false => StepFault::None,
+            }),
+            config(),
+        );
+        let error = owner.freeze(&[coin]).await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Indeterminate);
+        let now = store.outputs(&[coin]).await.unwrap()[0].clone().unwrap();
+        assert_eq!(now.state, SlotState::Unspent);
+
+        // And so with a transaction that was removed: its head is written, and made live.
+        let tx = TxBuilder::new(2).spend(coin).pay(1).build();
+        let (steps, other, txid) = (AtomicUsize::new(0), store.clone(), tx.txid);
+        let head = CellKey::head(txid);
+        let owner = Store::new(
+            cells.with_faults(move |key| match key == head {
+                true => match steps.fetch_add(1, Ordering::Relaxed) {
+                    1 => StepFault::AnswerLost,
+                    2 => {
+                        let other = other.clone();
+                        beside(move || async move {
+                            assert_eq!(other.remove(&[txid]).await.unwrap(), [Ok(Applied::Now)]);
+                        });
+                        StepFault::None
+                    }
+                    _ => StepFault::None,
+                },
+                false => StepFault::None,
+            }),
+            config(),
+        );
+        let new = [NewTransaction::from(tx)];
+        let error = owner.spend_and_create(&new, &SpendOptions::at(201)).await;
+        assert_eq!(
+            error.unwrap_err().retryability(),
+            Retryability::Indeterminate
+        );
+        assert_eq!(store.records(&[txid], Fields::META).await.unwrap(), [None]);
+    });
+}
+
+/// Who locks a record waits for those who are about to spend its outputs.
+#[test]
+fn a_lock_comes_before_a_spender_or_after_it() {
+    runtime().block_on(async {
+        let (cells, store) = begun().await;
+        let seeds = [1, 2].map(|tag| TxBuilder::new(tag).pay_each(1, 1_000).seed(1));
+        store.create(&seeds).await.unwrap();
+        let [first, second] = [0, 1].map(|n: usize| OutPoint::new(seeds[n].txid(), 0));
+        store.freeze(&[second]).await.unwrap();
+        let other = store.clone();
+        let lock = move || {
+            let other = other.clone();
+            beside(move || async move {
+                let locked = other.set_locked(&[first.txid], true).await.unwrap();
+                assert_eq!(locked, [Ok(Applied::Now)]);
+                assert_eq!(other.unfreeze(&[second]).await.unwrap(), [Ok(Applied::Now)]);
+            });
+        };
+        let parent = CellKey::head(second.txid);
+        let late = interrupted(
+            &cells,
+            move |key| key == parent,
+            0,
+            lock,
+            Duration::from_secs(1),
+        );
+        let tx = TxBuilder::new(3).spend_all([first, second]).pay(1).build();
+        let new = [NewTransaction::from(tx)];
+        let answers = late
+            .spend_and_create(&new, &SpendOptions::at(201))
+            .await
+            .unwrap();
+        assert!(
+            matches!(answers[0], Err(Verdict::Locked { .. })),
+            "{answers:?}"
+        );
+    });
+}
+
+/// Tip, the one before it and the digest are of one moment, also after a block was taken back and its owner died.
+#[test]
+fn the_chain_is_seen_as_it_counts() {
+    runtime().block_on(async {
+        let (before, store) = begun().await;
+        let tip = store.tip().await.unwrap();
+        let block = BlockBuilder::after(tip).build();
+        store.connect_block(&block).await.unwrap().unwrap();
+        for last in 0.. {
+            let cells = before.copy();
+            let (steps, died) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+            let dead = died.clone();
+            let mortal = Store::new(
+                cells.with_faults(move |_| {
+                    if steps.fetch_add(1, Ordering::Relaxed) < last {
+                        return StepFault::None;
+                    }
+                    dead.store(true, Ordering::Relaxed);
+                    StepFault::NotSent
+                }),
+                config(),
+            );
+            let _ = mortal.disconnect_block(&block.hash, &block.previous).await;
+            let next = Store::new(cells, config());
+            let now = next.tip().await.unwrap();
+            let connected = now.is_some_and(|now| now.hash == block.hash);
+            assert_eq!(
+                next.previous_tip().await.unwrap().is_some(),
+                connected,
+                "step {last}"
+            );
+            if !died.load(Ordering::Relaxed) {
+                assert!(!connected);
+                return;
+            }
         }
     });
 }

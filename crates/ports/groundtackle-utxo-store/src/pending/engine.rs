@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use groundtackle_chain::{OutPoint, TxOut, Txid};
-use groundtackle_core::{Retryability, fail_point};
+use groundtackle_core::fail_point;
 
 use super::cells::{
     Body, Cell, CellKey, Cells, Guard, Lock, Mark, Next, Page, Phase, Slot, Stored, Write,
 };
 use super::codec::{self, Head};
 use super::intent::{Contents, Intent, IntentState, Obstacles, Patience, TURNS, applied, turn_of};
-use super::{Attempts, PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
+use super::{Attempts, CALL_CELLS, PART_BYTES, PendingUtxoStore, SCRIPT_BYTES, page_of, random};
 use crate::digest::MuHash3072;
 use crate::draft::{BlockUndo, Changes, Draft, Loaded, Reads, Run, Stop, run};
 use crate::error::{Error, Result};
@@ -618,6 +618,7 @@ fn plan(view: &View, backend: &'static str, changes: &Changes) -> Result<Result<
             });
         }
     }
+    let mut renewed = HashMap::new();
     // Who gives back begins a new attempt, so that a late mark of the old one means nothing.
     for txid in released {
         let goes = changes.deleted.contains(&txid);
@@ -634,17 +635,15 @@ fn plan(view: &View, backend: &'static str, changes: &Changes) -> Result<Result<
                 None => more.whole(txid),
             }
         }
-        for page in pages.values_mut() {
-            for slot in page.slots.values_mut() {
-                if let Some(mark) = slot
-                    .mark
-                    .as_mut()
-                    // One of an attempt before that means nothing, and stays so.
-                    .filter(|mark| mark.by.txid == txid && mark.attempt == before)
-                {
-                    mark.attempt = attempt;
-                }
-            }
+        renewed.insert(txid, (before, attempt));
+    }
+    for slot in pages.values_mut().flat_map(|page| page.slots.values_mut()) {
+        // One of an attempt before that means nothing, and stays so.
+        if let Some(mark) = &mut slot.mark
+            && let Some((before, attempt)) = renewed.get(&mark.by.txid)
+            && mark.attempt == *before
+        {
+            mark.attempt = *attempt;
         }
     }
     // What holds without its record is settled.
@@ -787,6 +786,7 @@ impl<C: Cells> PendingUtxoStore<C> {
     pub(super) async fn fetch(&self, view: &mut View, reads: &Reads, chain: bool) -> Result<bool> {
         let mut patience = Patience::new(self.config.patience);
         let mut obstacles = Obstacles::default();
+        let mut tears = 0;
         loop {
             view.round += 1;
             // Two that wait for each other don't go on.
@@ -849,9 +849,24 @@ impl<C: Cells> PendingUtxoStore<C> {
             if !keys.is_empty() || !values.is_empty() {
                 continue;
             }
+            let torn = view.torn(reads);
             let mut pages = view.note_unheld(reads);
-            pages.extend(view.torn(reads));
-            if view.mode == Mode::Change || pages.is_empty() {
+            if view.mode == Mode::Change {
+                if torn.is_empty() {
+                    return Ok(true);
+                }
+                // One was read before a change, and the other after it.
+                tears += 1;
+                if tears > MOST_ATTEMPTS {
+                    return Err(
+                        self.corrupt("a record", "a page of it is missing, or is not its own")
+                    );
+                }
+                torn.into_iter().for_each(|key| view.forget(key));
+                continue;
+            }
+            pages.extend(torn);
+            if pages.is_empty() {
                 return Ok(true);
             }
             // Records first, and then the pages: while a mark is not settled, its record says whether it
@@ -874,7 +889,7 @@ impl<C: Cells> PendingUtxoStore<C> {
     }
 
     /// Reads cells as they count now: those that a committed change has locked as they become.
-    async fn read_as_committed(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>> {
+    pub(super) async fn read_as_committed(&self, keys: &[CellKey]) -> Result<Vec<Option<Cell>>> {
         let mut cells = self.read(keys).await?;
         let mut unsure: Vec<usize> = (0..cells.len()).collect();
         for _ in 0..MOST_ATTEMPTS {
@@ -892,29 +907,30 @@ impl<C: Cells> PendingUtxoStore<C> {
                 let intent = self.intent(id).await?;
                 states.insert(id, intent.map(|(_, intent)| intent.state));
             }
-            let mut gone = Vec::new();
-            for (at, id, stamp) in locked {
-                let Some(cell) = cells.get_mut(at) else {
-                    continue;
-                };
-                match states.get(&id).copied().flatten() {
-                    Some(IntentState::Committed) => {
-                        *cell = cell.take().and_then(as_applied);
-                    }
-                    Some(IntentState::Preparing | IntentState::Aborted) => {}
-                    None => gone.push((at, stamp)),
-                }
-            }
-            // It was carried out or undone since; or the lock came late, and means nothing.
-            let again: Vec<_> = gone.iter().filter_map(|(at, _)| keys.get(*at)).collect();
-            let again: Vec<_> = again.into_iter().copied().collect();
+            // What is committed may be another plan than the one that was seen; what is gone was carried out or
+            // undone since, or its lock came late, and means nothing.
+            let open = |(_, id, _): &(usize, u64, u64)| {
+                let state = states.get(id).copied().flatten();
+                !matches!(state, Some(IntentState::Preparing | IntentState::Aborted))
+            };
+            let again: Vec<_> = locked.into_iter().filter(open).collect();
+            let names: Vec<_> = again
+                .iter()
+                .filter_map(|(at, ..)| keys.get(*at))
+                .copied()
+                .collect();
             unsure.clear();
-            for ((at, stamp), now) in gone.into_iter().zip(self.read(&again).await?) {
-                if now.as_ref().map(|cell| cell.stamp) != Some(stamp) {
+            for ((at, id, stamp), now) in again.into_iter().zip(self.read(&names).await?) {
+                let same = now.as_ref().map(|cell| cell.stamp) == Some(stamp);
+                let committed = states.get(&id).copied().flatten().is_some();
+                if !same {
                     unsure.push(at);
                 }
                 if let Some(cell) = cells.get_mut(at) {
-                    *cell = now;
+                    *cell = match same && committed {
+                        true => now.and_then(as_applied),
+                        false => now,
+                    };
                 }
             }
         }
@@ -1064,7 +1080,14 @@ impl<C: Cells> PendingUtxoStore<C> {
     /// Looks again at cells that must be as they were read; from then on they are as they are now.
     async fn validate(&self, view: &mut View, keys: &[CellKey]) -> Result<Option<Prepared>> {
         let mut answer = None;
-        for (key, cell) in keys.iter().zip(self.read(keys).await?) {
+        let mut cells = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(CALL_CELLS) {
+            cells.extend(self.read(keys).await?);
+            if !self.show_progress(view).await? {
+                return Ok(Some(Prepared::Overtaken));
+            }
+        }
+        for (key, cell) in keys.iter().zip(cells) {
             if is_locked(cell.as_ref(), view.id) {
                 if !view.precedence {
                     return Ok(Some(Prepared::Overtaken));
@@ -1170,6 +1193,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         // What is there is locked by its stamp. A lock on what is not there would come true again once
         // another one has removed what this change makes there: it is sent once, or the change begins anew.
         let there = |write: &Write| write.expect.is_some();
+        writes.sort_by_key(there);
         for step in writes
             .chunk_by(|a, b| there(a) == there(b))
             .flat_map(|step| step.chunks(LOCK_STEP))
@@ -1249,8 +1273,10 @@ impl<C: Cells> PendingUtxoStore<C> {
                 body: Some(body),
             }),
         };
-        if self.write_one(write).await? {
-            return Ok(Prepared::Done);
+        match self.write_surely(&write).await? {
+            Some(true) => return Ok(Prepared::Done),
+            Some(false) => {}
+            None => return Err(self.overtaken("change a record")),
         }
         let validated = self.validate(view, &[key]).await?;
         Ok(validated.unwrap_or(Prepared::Again))
@@ -1383,31 +1409,24 @@ impl<C: Cells> PendingUtxoStore<C> {
 
     /// `false`: another one has given the intent up.
     async fn write_commit(&self, id: u64, write: Write) -> Result<bool> {
-        let mut attempts = self.attempts();
-        loop {
-            match self.cells.write(std::slice::from_ref(&write)).await {
-                Ok(done) if done == [true] => return Ok(true),
-                Ok(_) if attempts.failed == 0 => return Ok(false),
-                Ok(_) => break,
-                Err(error) => attempts.again(error).await?,
-            }
+        if let Some(done) = self.write_surely(&write).await? {
+            return Ok(done);
         }
-        // An answer was lost, and it was committed or given up since; another one may be about to finish it.
+        // It was committed or given up since; another one may be about to finish it.
         match self.intent(id).await? {
             Some((_, intent)) => Ok(intent.state == IntentState::Committed),
-            None => Err(Error::backend(
-                self.backend(),
-                "commit a change",
-                Retryability::Indeterminate,
-                "its answer was lost, and another one has finished or undone it since; look, or repeat the call",
-            )),
+            None => Err(self.overtaken("commit a change")),
         }
     }
 
     /// Takes back what an attempt holds that came to nothing.
     async fn abandon(&self, view: &View) -> Result<()> {
         if view.intent.is_some() || !view.held.is_empty() {
-            self.resolve_intent(view.id).await?;
+            self.resolve_intent(view.id, None).await?;
+            if let Some(own) = &view.intent {
+                // Values that were written after another one had given the intent up.
+                self.delete_parts(&own.contents.new).await?;
+            }
             // Locks that were set after another one had given the intent up.
             let held: Vec<_> = view.held.iter().copied().collect();
             self.unlock(view.id, &held).await?;

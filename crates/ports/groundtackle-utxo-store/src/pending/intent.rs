@@ -63,6 +63,8 @@ pub(super) enum Resolved {
     Back,
     /// It was gone.
     Gone,
+    /// Its owner lives.
+    GoesOn,
 }
 
 /// What others are doing with cells that a call needs.
@@ -180,8 +182,9 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(Some((cell.stamp, intent)))
     }
 
-    /// Finishes a committed change, undoes another one: whoever began it finds out.
-    pub(super) async fn resolve_intent(&self, id: u64) -> Result<Resolved> {
+    /// Finishes a committed change, undoes another one: whoever began it finds out. With the stamp that was
+    /// waited for, one that has gone on since is left alone.
+    pub(super) async fn resolve_intent(&self, id: u64, seen: Option<u64>) -> Result<Resolved> {
         loop {
             let Some((stamp, intent)) = self.intent(id).await? else {
                 return Ok(Resolved::Gone);
@@ -199,6 +202,9 @@ impl<C: Cells> PendingUtxoStore<C> {
                     return Ok(Resolved::Forward);
                 }
                 continue;
+            }
+            if seen.is_some_and(|seen| seen != stamp) {
+                return Ok(Resolved::GoesOn);
             }
             if self.undo_intent(id, stamp, intent).await? {
                 return Ok(Resolved::Back);
@@ -293,7 +299,10 @@ impl<C: Cells> PendingUtxoStore<C> {
                 expect: Some(stamp),
                 cell: None,
             };
-            self.write_one(gone).await?;
+            if !self.write_one(gone).await? {
+                // Another one has written it again, to finish it.
+                return Ok(());
+            }
         }
         // While there is an intent, it can be read which cells it names.
         self.delete_stored(&intent.contents).await
@@ -313,8 +322,8 @@ impl<C: Cells> PendingUtxoStore<C> {
                 // It came late.
                 None => self.unlock(*id, locked).await?,
                 Some(cell) if patience.lasts(CellKey::Intent(*id), cell.stamp) => waits = true,
-                Some(_) => {
-                    let resolved = self.resolve_intent(*id).await?;
+                Some(cell) => {
+                    let resolved = self.resolve_intent(*id, Some(cell.stamp)).await?;
                     tracing::debug!(?resolved, "a change of another one was in the way");
                 }
             }

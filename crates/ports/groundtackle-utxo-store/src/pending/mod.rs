@@ -98,8 +98,8 @@ pub struct PendingConfig {
     /// Items that one call may carry; larger calls are an error.
     pub max_batch_items: usize,
     /// How long a call waits for what another one holds before it gives up the other's work, or
-    /// finishes it. Longer than calls take, so that live ones are not disturbed; a shorter time does
-    /// no other harm.
+    /// finishes it. Longer than calls take to read and to judge, and than an answer takes: calls that are
+    /// given up begin anew, and large ones may never come through otherwise.
     pub patience: Duration,
     /// How steps that fail are repeated.
     pub retry: RetryConfig,
@@ -227,6 +227,28 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(self.write(&[write]).await? == [true])
     }
 
+    /// One write, which others may build on as soon as it is there: `None` where an answer was lost and the cell has
+    /// changed since, so that nobody knows whether it went through.
+    async fn write_surely(&self, write: &Write) -> Result<Option<bool>> {
+        let mut attempts = self.attempts();
+        loop {
+            match self.cells.write(std::slice::from_ref(write)).await {
+                Ok(done) if done == [true] => return Ok(Some(true)),
+                Ok(_) => return Ok((attempts.failed == 0).then_some(false)),
+                Err(error) => attempts.again(error).await?,
+            }
+        }
+    }
+
+    fn overtaken(&self, action: &str) -> Error {
+        Error::backend(
+            self.backend(),
+            action,
+            Retryability::Indeterminate,
+            "its answer was lost, and others have changed the same since; look, or repeat the call",
+        )
+    }
+
     /// Writes cells by which all else of an attempt is found, and which must never come back: each is sent
     /// only once, since "it is not there" is true again after another one has given the attempt up and
     /// cleared it away. `None`: nobody knows; the attempt must not be built upon.
@@ -273,11 +295,32 @@ impl<C: Cells> PendingUtxoStore<C> {
         Ok(())
     }
 
+    /// Steps. An error where the answer to one to live was lost, and the record has changed since: it may have
+    /// been there, and others may have built on it or removed it.
     async fn step(&self, steps: &[Step]) -> Result<Vec<bool>> {
         let mut done = Vec::with_capacity(steps.len());
         for steps in steps.chunks(CALL_CELLS) {
-            let answers = persist!(self, self.cells.step(steps));
-            done.extend(self.whole(answers, steps.len())?);
+            let mut attempts = self.attempts();
+            let answers = loop {
+                match self.cells.step(steps).await {
+                    Ok(answers) => break self.whole(answers, steps.len())?,
+                    Err(error) => attempts.again(error).await?,
+                }
+            };
+            if attempts.failed > 0 {
+                let doubtful = steps.iter().zip(&answers);
+                let doubtful = doubtful.filter(|(step, done)| step.to == Phase::Live && !**done);
+                let doubtful: Vec<_> = doubtful.map(|(step, _)| step).collect();
+                let keys: Vec<_> = doubtful.iter().map(|s| CellKey::head(s.txid)).collect();
+                for (step, now) in doubtful.into_iter().zip(self.read(&keys).await?) {
+                    let given_up = matches!(now.and_then(|cell| cell.body), Some(Body::Page(page))
+                        if page.attempt == step.attempt && page.phase == Phase::Aborted);
+                    if !given_up {
+                        return Err(self.overtaken("spend and create"));
+                    }
+                }
+            }
+            done.extend(answers);
         }
         Ok(done)
     }
@@ -314,7 +357,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
     }
 
-    /// Writes a value in parts. Nobody knows its name yet.
+    /// Writes a value in parts.
     async fn write_parts(&self, id: u64, value: &[u8]) -> Result<()> {
         let writes: Vec<_> = (0..)
             .zip(value.chunks(PART_BYTES))

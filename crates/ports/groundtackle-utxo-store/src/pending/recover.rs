@@ -10,8 +10,9 @@ use super::intent::Resolved;
 use crate::error::{Error, Result};
 use crate::types::Recovered;
 
-/// Unfinished things of a partition that are dealt with in one round.
-const STEP: usize = 1_024;
+/// Unfinished things of a partition that are dealt with in one round: more than those who live have there at a
+/// time, so that what is left by others is among them.
+const STEP: usize = 16_384;
 
 /// Rounds at most: far more than a partition can have unfinished things for.
 const MOST_ROUNDS: usize = 100_000;
@@ -106,10 +107,10 @@ impl<C: Cells> PendingUtxoStore<C> {
         recovered: &mut Recovered,
     ) -> Result<()> {
         match key {
-            CellKey::Intent(id) => match self.resolve_intent(id).await? {
+            CellKey::Intent(id) => match self.resolve_intent(id, Some(attempt)).await? {
                 Resolved::Forward => recovered.rolled_forward += 1,
                 Resolved::Back => recovered.rolled_back += 1,
-                Resolved::Gone => {}
+                Resolved::Gone | Resolved::GoesOn => {}
             },
             CellKey::Page { txid, page: 0 } => {
                 recovered.rolled_back += self.give_up(&[(txid, attempt)]).await?;

@@ -245,7 +245,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         let mut begun = self.begin(news, options, tried).await?;
         let mut wanted = Vec::new();
         let mut of = Vec::new();
-        for (n, pending) in begun.iter().enumerate().filter(|(_, p)| p.good) {
+        for (n, pending) in begun.iter().enumerate() {
             let NewTransaction { tx, expected, .. } = pending.new;
             let template = template(options);
             for (vin, mut claim) in claims(tx.txid, &tx.inputs, pending.attempt, &template)

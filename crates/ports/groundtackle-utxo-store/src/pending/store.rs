@@ -74,7 +74,11 @@ impl<C: Cells> PendingUtxoStore<C> {
     }
 
     async fn read_set(&self) -> Result<(Option<Tip>, MuHash3072, Option<u64>)> {
-        let cell = self.read(&[CellKey::Chain]).await?.pop().flatten();
+        let cell = self
+            .read_as_committed(&[CellKey::Chain])
+            .await?
+            .pop()
+            .flatten();
         let stamp = cell.as_ref().map(|cell| cell.stamp);
         match cell.and_then(|cell| cell.body) {
             Some(Body::Bytes { bytes, .. }) => {
@@ -334,8 +338,14 @@ impl<C: Cells> AlertStore for PendingUtxoStore<C> {
 #[async_trait]
 impl<C: Cells> ConflictStore for PendingUtxoStore<C> {
     async fn set_locked(&self, txids: &[Txid], locked: bool) -> Result<Vec<Outcome<Applied>>> {
+        // Who is about to spend its outputs comes before the lock, or after it.
+        let reads = if locked {
+            of_whole(txids)
+        } else {
+            of_txids(txids)
+        };
         let kind = Kind::new("set locked");
-        self.call(kind, txids, of_txids(txids), |draft, txid| {
+        self.call(kind, txids, reads, |draft, txid| {
             ops::set_locked(draft, *txid, locked)
         })
         .await
