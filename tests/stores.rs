@@ -15,7 +15,7 @@ use std::{env, fs};
 
 use async_trait::async_trait;
 use groundtackle_core::ByteSize;
-use groundtackle_testkit_servers::{Postgres, PostgresOptions, Redis, RedisOptions};
+use groundtackle_testkit_servers::{Postgres, PostgresOptions, Redis, RedisCluster, RedisOptions};
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{MemoryUtxoStore, Result};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
@@ -35,6 +35,11 @@ fn postgres() -> &'static Postgres {
 fn redis() -> &'static Redis {
     static SERVER: OnceLock<Redis> = OnceLock::new();
     SERVER.get_or_init(|| Redis::start(RedisOptions::default()))
+}
+
+fn cluster() -> &'static RedisCluster {
+    static SERVERS: OnceLock<RedisCluster> = OnceLock::new();
+    SERVERS.get_or_init(|| RedisCluster::start(3, 0, &RedisOptions::default()))
 }
 
 /// A name that no other store has.
@@ -202,7 +207,7 @@ fn answers() -> BTreeMap<u32, Value> {
 }
 
 /// A store of its own on each server.
-fn on_servers() -> [String; 2] {
+fn on_servers() -> [String; 3] {
     let name = name();
     [
         format!(
@@ -210,6 +215,10 @@ fn on_servers() -> [String; 2] {
             postgres().url()
         ),
         format!("{}?prefix={name}&tls=off&durability=none", redis().url()),
+        format!(
+            "{}?prefix={name}&tls=off&durability=none&spread=64",
+            cluster().url().replace("redis://", "redis+cluster://")
+        ),
     ]
 }
 
@@ -233,7 +242,13 @@ fn assert_known(store: &str, known: &Value) {
         ("muhash", "muhash"),
         ("hash_serialized_3", "hash_serialized_3"),
     ] {
-        assert_eq!(stats[key], known[name], "{store}: {key}");
+        // This digest needs an order, which the cluster's scans don't have.
+        let ordered = !store.starts_with("redis+cluster:");
+        let wanted = match name == "hash_serialized_3" && !ordered {
+            true => &Value::Null,
+            false => &known[name],
+        };
+        assert_eq!(stats[key], *wanted, "{store}: {key}");
     }
 }
 
@@ -271,8 +286,14 @@ fn a_set_stays_itself_through_all_stores() {
     let (top, known) = answers.last_key_value().expect("there are some");
     let folder = TempDir::new().expect("a temporary folder");
     let embedded = |name: &str| format!("embedded:{}", folder.path().join(name).display());
-    let [postgres, redis] = on_servers();
-    let stores = [embedded("first"), postgres, redis, embedded("last")];
+    let [postgres, redis, cluster] = on_servers();
+    let stores = [
+        embedded("first"),
+        postgres,
+        redis,
+        cluster,
+        embedded("last"),
+    ];
     sync(&stores[0], *top);
     for pair in stores.windows(2) {
         let copied = ops(&["utxo", "copy", "--from", &pair[0], "--to", &pair[1]]);
