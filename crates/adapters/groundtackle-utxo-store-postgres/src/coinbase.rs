@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use groundtackle_utxo_store::{COINBASE_MATURITY, Coin, Error, OutPoint, Result, Script, TxOut};
+use groundtackle_utxo_store::{
+    COINBASE_MATURITY, Coin, Error, OutPoint, Result, Retryability, Script, TxOut,
+};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::error::Failed;
+use crate::error::{BACKEND, Failed};
 use crate::record::{self, column};
+use crate::statements::Statements;
 use crate::store::PostgresUtxoStore;
 
 /// The coinbase outputs of a store: what a coinbase service spends from.
@@ -106,6 +109,7 @@ impl CoinbaseOutputs {
         let lifetime = lifetime.as_secs_f64();
         let inner = &self.store.inner;
         let mut attempts = inner.attempts(ACTION);
+        let mut committing = false;
         loop {
             let reserved = async {
                 let mut lease = inner.lease(ACTION).await?;
@@ -149,13 +153,20 @@ impl CoinbaseOutputs {
                     )
                 };
                 // If this is in doubt and tried again, the first reservation expires unused.
+                committing = true;
                 lease.answer(ACTION, Box::pin(write)).await?;
                 lease.end();
                 Ok::<_, Failed>(Some(reserved))
             };
             match Box::pin(reserved).await {
                 Ok(reserved) => return Ok(reserved),
-                Err(failed) => attempts.again(failed).await?,
+                Err(failed) => {
+                    let again = attempts.again(failed).await;
+                    again.map_err(|error| match committing {
+                        true => error.after_effect(BACKEND, ACTION),
+                        false => error,
+                    })?;
+                }
             }
         }
     }
@@ -169,12 +180,8 @@ impl CoinbaseOutputs {
     pub async fn release(&self, owner: &str, outpoints: &[OutPoint]) -> Result<u64> {
         let (txids, vouts) = columns(outpoints);
         let values: [&(dyn ToSql + Sync); 3] = [&txids, &vouts, &owner];
-        let rows = self
-            .store
-            .inner
-            .query("release coinbase outputs", |s| &s.release, &values)
-            .await?;
-        Ok(rows.len() as u64)
+        self.delete("release coinbase outputs", |s| &s.release, &values)
+            .await
     }
 
     /// Forgets reservations that have expired, or whose outputs are spent or gone. Nothing depends on it
@@ -185,12 +192,22 @@ impl CoinbaseOutputs {
     /// # Errors
     /// When the store could not answer.
     pub async fn tidy(&self) -> Result<u64> {
-        let rows = self
-            .store
-            .inner
-            .query("tidy reservations", |s| &s.tidy_reservations, &[])
-            .await?;
-        Ok(rows.len() as u64)
+        self.delete("tidy reservations", |s| &s.tidy_reservations, &[])
+            .await
+    }
+
+    /// A statement that commits by itself: without an answer, it may have had effect.
+    async fn delete(
+        &self,
+        action: &'static str,
+        statement: impl Fn(&Statements) -> &tokio_postgres::Statement + Send + Sync,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64> {
+        match self.store.inner.query(action, statement, values).await {
+            Ok(rows) => Ok(rows.len() as u64),
+            Err(error) if error.retryability() == Retryability::Permanent => Err(error),
+            Err(error) => Err(error.after_effect(BACKEND, action)),
+        }
     }
 
     /// The last height whose coinbase is ripe for a block at `height`.

@@ -57,7 +57,9 @@ pub(crate) fn failed(action: &str, error: tokio_postgres::Error) -> Failed {
         SqlState::T_R_SERIALIZATION_FAILURE
         | SqlState::T_R_DEADLOCK_DETECTED
         // Another call created the same record.
-        | SqlState::UNIQUE_VIOLATION => (backend(action.into(), Transient, error), Again::Yes),
+        | SqlState::UNIQUE_VIOLATION
+        // Of what was sent behind a statement that failed: whose own answer may be read later.
+        | SqlState::IN_FAILED_SQL_TRANSACTION => (backend(action.into(), Transient, error), Again::Yes),
         // "Starting up" and "shutting down"; a failover ends in a server that is read-only no more.
         SqlState::ADMIN_SHUTDOWN
         | SqlState::CRASH_SHUTDOWN

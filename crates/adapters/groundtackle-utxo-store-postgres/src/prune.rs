@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use groundtackle_core::fail_point;
 use groundtackle_utxo_store::draft::{Reads, ops};
-use groundtackle_utxo_store::{Error, Pruned, Result, Tip, Txid};
+use groundtackle_utxo_store::{Pruned, Result, Txid};
 use tokio_postgres::types::ToSql;
 
-use crate::error::Failed;
+use crate::error::{BACKEND, Failed};
 use crate::record::{self, column};
 use crate::session::Lease;
 use crate::store::{Inner, Kind, Locks};
@@ -23,6 +23,16 @@ const ACTION: &str = "prune";
 
 impl Inner {
     pub(crate) async fn prune(&self, horizon: u32) -> Result<Pruned> {
+        let (mut pruned, mut doubt) = (Pruned::default(), false);
+        let done = self.prune_into(horizon, &mut pruned, &mut doubt).await;
+        match done {
+            Err(error) if doubt => Err(error.after_effect(BACKEND, ACTION)),
+            done => pruned.when(done, BACKEND),
+        }
+    }
+
+    /// Counts what goes as soon as it has gone. `doubt`: whether a commit has no answer, of which nothing is counted.
+    async fn prune_into(&self, horizon: u32, pruned: &mut Pruned, doubt: &mut bool) -> Result<()> {
         let rows = self.query(ACTION, |s| &s.chain, &[]).await?;
         let Some(tip) = rows
             .first()
@@ -30,33 +40,33 @@ impl Inner {
             .transpose()?
             .flatten()
         else {
-            return Ok(Pruned::default());
+            return Ok(());
         };
-        check(horizon, &tip)?;
-        let mut pruned = Pruned::default();
+        tip.check_horizon(horizon)?;
         // Undo data goes first, so that no block can be taken back whose records are half gone.
-        while self.step(horizon, Step::Undo).await?.more {
+        while self.step(horizon, Step::Undo, doubt).await?.more {
             pruned.blocks += 1;
         }
         loop {
-            let Done { records, more } = self.step(horizon, Step::Expired).await?;
+            let Done { records, more } = self.step(horizon, Step::Expired, doubt).await?;
             pruned.records += records;
             if !more {
                 break;
             }
         }
         loop {
-            let records = self.prune_conflicting(horizon).await?;
-            pruned.records += records;
-            if records == 0 {
-                return Ok(pruned);
+            let before = pruned.records;
+            self.prune_conflicting(horizon, pruned).await?;
+            if pruned.records == before {
+                return Ok(());
             }
         }
     }
 
-    async fn step(&self, horizon: u32, step: Step) -> Result<Done> {
+    async fn step(&self, horizon: u32, step: Step, doubt: &mut bool) -> Result<Done> {
         let mut attempts = self.attempts(ACTION);
         loop {
+            let mut committing = false;
             let done = async {
                 let mut lease = self.lease(ACTION).await?;
                 lease.begin();
@@ -78,13 +88,14 @@ impl Inner {
                 let row = chain.first();
                 let tip = row.map(|row| record::tip(row, 0)).transpose()?.flatten();
                 if let (Step::Undo, Some(tip)) = (step, tip) {
-                    check(horizon, &tip)?;
+                    tip.check_horizon(horizon)?;
                 }
                 let done = match step {
                     Step::Undo => undo_step(&lease, horizon).await?,
                     Step::Expired => expired_step(&lease, horizon).await?,
                 };
                 fail_point("postgres.prune.deleted");
+                committing = true;
                 let commit = lease.session()?.client.batch_execute("COMMIT");
                 lease.answer(ACTION, commit).await?;
                 fail_point("postgres.prune.committed");
@@ -94,13 +105,15 @@ impl Inner {
             match Box::pin(done).await {
                 Ok(done) => return Ok(done),
                 // A step may be done twice: what is gone is not counted again.
-                Err(failed) => attempts.again(failed).await?,
+                Err(failed) => {
+                    *doubt |= committing;
+                    attempts.again(failed).await?;
+                }
             }
         }
     }
 
-    async fn prune_conflicting(&self, horizon: u32) -> Result<u64> {
-        let mut records = 0;
+    async fn prune_conflicting(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
         let mut after = Vec::new();
         loop {
             let values: [&(dyn ToSql + Sync); 3] = [&after, &i64::from(horizon), &STEP_CONFLICTS];
@@ -110,7 +123,7 @@ impl Inner {
                 .map(|row| record::txid(row, 0))
                 .collect::<Result<Vec<_>>>()?;
             let Some(last) = txids.last() else {
-                return Ok(records);
+                return Ok(());
             };
             after = last.as_bytes().to_vec();
             let mut reads = Reads::new();
@@ -122,20 +135,11 @@ impl Inner {
                         ops::prune_conflicting(draft, *txid, horizon)
                     })
                     .await?;
-                records += gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
+                pruned.records +=
+                    gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
             }
         }
     }
-}
-
-fn check(horizon: u32, tip: &Tip) -> Result<()> {
-    if horizon > tip.height {
-        return Err(Error::invalid_request(format!(
-            "the horizon {horizon} is above the tip at {}: prune at or below it",
-            tip.height
-        )));
-    }
-    Ok(())
 }
 
 #[derive(Clone, Copy, Debug)]

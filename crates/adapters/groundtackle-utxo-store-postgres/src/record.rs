@@ -5,7 +5,7 @@ use groundtackle_utxo_store::{
     BlockHash, MinedIn, OutPoint, Record, RecordOutput, Result, SpentBy, Tip, TxOut, Txid,
 };
 use tokio_postgres::Row;
-use tokio_postgres::types::FromSql;
+use tokio_postgres::types::{FromSql, Type};
 
 use crate::error::corrupt;
 
@@ -100,6 +100,55 @@ pub(crate) fn output(row: &Row, at: usize) -> Result<RecordOutput> {
         frozen: column(row, at + 5)?,
         spendable_from: numbers(row, at + 6)?,
     })
+}
+
+/// A row's version: another transaction that changes the row makes another one.
+struct Version(i32);
+
+impl<'a> FromSql<'a> for Version {
+    fn from_sql(
+        _: &Type,
+        raw: &'a [u8],
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(i32::from_be_bytes(raw.try_into()?)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::XID
+    }
+}
+
+/// An output as it was read, from the columns of the statement `slots`.
+pub(crate) fn slot(row: &Row) -> Result<(Txid, RecordOutput, i32)> {
+    let Version(version) = column(row, 8)?;
+    Ok((txid(row, 0)?, output(row, 1)?, version))
+}
+
+/// The versions in which outputs were read.
+#[derive(Default)]
+pub(crate) struct Seen(Vec<(OutPoint, i32)>);
+
+impl Seen {
+    pub(crate) fn put(&mut self, outpoint: OutPoint, version: i32) {
+        self.0.push((outpoint, version));
+    }
+
+    /// Of those that change.
+    pub(crate) fn versions(&mut self, slots: &[(Txid, RecordOutput)]) -> Result<Vec<i32>> {
+        // What was read twice was judged as it was read last.
+        self.0.sort_by_key(|(outpoint, _)| *outpoint);
+        let version = |(txid, output): &(Txid, RecordOutput)| {
+            let outpoint = OutPoint::new(*txid, output.vout);
+            let after = self.0.partition_point(|(other, _)| *other <= outpoint);
+            self.0
+                .get(..after)
+                .and_then(<[_]>::last)
+                .filter(|(other, _)| *other == outpoint)
+                .map(|(_, version)| *version)
+                .ok_or_else(|| corrupt("an output", "it changes and was not read"))
+        };
+        slots.iter().map(version).collect()
+    }
 }
 
 fn parts<const N: usize>(what: &str, bytes: &[u8]) -> Result<Vec<[u8; N]>> {

@@ -1,7 +1,10 @@
 //! What is sent. All of it works on sets; each connection prepares all of it once.
 //!
 //! Locks are taken in one order by everyone: the chain's row, then records ascending, then outputs
-//! ascending. Nobody locks more later, so nobody waits in a circle.
+//! ascending, then what is inserted, ascending. So nobody waits in a circle.
+//!
+//! Outputs need not be locked when they are read: a change says in which version it saw each (`xmin`, which
+//! no lock changes), and happens only where none has another one by now.
 
 use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Statement};
@@ -44,10 +47,60 @@ macro_rules! records {
 macro_rules! slots {
     ($lock:literal) => {
         concat!(
-            "SELECT o.txid, o.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from
+            "SELECT o.txid, o.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from,
+                    o.xmin
              FROM unnest($1::bytea[], $2::bigint[]) AS a (txid, vout)
              JOIN outputs o ON o.txid = a.txid AND o.vout = a.vout",
             $lock
+        )
+    };
+}
+
+macro_rules! update_slots {
+    ($before:literal, $set:literal, $arrays:literal, $columns:literal, $as_well:literal, $after:literal) => {
+        concat!(
+            $before,
+            "UPDATE outputs o SET spent_by = a.spent_by, spent_vin = a.spent_vin",
+            $set,
+            " FROM unnest($1::bytea[], $2::bigint[], $3::integer[], $4::bytea[], $5::bigint[]",
+            $arrays,
+            ") AS a (txid, vout, seen, spent_by, spent_vin",
+            $columns,
+            ") WHERE o.txid = a.txid AND o.vout = a.vout AND o.xmin = a.seen",
+            $as_well,
+            $after
+        )
+    };
+    // What is spent is free and not frozen. The version alone would not tell for ever: the server gives its
+    // numbers again after 2^32 transactions, and what nobody has changed since still has an old one.
+    (spent, $before:literal, $after:literal) => {
+        update_slots!(
+            $before,
+            "",
+            "",
+            "",
+            " AND o.spent_by IS NULL AND NOT o.frozen",
+            $after
+        )
+    };
+    (all, $before:literal, $after:literal) => {
+        update_slots!(
+            $before,
+            ", frozen = a.frozen, spendable_from = a.spendable_from",
+            ", $6::boolean[], $7::bigint[]",
+            ", frozen, spendable_from",
+            "",
+            $after
+        )
+    };
+}
+
+macro_rules! or_fail {
+    ($columns:ident) => {
+        update_slots!(
+            $columns,
+            "WITH changed AS (",
+            " RETURNING 1) SELECT 1 / (count(*) = cardinality($1))::integer FROM changed"
         )
     };
 }
@@ -62,7 +115,8 @@ statements! {
     slots = slots!("");
     slots_locked = slots!(" ORDER BY o.txid, o.vout FOR NO KEY UPDATE OF o");
     outputs =
-        "SELECT o.txid, o.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from
+        "SELECT o.txid, o.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from,
+                o.xmin
          FROM unnest($1::bytea[]) AS a (txid) JOIN outputs o ON o.txid = a.txid";
     outputs_ordered =
         "SELECT o.txid, o.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from
@@ -110,12 +164,12 @@ statements! {
               AS a (txid, locked, conflicting, fee_sat, unmined_since, confirmed_height, preserve_until,
                     mined_in, conflicting_children)
          WHERE t.txid = a.txid";
-    update_slots =
-        "UPDATE outputs o SET spent_by = a.spent_by, spent_vin = a.spent_vin, frozen = a.frozen,
-             spendable_from = a.spendable_from
-         FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::boolean[], $6::bigint[])
-              AS a (txid, vout, spent_by, spent_vin, frozen, spendable_from)
-         WHERE o.txid = a.txid AND o.vout = a.vout";
+    /// Tells by its count whether all of them were as they had been seen.
+    spend_slots = update_slots!(spent, "", "");
+    update_slots = update_slots!(all, "", "");
+    /// Fails on a division by zero where one was not.
+    spend_slots_or_fail = or_fail!(spent);
+    update_slots_or_fail = or_fail!(all);
     update_scripts =
         "UPDATE outputs o SET script = a.script
          FROM unnest($1::bytea[], $2::bigint[], $3::bytea[]) AS a (txid, vout, script)

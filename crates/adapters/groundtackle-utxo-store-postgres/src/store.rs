@@ -1,8 +1,11 @@
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use groundtackle_core::RetrySchedule;
 use groundtackle_core::fail_point;
 use groundtackle_utxo_store::digest::MuHash3072;
@@ -20,9 +23,10 @@ use tokio_postgres::types::ToSql;
 
 use crate::config::PostgresUtxoStoreConfig;
 use crate::error::{Again, BACKEND, Failed, corrupt, failed, in_doubt, no_answer};
-use crate::record::{self, column};
+use crate::record::{self, Seen, column};
 use crate::scan::PostgresScan;
 use crate::session::{Lease, Server, Session, SessionPool};
+use crate::write::{Copied, Slots};
 use crate::{schema, write};
 
 /// Rounds of looking for what a call needs; each is a generation of a cascade.
@@ -53,12 +57,37 @@ pub(crate) struct Inner {
 pub(crate) enum Locks {
     /// Nothing: it only reads.
     None,
-    /// The outputs it names; of their records only that they stay as they are.
+    /// Of the records it names only that they stay as they are. Its change tells which outputs it saw.
+    Seen,
+    /// The outputs it names as well.
     Slots,
     /// Its records with all their outputs.
     Records,
-    /// Those, and the tip with the digest: the confirmed set may change.
+    /// The tip with the digest, and the records that it reads whole. Its change tells which outputs it saw.
+    ///
+    /// Of other records a block needs that they are confirmed and not conflicting. Whoever confirms one or
+    /// takes it back has the chain's row; and what is confirmed is neither marked nor removed.
+    Block,
+    /// Its records with all their outputs, and the tip with the digest: the confirmed set may change.
     Chain,
+}
+
+impl Locks {
+    /// What a call keeps others from after it was overtaken: then it is not again.
+    const fn firm(self) -> Self {
+        match self {
+            Self::Seen => Self::Slots,
+            Self::Block => Self::Chain,
+            other => other,
+        }
+    }
+
+    /// Whether all records that change were kept from changing.
+    fn cover(self, changes: &Changes, reads: &Reads) -> bool {
+        let mut records = changes.heads.iter().map(|head| &head.txid);
+        let whole = |txid| reads.outputs.contains(txid);
+        self != Self::Block || (records.all(whole) && changes.deleted.iter().all(whole))
+    }
 }
 
 /// A call under way: what it is about, and when it gives up.
@@ -132,17 +161,25 @@ pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-async fn query_if<const N: usize>(
-    wanted: bool,
+/// What rows say, read as they come: the server makes the next ones meanwhile.
+async fn rows<T, const N: usize>(
     session: &Session,
     statement: &tokio_postgres::Statement,
     values: [&(dyn ToSql + Sync); N],
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    if wanted {
-        session.client.query(statement, &values).await
-    } else {
-        Ok(Vec::new())
+    read: impl Fn(&Row) -> Result<T>,
+) -> Result<Result<Vec<T>>, tokio_postgres::Error> {
+    let values = values.iter().map(|value| *value as &dyn ToSql);
+    let mut rows = pin!(session.client.query_raw(statement, values).await?);
+    let mut all = Ok(Vec::new());
+    while let Some(row) = rows.try_next().await? {
+        if let Ok(some) = &mut all {
+            match read(&row) {
+                Ok(one) => some.push(one),
+                Err(error) => all = Err(error),
+            }
+        }
     }
+    Ok(all)
 }
 
 async fn execute_text(session: &Session, sql: &str) -> Result<(), tokio_postgres::Error> {
@@ -152,84 +189,146 @@ async fn execute_text(session: &Session, sql: &str) -> Result<(), tokio_postgres
     session.client.batch_execute(sql).await
 }
 
-/// Reads `reads` into `loaded`, after `begin`, in one round trip.
+/// What a call has read.
+#[derive(Default)]
+struct View {
+    loaded: Loaded,
+    seen: Seen,
+    chain: Option<Chain>,
+}
+
+/// Reads `reads` into `view`, after `begin`, in one round trip.
 async fn load(
     action: &str,
     lease: &mut Lease,
     begin: &str,
-    loaded: &mut Loaded,
-    reads: Reads,
+    view: &mut View,
+    reads: &Reads,
     locks: Locks,
-) -> Result<Option<Chain>, Failed> {
-    loaded.asked(reads.clone());
-    let asked = loaded.reads();
-    let bytes = |txid: &Txid| txid.as_bytes().to_vec();
-    let txids: Vec<_> = reads.records.iter().map(bytes).collect();
-    let with_inputs: Vec<bool> = reads
-        .records
-        .iter()
-        .map(|txid| asked.inputs.contains(txid))
-        .collect();
-    let slot_txids: Vec<_> = reads.slots.iter().map(|slot| bytes(&slot.txid)).collect();
-    let slot_vouts: Vec<i64> = reads.slots.iter().map(|slot| slot.vout.into()).collect();
-    let whole: Vec<_> = reads.outputs.iter().map(bytes).collect();
-    let blocks: Vec<_> = reads
-        .undo
-        .iter()
-        .map(|block| block.as_bytes().to_vec())
-        .collect();
+) -> Result<(), Failed> {
     let at_rest = lease.begin();
     let session = lease.session()?;
     let statements = &session.statements;
-    let (records, slots, chain) = match locks {
-        Locks::None => (
-            &statements.records,
-            &statements.slots,
-            Some(&statements.chain),
-        ),
-        Locks::Slots => (&statements.records_shared, &statements.slots_locked, None),
-        // Whoever has a record has its outputs.
-        Locks::Records => (&statements.records_locked, &statements.slots, None),
-        Locks::Chain => (
-            &statements.records_locked,
-            &statements.slots,
-            Some(&statements.chain_locked),
-        ),
+    let records_by = match locks {
+        Locks::None => &statements.records,
+        Locks::Seen | Locks::Slots => &statements.records_shared,
+        Locks::Records | Locks::Block | Locks::Chain => &statements.records_locked,
     };
-    // Polled in this order, so sent in it.
+    let slots_by = match locks {
+        Locks::Slots => &statements.slots_locked,
+        // Whoever has a record has its outputs.
+        _ => &statements.slots,
+    };
+    let chain_by = match locks {
+        Locks::None => Some(&statements.chain),
+        Locks::Block | Locks::Chain => Some(&statements.chain_locked),
+        _ => None,
+    };
+    let before = view.loaded.reads();
+    let (inputs_before, locked) = (&before.inputs, |txid: &Txid| {
+        locks != Locks::Block || reads.outputs.contains(txid)
+    });
+    let some_records = async |by, locked_ones: bool| {
+        let wanted = |txid: &&Txid| locked(txid) == locked_ones;
+        let txids: Vec<_> = reads.records.iter().filter(wanted).collect();
+        if txids.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let with_inputs =
+            |txid: &&Txid| reads.inputs.contains(txid) || inputs_before.contains(txid);
+        let with_inputs: Vec<bool> = txids.iter().map(with_inputs).collect();
+        let txids: Vec<_> = txids.into_iter().map(bytes).collect();
+        rows(session, by, [&txids, &with_inputs], record::record).await
+    };
+    let chain = async {
+        match chain_by {
+            Some(by) => session.client.query(by, &[]).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let slots = async {
+        if reads.slots.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let txids: Vec<_> = reads.slots.iter().map(|slot| bytes(&slot.txid)).collect();
+        let vouts: Vec<i64> = reads.slots.iter().map(|slot| slot.vout.into()).collect();
+        rows(session, slots_by, [&txids, &vouts], record::slot).await
+    };
+    let outputs = async |whole: Vec<&[u8]>| {
+        if whole.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        rows(session, &statements.outputs, [&whole], record::slot).await
+    };
+    // A block's transactions are new or have outputs: those of new ones are not looked for. The server is at
+    // `slots` when it is told which are not.
+    let records_with_outputs = async {
+        let records = some_records(records_by, true).await?;
+        let outputs = match &records {
+            Ok(there) if locks == Locks::Block => {
+                let there = there.iter().map(|record| &record.txid);
+                outputs(there.map(bytes).collect()).await?
+            }
+            _ => Ok(Vec::new()),
+        };
+        Ok((records, outputs))
+    };
+    let all_outputs = async {
+        let whole = reads.outputs.iter().filter(|_| locks != Locks::Block);
+        outputs(whole.map(bytes).collect()).await
+    };
+    let undo = async {
+        if reads.undo.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let blocks: Vec<_> = reads
+            .undo
+            .iter()
+            .map(|block| block.as_bytes().as_slice())
+            .collect();
+        rows(session, &statements.undo, [&blocks], record::undo).await
+    };
+    // Polled in this order, so sent in it; the server is at the first while the others are put together.
     let answers = async {
         tokio::try_join!(
             biased;
             execute_text(session, begin),
-            query_if(chain.is_some(), session, chain.unwrap_or(records), []),
-            query_if(!txids.is_empty(), session, records, [&txids, &with_inputs]),
-            query_if(!slot_txids.is_empty(), session, slots, [&slot_txids, &slot_vouts]),
-            query_if(!whole.is_empty(), session, &statements.outputs, [&whole]),
-            query_if(!blocks.is_empty(), session, &statements.undo, [&blocks]),
+            chain,
+            records_with_outputs,
+            some_records(&statements.records, false),
+            slots,
+            all_outputs,
+            undo,
         )
     };
-    let ((), chain_rows, records, slots, outputs, undo) =
+    let ((), chain, (records, outputs_there), others, slots, outputs, undo) =
         lease.answer(action, Box::pin(answers)).await?;
-    let has_chain = chain.is_some();
+    let has_chain = chain_by.is_some();
     if begin.is_empty() && at_rest {
         lease.end();
     }
-    for row in &records {
-        loaded.put_record(record::record(row)?);
+    let View { loaded, seen, .. } = view;
+    loaded.asked(reads.clone());
+    for record in records?.into_iter().chain(others?) {
+        loaded.put_record(record);
     }
-    for row in slots.iter().chain(&outputs) {
-        loaded.put_output(record::txid(row, 0)?, record::output(row, 1)?);
+    for (txid, output, version) in slots?.into_iter().chain(outputs_there?).chain(outputs?) {
+        seen.put(OutPoint::new(txid, output.vout), version);
+        loaded.put_output(txid, output);
     }
-    for row in &undo {
-        let (block, undo) = record::undo(row)?;
+    for (block, undo) in undo? {
         loaded.put_undo(block, undo);
     }
-    if !has_chain {
-        return Ok(None);
+    if has_chain {
+        let chain = Chain::read(&chain)?;
+        loaded.set_tip(chain.tip);
+        view.chain = Some(chain);
     }
-    let chain = Chain::read(&chain_rows)?;
-    loaded.set_tip(chain.tip);
-    Ok(Some(chain))
+    Ok(())
+}
+
+fn bytes(txid: &Txid) -> &[u8] {
+    txid.as_bytes()
 }
 
 /// What a call is: its name, what it keeps others from, and whether it knows what it needs.
@@ -239,6 +338,8 @@ pub(crate) struct Kind {
     pub(crate) locks: Locks,
     /// What the call needs shows only as it reads: so look first, and lock all of it at once then.
     pub(crate) looks_first: bool,
+    /// Of outputs nothing changes but who has spent them.
+    pub(crate) spends: bool,
     /// Locking scripts may change.
     pub(crate) scripts: bool,
     /// What was spent may be unspent.
@@ -259,8 +360,17 @@ impl Kind {
             action,
             locks,
             looks_first: false,
+            spends: false,
             scripts: false,
             releases: false,
+        }
+    }
+
+    /// See [`Kind::spends`].
+    const fn spending(action: &'static str, locks: Locks) -> Self {
+        Self {
+            spends: true,
+            ..Self::new(action, locks)
         }
     }
 
@@ -349,32 +459,39 @@ impl Inner {
         judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
     ) -> Result<Vec<Outcome<T>>, Failed> {
         let action = kind.action;
-        let mut looks = kind.looks_first;
+        let (mut looks, mut locks) = (kind.looks_first, kind.locks);
         for _ in 0..MOST_ROUNDS {
             if looks {
                 self.look(lease, action, "", items, reads, judge).await?;
             }
             looks = true;
-            let mut loaded = Loaded::new();
-            let chain = load(action, lease, BEGIN, &mut loaded, reads.clone(), kind.locks).await?;
-            match blocking(|| run(&loaded, self.config.unspendable, items, judge)) {
+            let mut view = View::default();
+            load(action, lease, BEGIN, &mut view, reads, locks).await?;
+            match blocking(|| run(&view.loaded, self.config.unspendable, items, judge)) {
                 // Locking more now could make others wait in a circle: begin again with all of it.
-                Run::Incomplete(missing) => {
-                    reads.extend(missing);
-                    lease.rollback(action).await?;
-                }
+                Run::Incomplete(missing) => reads.extend(missing),
                 Run::Done(outcomes, changes) => {
-                    if self.reappeared(lease, action, &changes).await? {
-                        lease.rollback(action).await?;
-                    } else if changes.is_empty() {
-                        lease.rollback(action).await?;
-                        return Ok(outcomes);
-                    } else {
-                        self.commit(lease, kind, changes.into(), chain).await?;
-                        return Ok(outcomes);
+                    // Why a block is refused is told of what others can't change meanwhile.
+                    let refused = changes.is_empty() || outcomes.iter().any(Result::is_err);
+                    if locks == Locks::Block && refused {
+                        (looks, locks) = (false, locks.firm());
+                    } else if !self.reappeared(lease, action, &changes).await? {
+                        if changes.is_empty() {
+                            lease.rollback(action).await?;
+                            return Ok(outcomes);
+                        }
+                        let covered = locks.cover(&changes, reads);
+                        if covered
+                            && Box::pin(self.commit(lease, kind, changes.into(), view)).await?
+                        {
+                            return Ok(outcomes);
+                        }
+                        // What is needed is known.
+                        (looks, locks) = (false, locks.firm());
                     }
                 }
             }
+            lease.rollback(action).await?;
         }
         Err(too_deep(action).into())
     }
@@ -389,13 +506,13 @@ impl Inner {
         reads: &mut Reads,
         judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
     ) -> Result<Vec<Outcome<T>>, Failed> {
-        let mut loaded = Loaded::new();
+        let mut view = View::default();
         let mut missing = reads.clone();
         let mut begin = begin;
         for _ in 0..MOST_ROUNDS {
-            load(action, lease, begin, &mut loaded, missing, Locks::None).await?;
+            load(action, lease, begin, &mut view, &missing, Locks::None).await?;
             begin = "";
-            match blocking(|| run(&loaded, self.config.unspendable, items, judge)) {
+            match blocking(|| run(&view.loaded, self.config.unspendable, items, judge)) {
                 Run::Incomplete(more) => {
                     reads.extend(more.clone());
                     missing = more;
@@ -428,16 +545,17 @@ impl Inner {
         Ok(!lease.answer(action, query).await?.is_empty())
     }
 
-    /// Writes and commits.
+    /// Writes and commits; `false`, with nothing written, where an output is not as it was seen.
     async fn commit(
         &self,
         lease: &mut Lease,
         kind: Kind,
         changes: Arc<Changes>,
-        chain: Option<Chain>,
-    ) -> Result<(), Failed> {
+        view: View,
+    ) -> Result<bool, Failed> {
         let Kind {
             action,
+            spends,
             scripts,
             releases,
             ..
@@ -446,12 +564,21 @@ impl Inner {
             return Err(no_answer(action));
         };
         // The digest is multiplied while the server writes the rest.
+        let View {
+            loaded,
+            mut seen,
+            chain,
+        } = view;
         let chain = chain
             .filter(|_| changes.confirmed_set_changes())
             .map(|mut chain| {
                 let changes = Arc::clone(&changes);
                 tokio::task::spawn_blocking(move || {
-                    changes.apply_coins(&mut chain.muhash);
+                    // The server may want a core of this machine.
+                    let cores = std::thread::available_parallelism();
+                    let others = cores.map_or(1, |cores| cores.get() - 1);
+                    let threads = NonZeroUsize::new(others).unwrap_or(NonZeroUsize::MIN);
+                    changes.apply_coins_by(threads, &mut chain.muhash);
                     let tip = changes.tip.unwrap_or(chain.tip);
                     (tip, chain.muhash.to_bytes().to_vec())
                 })
@@ -460,16 +587,34 @@ impl Inner {
         fail_point("postgres.change.locked");
         let session = lease.session()?;
         let (client, statements) = (&session.client, &session.statements);
-        let copied = write::copy(client, statements, changes);
+        let slots = Slots {
+            all: &changes.slots,
+            seen: &seen.versions(&changes.slots)?,
+            spends,
+            scripts,
+            releases,
+        };
+        // While the server is busy.
+        let tidy = async {
+            drop(loaded);
+            Ok(())
+        };
+        let copied = write::copy(client, statements, changes, &slots);
+        let copied = async { tokio::try_join!(biased; copied, tidy) };
         let copied = lease.answer(action, Box::pin(copied)).await;
         // tokio-postgres takes one answer too few for a refused `COPY`: no rollback could be told from it.
-        let copied = copied.map_err(|failed| Failed {
+        let (copied, ()) = copied.map_err(|failed| Failed {
             again: match failed.again {
                 Again::Yes => Again::Reconnect,
                 again => again,
             },
             ..failed
         })?;
+        let copied = match copied {
+            Copied::Begun(copy) => Some(copy),
+            Copied::Not => None,
+            Copied::Overtaken => return Ok(false),
+        };
         fail_point("postgres.change.copied");
         let id = id.as_slice();
         let numbers: [&(dyn ToSql + Sync); 2] = [&id, &number];
@@ -481,7 +626,7 @@ impl Inner {
                 let written = tokio::try_join!(
                     biased;
                     write::end(copied),
-                    write::write(client, statements, changes, scripts, releases),
+                    write::write(client, statements, changes, &slots),
                 );
                 unsent.store(written.is_err(), Ordering::Relaxed);
                 written
@@ -508,11 +653,14 @@ impl Inner {
             Ok(tokio::join!(biased; writes, end))
         };
         let doubt = match lease.answer(action, Box::pin(all)).await {
+            Ok((Err(error), Ok(None | Some((_, Ok(())))))) if write::overtaken(&error) => {
+                return Ok(false);
+            }
             Ok((writes, Ok(Some((last, Ok(())))))) => {
                 lease.end();
                 writes.and(last).map_err(|error| failed(action, error))?;
                 fail_point("postgres.change.committed");
-                return Ok(());
+                return Ok(true);
             }
             Ok((_, Ok(Some((_, Err(error)))))) => failed(action, error),
             Ok((writes, Ok(None))) => {
@@ -530,7 +678,7 @@ impl Inner {
             tracing::debug!(action, %error, "could not learn whether a commit landed");
             in_doubt(action, error)
         })? {
-            return Ok(());
+            return Ok(true);
         }
         Err(Failed {
             again: Again::Reconnect,
@@ -639,13 +787,21 @@ impl Inner {
                 lease.begin();
                 let session = lease.session()?;
                 let statements = &session.statements;
+                let values: [&(dyn ToSql + Sync); 2] = [&txids, &with_inputs];
+                let outputs = async {
+                    if !fields.outputs {
+                        return Ok(Vec::new());
+                    }
+                    let by = &statements.outputs_ordered;
+                    session.client.query(by, &values[..1]).await
+                };
                 // Both see one moment.
                 let all = async {
                     tokio::try_join!(
                         biased;
                         execute_text(session, BEGIN_READ),
-                        query_if(true, session, &statements.records, [&txids, &with_inputs]),
-                        query_if(fields.outputs, session, &statements.outputs_ordered, [&txids]),
+                        session.client.query(&statements.records, &values),
+                        outputs,
                         execute_text(session, "COMMIT"),
                     )
                 };
@@ -749,7 +905,7 @@ impl SpendStore for PostgresUtxoStore {
         for NewTransaction { tx, .. } in transactions {
             reads.of_inputs(tx.txid, &tx.inputs);
         }
-        let kind = Kind::new("spend and create", Locks::Slots);
+        let kind = Kind::spending("spend and create", Locks::Seen);
         self.inner
             .call(kind, transactions, reads, |draft, new| {
                 ops::spend_and_create(draft, new, options)
@@ -951,7 +1107,7 @@ impl BlockStore for PostgresUtxoStore {
             reads.whole(tx.txid);
             reads.of_inputs(tx.txid, &tx.inputs);
         }
-        let kind = Kind::new("connect a block", Locks::Chain);
+        let kind = Kind::spending("connect a block", Locks::Block);
         let blocks = [block];
         let outcomes = self
             .inner

@@ -1,14 +1,18 @@
 //! A change's way to the server: a bounded number of statements, whatever its size.
 
+use std::pin::Pin;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use groundtackle_utxo_store::draft::Changes;
 use groundtackle_utxo_store::{Record, RecordOutput, Tip, Txid};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, CopyInSink, Error, Statement};
 
 use crate::record::{INPUT_BYTES, pack_inputs, pack_mined, pack_txids, pack_undo};
 use crate::statements::Statements;
+use crate::store::blocking;
 
 /// From so many rows on a `COPY` is worth its round trips.
 const COPY_ROWS: usize = 512;
@@ -16,8 +20,11 @@ const COPY_ROWS: usize = 512;
 /// From so many bytes, too. A statement takes at most 2 GiB, and would fail after others of its call were sent.
 const COPY_BYTES: usize = 16 << 20;
 
-/// Bytes that one message of a `COPY` carries.
-const COPY_CHUNK: usize = 1 << 20;
+/// Bytes that one message of a `COPY` carries. The server takes it while the next one is put together.
+const COPY_CHUNK: usize = 64 << 10;
+
+/// Bytes that are put together before the server takes any: while it is at what was sent before.
+const COPY_AHEAD: usize = 4 << 20;
 
 /// The first column of all: a transaction.
 fn txid(txid: &Txid) -> &[u8] {
@@ -45,20 +52,41 @@ fn tip_values(tip: Option<Tip>) -> (Option<i64>, Option<Vec<u8>>, Option<i64>) {
     )
 }
 
+/// Outputs that change.
+pub(crate) struct Slots<'a> {
+    pub(crate) all: &'a [(Txid, RecordOutput)],
+    /// The version in which each was seen.
+    pub(crate) seen: &'a [i32],
+    /// Nothing changes but who has spent them.
+    pub(crate) spends: bool,
+    /// Their scripts may change.
+    pub(crate) scripts: bool,
+    /// What was spent may be unspent.
+    pub(crate) releases: bool,
+}
+
+/// Whether that is what [`write`] fails with where an output is not as it was seen.
+pub(crate) fn overtaken(error: &Error) -> bool {
+    error.code() == Some(&SqlState::DIVISION_BY_ZERO)
+}
+
 /// Writes all but the chain's row and what large sets are copied by. The futures of this are
 /// pipelined: one round trip.
 pub(crate) async fn write(
     client: &Client,
     statements: &Statements,
     changes: &Changes,
-    scripts: bool,
-    releases: bool,
+    slots: &Slots<'_>,
 ) -> Result<(), Error> {
+    let change = async {
+        if !copied(&changes.inserted) {
+            change(client, statements, changes, slots, false).await?;
+        }
+        Ok(())
+    };
     tokio::try_join!(
         biased;
-        delete(client, statements, if copied(&changes.inserted) { &[] } else { &changes.deleted }),
-        update_records(client, statements, &changes.heads),
-        update_slots(client, statements, &changes.slots, scripts, releases),
+        change,
         insert_records(client, statements, &changes.inserted),
         insert_outputs(client, statements, &changes.inserted),
         write_undo(client, statements, changes),
@@ -81,60 +109,94 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Copies what is too much for a statement's values; before [`write`], which then leaves it out. What it
+/// What changes or goes, before anything is inserted: outputs are locked before a record that another call
+/// may be inserting is waited for. As [`update_slots`].
+async fn change(
+    client: &Client,
+    statements: &Statements,
+    changes: &Changes,
+    slots: &Slots<'_>,
+    counted: bool,
+) -> Result<u64, Error> {
+    let ((), (), updated) = tokio::try_join!(
+        biased;
+        delete(client, statements, &changes.deleted),
+        update_records(client, statements, &changes.heads),
+        update_slots(client, statements, slots, counted),
+    )?;
+    Ok(updated)
+}
+
+/// What [`copy`] did.
+pub(crate) enum Copied {
+    /// Nothing: there is too little.
+    Not,
+    /// Others have changed what was seen.
+    Overtaken,
+    Begun(Copy),
+}
+
+/// Copies what is too much for a statement's values, and changes what [`write`] then leaves out. What it
 /// returns is to be ended in one round trip with that.
 pub(crate) async fn copy(
     client: &Client,
     statements: &Statements,
     changes: &Changes,
-) -> Result<Option<Copy>, Error> {
+    slots: &Slots<'_>,
+) -> Result<Copied, Error> {
     if !copied(&changes.inserted) {
-        return Ok(None);
+        return Ok(Copied::Not);
     }
-    let ((), mut copy) = tokio::try_join!(
+    let records = changes.inserted.iter();
+    let (updated, records) = tokio::try_join!(
         biased;
-        delete(client, statements, &changes.deleted),
-        Copy::begin(client, &statements.copy_records),
+        change(client, statements, changes, slots, true),
+        Copy::begin(client, &statements.copy_records, records, put_record),
     )?;
-    for record in &changes.inserted {
-        copy.row(13);
-        copy.bytes(record.txid.as_bytes());
-        for flag in [record.coinbase, record.locked, record.conflicting] {
-            copy.flag(flag);
-        }
-        copy.number(record.fee_sat.map(u64::cast_signed));
-        copy.number(Some(record.size_bytes.cast_signed()));
-        copy.number(Some(record.lock_time.into()));
-        copy.number(record.unmined_since.map(Into::into));
-        copy.number(record.confirmed_height().map(Into::into));
-        copy.number(record.preserve_until.map(Into::into));
-        copy.bytes(&pack_mined(&record.mined_in));
-        copy.bytes(&pack_txids(&record.conflicting_children));
-        copy.bytes(&pack_inputs(&record.inputs));
-        copy.flush().await?;
+    if updated != slots.all.len() as u64 {
+        // To drop the copy ends it.
+        return Ok(Copied::Overtaken);
     }
-    let ((), mut copy) = tokio::try_join!(
+    let outputs = outputs(&changes.inserted);
+    let ((), outputs) = tokio::try_join!(
         biased;
-        copy.end(),
-        Copy::begin(client, &statements.copy_outputs),
+        records.end(),
+        Copy::begin(client, &statements.copy_outputs, outputs, put_output),
     )?;
-    for (record, output) in outputs(&changes.inserted) {
-        copy.row(9);
-        copy.bytes(record.txid.as_bytes());
-        copy.number(Some(output.vout.into()));
-        copy.number(Some(output.output.value_sat.cast_signed()));
-        copy.number(output.spent_by.map(|by| by.vin.into()));
-        copy.number(output.spendable_from.map(Into::into));
-        copy.flag(record.coinbase);
-        copy.flag(output.frozen);
-        copy.bytes(output.output.script.as_bytes());
-        match output.spent_by {
-            Some(by) => copy.bytes(by.txid.as_bytes()),
-            None => copy.null(),
-        }
-        copy.flush().await?;
+    Ok(Copied::Begun(outputs))
+}
+
+fn put_record(rows: &mut Rows, record: &Record) {
+    rows.row(13);
+    rows.bytes(record.txid.as_bytes());
+    for flag in [record.coinbase, record.locked, record.conflicting] {
+        rows.flag(flag);
     }
-    Ok(Some(copy))
+    rows.number(record.fee_sat.map(u64::cast_signed));
+    rows.number(Some(record.size_bytes.cast_signed()));
+    rows.number(Some(record.lock_time.into()));
+    rows.number(record.unmined_since.map(Into::into));
+    rows.number(record.confirmed_height().map(Into::into));
+    rows.number(record.preserve_until.map(Into::into));
+    rows.bytes(&pack_mined(&record.mined_in));
+    rows.bytes(&pack_txids(&record.conflicting_children));
+    rows.bytes(&pack_inputs(&record.inputs));
+}
+
+fn put_output(rows: &mut Rows, (record, output): (&Record, &RecordOutput)) {
+    rows.row(9);
+    rows.bytes(record.txid.as_bytes());
+    rows.number(Some(output.vout.into()));
+    rows.number(Some(output.output.value_sat.cast_signed()));
+    rows.number(output.spent_by.map(|by| by.vin.into()));
+    rows.number(output.spendable_from.map(Into::into));
+    rows.flag(record.coinbase);
+    rows.flag(output.frozen);
+    rows.bytes(output.output.script.as_bytes());
+    match output.spent_by {
+        Some(by) => rows.bytes(by.txid.as_bytes()),
+        None => rows.null(),
+    }
 }
 
 /// Ends what [`copy`] began.
@@ -265,52 +327,65 @@ async fn update_records(
     .await
 }
 
+/// Says how many were as they had been seen, if that is counted; else fails unless it is all of them.
 async fn update_slots(
     client: &Client,
     statements: &Statements,
-    slots: &[(Txid, RecordOutput)],
-    scripts: bool,
-    releases: bool,
-) -> Result<(), Error> {
-    let all = || slots.iter();
+    slots: &Slots<'_>,
+    counted: bool,
+) -> Result<u64, Error> {
+    if slots.all.is_empty() {
+        return Ok(0);
+    }
+    let all = || slots.all.iter();
     let txids: Vec<_> = all().map(|(t, _)| txid(t)).collect();
     let vouts: Vec<i64> = all().map(|(_, o)| o.vout.into()).collect();
-    let number =
-        |of: fn(&RecordOutput) -> Option<i64>| all().map(|(_, o)| of(o)).collect::<Vec<_>>();
-    let (spenders, vins, frozen, spendable_from) = (
-        all().map(|(_, o)| spender(o)).collect::<Vec<_>>(),
-        number(|o| o.spent_by.map(|by| by.vin.into())),
-        all().map(|(_, o)| o.frozen).collect::<Vec<_>>(),
-        number(|o| o.spendable_from.map(Into::into)),
-    );
-    let scripts_now: Vec<_> = if scripts {
-        all().map(|(_, o)| o.output.script.as_bytes()).collect()
-    } else {
-        Vec::new()
+    let spenders: Vec<_> = all().map(|(_, o)| spender(o)).collect();
+    let vins: Vec<_> = all()
+        .map(|(_, o)| o.spent_by.map(|by| i64::from(by.vin)))
+        .collect();
+    let (mut frozen, mut spendable_from, mut scripts) = (Vec::new(), Vec::new(), Vec::new());
+    if !slots.spends {
+        frozen.extend(all().map(|(_, o)| o.frozen));
+        spendable_from.extend(all().map(|(_, o)| o.spendable_from.map(i64::from)));
+    }
+    if slots.scripts {
+        scripts.extend(all().map(|(_, o)| o.output.script.as_bytes()));
+    }
+    let values: [&(dyn ToSql + Sync); 7] = [
+        &txids,
+        &vouts,
+        &slots.seen,
+        &spenders,
+        &vins,
+        &frozen,
+        &spendable_from,
+    ];
+    let update = match (slots.spends, counted) {
+        (true, true) => &statements.spend_slots,
+        (true, false) => &statements.spend_slots_or_fail,
+        (false, true) => &statements.update_slots,
+        (false, false) => &statements.update_slots_or_fail,
     };
-    tokio::try_join!(
+    let values = values.get(..update.params().len()).unwrap_or_default();
+    let (updated, (), ()) = tokio::try_join!(
         biased;
+        client.execute(update, values),
         execute_if(
-            !slots.is_empty(),
-            client,
-            &statements.update_slots,
-            [&txids, &vouts, &spenders, &vins, &frozen, &spendable_from],
-        ),
-        execute_if(
-            scripts && !slots.is_empty(),
+            slots.scripts,
             client,
             &statements.update_scripts,
-            [&txids, &vouts, &scripts_now],
+            [&txids, &vouts, &scripts],
         ),
         // What was spent comes back free.
         execute_if(
-            releases && !slots.is_empty(),
+            slots.releases,
             client,
             &statements.end_reservations,
             [&txids, &vouts],
         ),
     )?;
-    Ok(())
+    Ok(updated)
 }
 
 async fn write_undo(
@@ -392,62 +467,82 @@ pub(crate) async fn write_chain(
 
 /// A `COPY … FROM STDIN (FORMAT binary)` under way.
 pub(crate) struct Copy {
-    sink: std::pin::Pin<Box<tokio_postgres::CopyInSink<Bytes>>>,
-    buffer: BytesMut,
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+    rows: Rows,
 }
 
 impl Copy {
-    async fn begin(client: &Client, statement: &Statement) -> Result<Self, Error> {
-        let sink = Box::pin(client.copy_in(statement).await?);
-        let mut buffer = BytesMut::with_capacity(COPY_CHUNK + (COPY_CHUNK >> 2));
-        buffer.put_slice(b"PGCOPY\n\xff\r\n\0");
-        buffer.put_i32(0);
-        buffer.put_i32(0);
-        Ok(Self { sink, buffer })
+    /// Sends all but the end.
+    async fn begin<T>(
+        client: &Client,
+        statement: &Statement,
+        mut items: impl Iterator<Item = T>,
+        put: impl Fn(&mut Rows, T),
+    ) -> Result<Self, Error> {
+        let mut rows = Rows(BytesMut::with_capacity(COPY_CHUNK));
+        rows.0.put_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+        let ahead = async {
+            blocking(|| {
+                while rows.0.len() < COPY_AHEAD
+                    && let Some(item) = items.next()
+                {
+                    put(&mut rows, item);
+                }
+            });
+            Ok(())
+        };
+        let (sink, ()) = tokio::try_join!(biased; client.copy_in(statement), ahead)?;
+        let mut sink = Box::pin(sink);
+        loop {
+            while rows.0.len() >= COPY_CHUNK {
+                sink.send(rows.0.split_to(COPY_CHUNK).freeze()).await?;
+            }
+            let Some(item) = items.next() else {
+                return Ok(Self { sink, rows });
+            };
+            put(&mut rows, item);
+        }
     }
 
+    async fn end(mut self) -> Result<(), Error> {
+        self.rows.0.put_i16(-1);
+        self.sink.send(self.rows.0.freeze()).await?;
+        self.sink.as_mut().finish().await?;
+        Ok(())
+    }
+}
+
+/// Rows as a `COPY` takes them.
+pub(crate) struct Rows(BytesMut);
+
+impl Rows {
     fn row(&mut self, columns: i16) {
-        self.buffer.put_i16(columns);
+        self.0.put_i16(columns);
     }
 
     fn null(&mut self) {
-        self.buffer.put_i32(-1);
+        self.0.put_i32(-1);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
         // The server refuses a value above 1 GB, and then the whole.
-        self.buffer
+        self.0
             .put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-        self.buffer.put_slice(bytes);
+        self.0.put_slice(bytes);
     }
 
     fn flag(&mut self, flag: bool) {
-        self.buffer.put_i32(1);
-        self.buffer.put_u8(u8::from(flag));
+        self.0.put_i32(1);
+        self.0.put_u8(u8::from(flag));
     }
 
     fn number(&mut self, number: Option<i64>) {
         match number {
             Some(number) => {
-                self.buffer.put_i32(8);
-                self.buffer.put_i64(number);
+                self.0.put_i32(8);
+                self.0.put_i64(number);
             }
             None => self.null(),
         }
-    }
-
-    async fn flush(&mut self) -> Result<(), Error> {
-        if self.buffer.len() >= COPY_CHUNK {
-            self.sink.send(self.buffer.split().freeze()).await?;
-            self.buffer.reserve(COPY_CHUNK + (COPY_CHUNK >> 2));
-        }
-        Ok(())
-    }
-
-    async fn end(mut self) -> Result<(), Error> {
-        self.buffer.put_i16(-1);
-        self.sink.send(self.buffer.split().freeze()).await?;
-        self.sink.as_mut().finish().await?;
-        Ok(())
     }
 }

@@ -11,9 +11,11 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use groundtackle_core::RetryConfig;
+use groundtackle_testkit_servers::Proxy;
 use groundtackle_utxo_store::{
-    AlertStore, Applied, BlockHash, Coin, MinedIn, NewRecord, OutPoint, Script, SpendOptions,
-    SpendStore, Transaction, TxOut, Txid,
+    AlertStore, Applied, BlockHash, Coin, MinedIn, NewRecord, OutPoint, Retryability, Script,
+    SpendOptions, SpendStore, Transaction, TxOut, Txid,
 };
 use groundtackle_utxo_store_postgres::PostgresUtxoStore;
 use groundtackle_utxo_store_testkit::builder::TxBuilder;
@@ -175,4 +177,39 @@ async fn concurrent_reservations_never_overlap() {
     }
     assert_eq!(all.len(), 40);
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>().len(), 40);
+}
+
+/// Nobody is told that nothing was reserved, or released, who could not hear of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_lost_leave_a_doubt() {
+    let place = Place::new();
+    let proxy = Proxy::to(server().port());
+    let config = place
+        .config()
+        .with_url(server().url_at(proxy.port()).into());
+    let once = RetryConfig::default().with_max_attempts(1);
+    let store = PostgresUtxoStore::open(config.with_retry(once));
+    let store = store.await.unwrap();
+    let coin = mint(&store, 1, ours()).await;
+    let view = store.coinbase_outputs();
+    proxy.lose_answer_with(b"COMMIT\0");
+    let error = view.reserve("a", &ours(), 200, 50, 10, HOUR).await;
+    assert_eq!(
+        error.unwrap_err().retryability(),
+        Retryability::Indeterminate
+    );
+    assert_eq!(proxy.answers_lost(), 1);
+    let direct = PostgresUtxoStore::open(place.config()).await.unwrap();
+    let view_directly = direct.coinbase_outputs();
+    let second = view_directly.reserve("b", &ours(), 200, 50, 10, HOUR).await;
+    assert_eq!(second.unwrap(), None, "it was reserved");
+    proxy.lose_answer_with(b"DELETE ");
+    let error = view.release("a", &[coin]).await.unwrap_err();
+    assert_eq!(
+        error.retryability(),
+        Retryability::Indeterminate,
+        "{error:?}"
+    );
+    assert_eq!(proxy.answers_lost(), 2);
+    assert_eq!(view_directly.release("a", &[coin]).await.unwrap(), 0);
 }

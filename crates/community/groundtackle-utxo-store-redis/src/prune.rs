@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use groundtackle_utxo_store::draft::{Reads, ops};
-use groundtackle_utxo_store::{Error, Pruned, Result, Tip, Txid};
+use groundtackle_utxo_store::{Pruned, Result, Txid};
 
-use crate::error::Failed;
+use crate::error::{BACKEND, Failed};
 use crate::read::{View, height_member, members, split_height_member, up_to_height};
 use crate::store::{Attempts, Inner, Kind, Turn};
 use crate::write::Change;
@@ -14,16 +14,6 @@ use crate::write::Change;
 const STEP: usize = 512;
 
 const ACTION: &str = "prune";
-
-fn check(horizon: u32, tip: &Tip) -> Result<()> {
-    if horizon > tip.height {
-        return Err(Error::invalid_request(format!(
-            "the horizon {horizon} is above the tip at {}: prune at or below it",
-            tip.height
-        )));
-    }
-    Ok(())
-}
 
 /// What a step came to.
 enum Step {
@@ -37,11 +27,17 @@ enum Step {
 
 impl Inner {
     pub(crate) async fn prune(&self, horizon: u32) -> Result<Pruned> {
-        let Some(tip) = self.chain(ACTION).await?.tip else {
-            return Ok(Pruned::default());
-        };
-        check(horizon, &tip)?;
         let mut pruned = Pruned::default();
+        let done = self.prune_into(horizon, &mut pruned).await;
+        pruned.when(done, BACKEND)
+    }
+
+    /// Counts what goes as soon as it has gone.
+    async fn prune_into(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
+        let Some(tip) = self.chain(ACTION).await?.tip else {
+            return Ok(());
+        };
+        tip.check_horizon(horizon)?;
         // Undo data goes first, so that no block can be taken back whose records are half gone.
         while self.step(horizon, true).await?.1 {
             pruned.blocks += 1;
@@ -54,10 +50,10 @@ impl Inner {
             }
         }
         loop {
-            let records = self.prune_conflicting(horizon).await?;
-            pruned.records += records;
-            if records == 0 {
-                return Ok(pruned);
+            let before = pruned.records;
+            self.prune_conflicting(horizon, pruned).await?;
+            if pruned.records == before {
+                return Ok(());
             }
         }
     }
@@ -104,14 +100,15 @@ impl Inner {
                 return Ok(Step::Overtaken);
             }
             if let Some(tip) = &before.tip {
-                check(horizon, tip)?;
+                tip.check_horizon(horizon)?;
             }
             return Ok(Step::Done {
                 records: 0,
                 more: false,
             });
         };
-        let (_, block) = split_height_member(&member)?;
+        let (height, block) = split_height_member(&member)?;
+        let member = height_member(height, &block);
         let block = groundtackle_utxo_store::BlockHash::from_bytes(block);
         let mut reads = Reads::new();
         reads.undo.insert(block);
@@ -211,7 +208,8 @@ impl Inner {
             }
         }
         for member in listed {
-            change.remove(keys.expiring(), member);
+            let (height, id) = split_height_member(&member)?;
+            change.remove(keys.expiring(), height_member(height, &id));
         }
         self.finish(change, records, turn, attempts).await
     }
@@ -235,14 +233,13 @@ impl Inner {
         })
     }
 
-    async fn prune_conflicting(&self, horizon: u32) -> Result<u64> {
-        let mut records = 0;
+    async fn prune_conflicting(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
         let mut after = None;
         loop {
             let listed = self.list_unmined(after, STEP).await?;
             after = listed.last().map(|tx| tx.txid);
             if after.is_none() {
-                return Ok(records);
+                return Ok(());
             }
             let old = listed.iter().filter(|tx| tx.unmined_since <= horizon);
             let txids: Vec<_> = old.map(|tx| tx.txid).collect();
@@ -254,7 +251,8 @@ impl Inner {
                         ops::prune_conflicting(draft, *txid, horizon)
                     })
                     .await?;
-                records += gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
+                pruned.records +=
+                    gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
             }
         }
     }

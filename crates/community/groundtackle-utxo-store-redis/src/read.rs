@@ -75,12 +75,23 @@ pub(crate) fn chunk_field(txid: &Txid, chunk: u32) -> Vec<u8> {
     }
 }
 
-pub(crate) fn unmined_member(txid: &Txid, since: u32) -> Vec<u8> {
-    [txid.as_bytes().as_slice(), &since.to_be_bytes()].concat()
+/// A member of a sorted set.
+pub(crate) type Member = [u8; 36];
+
+pub(crate) fn unmined_member(txid: &Txid, since: u32) -> Member {
+    let mut member = [0; 36];
+    let (head, tail) = member.split_at_mut(32);
+    head.copy_from_slice(txid.as_bytes());
+    tail.copy_from_slice(&since.to_be_bytes());
+    member
 }
 
-pub(crate) fn height_member(height: u32, id: &[u8; 32]) -> Vec<u8> {
-    [height.to_be_bytes().as_slice(), id].concat()
+pub(crate) fn height_member(height: u32, id: &[u8; 32]) -> Member {
+    let mut member = [0; 36];
+    let (head, tail) = member.split_at_mut(4);
+    head.copy_from_slice(&height.to_be_bytes());
+    tail.copy_from_slice(id);
+    member
 }
 
 /// Height and identifier from a member.

@@ -53,7 +53,7 @@ impl RedisScan {
         let bits = self.inner.ask(ACTION, &command).await?;
         let bits = bytes(bits)?.unwrap_or_default();
         let numbers = (first & !7..end).zip(bits.iter().flat_map(|byte| {
-            // As SETBIT counts.
+            // As BITFIELD counts.
             (0..8).map(move |bit| byte & (0x80 >> bit) != 0)
         }));
         let held = numbers.filter(|(number, bit)| *bit && *number >= first);

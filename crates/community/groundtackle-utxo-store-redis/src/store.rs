@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -38,6 +39,9 @@ const MOST_PAUSE_MICROS: u64 = 20_000;
 
 /// A lane that nobody has used for this time belongs to a process that is gone.
 const LANE_SECS: u64 = 86_400;
+
+/// Coins from which on their digest is worth a thread of its own.
+const MANY_COINS: usize = 256;
 
 /// Unmined transactions that are read at once where only some are wanted.
 const UNMINED_STEP: usize = 4_096;
@@ -440,16 +444,23 @@ impl Inner {
                     return Ok(Some(outcomes));
                 }
                 Run::Done(outcomes, changes) => {
+                    let token = self.token();
                     let drawn = blocking(|| {
                         let chain = view.chain.as_ref();
                         let chain = chain.filter(|_| changes.confirmed_set_changes());
-                        let muhash = chain.map(|chain| {
-                            let mut muhash = chain.muhash.clone();
+                        let muhash = || {
+                            let mut muhash = chain?.muhash.clone();
                             changes.apply_coins(&mut muhash);
-                            muhash
-                        });
-                        let token = self.token();
-                        write::draw_up(keys, token, &view, &changes, muhash.as_ref())
+                            Some(muhash)
+                        };
+                        std::thread::scope(|scope| {
+                            let many = changes.added.len() + changes.removed.len() >= MANY_COINS;
+                            let beside = many.then(|| scope.spawn(muhash));
+                            write::draw_up(keys, token, &view, &changes, || match beside {
+                                Some(made) => made.join().unwrap_or_else(|p| resume_unwind(p)),
+                                None => muhash(),
+                            })
+                        })
                     })?;
                     match drawn {
                         Ok(change) => {

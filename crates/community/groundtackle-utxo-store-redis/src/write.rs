@@ -9,16 +9,27 @@ use redis::Cmd;
 
 use crate::error::corrupt;
 use crate::read::{
-    Keys, Stored, View, body_field, bucket_of, chunk_field, height_member, unmined_member,
+    Keys, Member, Stored, View, body_field, bucket_of, chunk_field, height_member, unmined_member,
 };
 use crate::record::{self, Token, chunk_of};
+
+/// What one command of the script has at most: Lua returns no more than some thousand values.
+const GROUP: usize = 1_000;
 
 /// Reads and commands under change.
 pub(crate) struct Change {
     keys: Vec<Vec<u8>>,
     indexes: HashMap<Vec<u8>, usize>,
-    expects: Vec<(usize, Vec<u8>, Vec<u8>)>,
+    /// As the script takes them.
+    expects: Vec<u8>,
+    /// Of hashes: name, key, field, value. In order.
     commands: Vec<(&'static str, usize, Vec<u8>, Vec<u8>)>,
+    removed: BTreeMap<usize, Vec<Member>>,
+    added: BTreeMap<usize, Vec<Member>>,
+    /// Buckets that hold something.
+    buckets: Vec<u32>,
+    /// Nothing is to stay: buckets are not marked, and what is added goes again.
+    probes: bool,
     bytes: usize,
     /// It frees memory, so that it may be carried out when there is none.
     pub(crate) frees: bool,
@@ -31,10 +42,15 @@ impl Change {
             indexes: HashMap::new(),
             expects: Vec::new(),
             commands: Vec::new(),
+            removed: BTreeMap::new(),
+            added: BTreeMap::new(),
+            buckets: Vec::new(),
+            probes: false,
             bytes: 0,
             frees: false,
         };
         change.key(keys.calls());
+        change.key(keys.buckets());
         change
     }
 
@@ -50,8 +66,13 @@ impl Change {
     /// The value must be the one with this token, or none.
     pub(crate) fn expect(&mut self, key: Vec<u8>, field: &[u8], token: Option<Token>) {
         let key = self.key(key);
-        let token = token.map_or(Vec::new(), |token| token.to_vec());
-        self.expects.push((key, field.to_vec(), token));
+        let token = token.as_ref().map_or(&[][..], |token| token);
+        // There are fewer keys than 2^24, and no longer field than a record's.
+        self.expects.extend(three_bytes(key));
+        for part in [field, token] {
+            self.expects.push(u8::try_from(part.len()).unwrap_or(0));
+            self.expects.extend_from_slice(part);
+        }
     }
 
     fn command(&mut self, name: &'static str, key: Vec<u8>, a: Vec<u8>, b: Vec<u8>) {
@@ -69,12 +90,17 @@ impl Change {
         self.command("HDEL", key, field.clone(), field);
     }
 
-    pub(crate) fn add(&mut self, key: Vec<u8>, member: Vec<u8>) {
-        self.command("ZADD", key, b"0".to_vec(), member);
+    pub(crate) fn add(&mut self, key: Vec<u8>, member: Member) {
+        self.bytes += member.len();
+        let key = self.key(key);
+        self.added.entry(key).or_default().push(member);
     }
 
-    pub(crate) fn remove(&mut self, key: Vec<u8>, member: Vec<u8>) {
-        self.command("ZREM", key, member.clone(), member);
+    /// Before anything is added.
+    pub(crate) fn remove(&mut self, key: Vec<u8>, member: Member) {
+        self.bytes += member.len();
+        let key = self.key(key);
+        self.removed.entry(key).or_default().push(member);
     }
 
     /// The record itself must be as it was, or not be there.
@@ -134,8 +160,8 @@ impl Change {
         if let Some(since) = record.unmined_since {
             self.add(keys.unmined(), unmined_member(txid, since));
         }
-        let number = number.to_string().into_bytes();
-        self.command("SETBIT", keys.buckets(), number, b"1".to_vec());
+        self.bytes += 3;
+        self.buckets.push(number);
     }
 
     pub(crate) fn chain(
@@ -149,16 +175,20 @@ impl Change {
         self.set(keys.settings(), b"chain".to_vec(), value);
     }
 
-    /// Each command once, without effect: a script that may not do one of them would end in its middle.
+    /// Each command once, without effect: a script that may not do one of them would end in its middle. So
+    /// what adds comes behind what takes away, which comes once more.
     pub(crate) fn probe(keys: &Keys) -> Self {
         let mut change = Self::new(keys);
         let nothing = b"probe".to_vec();
-        change.set(keys.calls(), nothing.clone(), Vec::new());
         change.unset(keys.calls(), nothing.clone());
-        change.add(keys.unmined(), nothing.clone());
-        change.remove(keys.unmined(), nothing);
+        change.set(keys.calls(), nothing.clone(), Vec::new());
+        change.unset(keys.calls(), nothing);
+        // That of no transaction.
+        change.add(keys.unmined(), [0; 36]);
+        change.remove(keys.unmined(), [0; 36]);
         // Behind that of the last bucket.
-        change.command("SETBIT", keys.buckets(), b"65536".to_vec(), b"0".to_vec());
+        change.buckets.push(1 << 16);
+        change.probes = true;
         change
     }
 
@@ -183,22 +213,47 @@ impl Change {
             .arg(lane)
             .arg(format!("{number:016x}"))
             .arg(now)
-            .arg(self.expects.len());
-        for (key, field, token) in &self.expects {
-            command
-                .arg(*key)
-                .arg(field.as_slice())
-                .arg(token.as_slice());
+            .arg(self.expects.as_slice());
+        for run in self.commands.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let name = run.first().map_or("", |(name, ..)| name);
+            command.arg(name).arg(run.len());
+            for (_, key, a, b) in run {
+                command.arg(*key).arg(a.as_slice()).arg(b.as_slice());
+            }
         }
-        for (name, key, a, b) in &self.commands {
-            command
-                .arg(*name)
-                .arg(*key)
-                .arg(a.as_slice())
-                .arg(b.as_slice());
+        let (removed, added) = (("ZREM", &self.removed), ("ZADD", &self.added));
+        let once_more = self.probes.then_some(removed);
+        for (name, sets) in [removed, added].into_iter().chain(once_more) {
+            for (key, members) in sets {
+                for members in members.chunks(GROUP) {
+                    let mut packed = members.concat();
+                    if self.probes && name == "ZREM" {
+                        // What a refused probe of an earlier version has left.
+                        packed.extend(b"probe");
+                    }
+                    command.arg(name).arg(members.len()).arg(*key).arg(packed);
+                }
+            }
+        }
+        for buckets in self.buckets.chunks(GROUP) {
+            let offsets: Vec<u8> = buckets
+                .iter()
+                .flat_map(|bucket| three_bytes(*bucket as usize))
+                .collect();
+            command.arg("BITFIELD").arg(buckets.len()).arg(BUCKETS);
+            command.arg(offsets).arg(u8::from(!self.probes));
         }
         command
     }
+}
+
+/// Where [`Change::new`] puts the key.
+const BUCKETS: usize = 2;
+
+/// Of a number below 2^24.
+fn three_bytes(number: usize) -> impl Iterator<Item = u8> {
+    let bytes = u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
+    bytes.into_iter().skip(1)
 }
 
 fn unread(txid: &Txid) -> Error {
@@ -208,13 +263,14 @@ fn unread(txid: &Txid) -> Error {
     )
 }
 
-/// What `changes` come to over what was read; or what has to be read for it.
+/// What `changes` come to over what was read; or what has to be read for it. The digest may take as long as
+/// the rest.
 pub(crate) fn draw_up(
     keys: &Keys,
     token: Token,
     view: &View,
     changes: &Changes,
-    digest: Option<&MuHash3072>,
+    digest: impl FnOnce() -> Option<MuHash3072>,
 ) -> Result<Result<Change, Reads>> {
     let mut change = Change::new(keys);
     let mut missing = Reads::new();
@@ -300,9 +356,9 @@ pub(crate) fn draw_up(
             change.add(keys.heights(), height_member(undo.height, field));
         }
     }
-    if let (Some(muhash), Some(chain)) = (digest, &view.chain) {
+    if let (Some(muhash), Some(chain)) = (digest(), &view.chain) {
         let tip = changes.tip.unwrap_or(chain.tip);
-        change.chain(keys, token, tip.as_ref(), muhash);
+        change.chain(keys, token, tip.as_ref(), &muhash);
     }
     if missing.is_empty() {
         Ok(Ok(change))

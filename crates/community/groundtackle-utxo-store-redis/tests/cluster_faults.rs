@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use groundtackle_core::RetryConfig;
-use groundtackle_testkit_servers::{Proxy, Redis, RedisCluster, RedisOptions};
+use groundtackle_testkit_servers::{Proxy, Redis, RedisCluster, RedisOptions, Way};
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, Error, Fields, HealthDepth, MaintenanceStore, NewTransaction,
     OutPoint, Retryability, ScanStore, SlotState, SpendOptions, SpendStore, Tip,
@@ -434,19 +434,125 @@ async fn a_server_that_came_up_empty_is_found() {
     refused(config, "its settings are gone").await;
 }
 
-/// A step whose answer is lost is repeated, and known by its stamp: no call has effect twice, none has half.
-#[tokio::test(flavor = "multi_thread")]
-async fn lost_answers_are_settled() {
-    let cluster = start(0, Some("always"));
-    let proxies: Vec<_> = cluster
-        .nodes()
-        .iter()
-        .map(|node| Proxy::to(node.port()))
-        .collect();
+/// The cluster behind ways that can be disturbed, one to each server.
+fn through_proxies(cluster: &RedisCluster) -> (Vec<Proxy>, RedisClusterUtxoStoreConfig) {
+    let nodes = cluster.nodes().iter();
+    let proxies: Vec<_> = nodes.map(|node| Proxy::to(node.port())).collect();
     let ports: Vec<_> = proxies.iter().map(Proxy::port).collect();
     let addresses = cluster.nodes().iter().zip(&ports);
     let addresses = addresses.map(|(node, port)| (address(node), format!("127.0.0.1:{port}")));
     let config = config(cluster.url_at(None, &ports)).with_addresses(addresses.collect());
+    (proxies, config)
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|found| found == part)
+}
+
+/// Whether a request is one by which transactions begin to count.
+fn is_step(request: &[u8]) -> bool {
+    has(request, b"$4\r\nstep\r\n")
+}
+
+/// Has a server answer so to what makes transactions count.
+fn refuse_steps(proxy: &Proxy, refusal: &'static str) {
+    proxy.rewrite(move |way, bytes| match way {
+        Way::Request if is_step(bytes) => {
+            let mut bytes = bytes.to_vec();
+            while let Some(at) = bytes.windows(7).position(|word| word == b"EVALSHA") {
+                bytes[at] = b'X';
+            }
+            bytes
+        }
+        Way::Answer if bytes.starts_with(b"-ERR unknown command") => {
+            let refusals = bytes.iter().filter(|byte| **byte == b'\n').count();
+            refusal.repeat(refusals).into_bytes()
+        }
+        _ => bytes.to_vec(),
+    });
+}
+
+/// "Nothing was applied" is not said where one server refuses what others have done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_server_refuses_others_may_have_done() {
+    let cluster = start(0, Some("always"));
+    let (proxies, config) = through_proxies(&cluster);
+    let store = RedisClusterUtxoStore::open(config.with_retry(impatient()))
+        .await
+        .unwrap();
+    store.set_tip(&tip()).await.unwrap();
+    let coins = coins(&store, 1, 40).await;
+    refuse_steps(&proxies[0], "-LOADING not yet\r\n");
+    let batch: Vec<_> = (1_000_000..)
+        .zip(&coins)
+        .map(|(tag, coin)| spender(tag, &[*coin]))
+        .collect();
+    let options = SpendOptions::at(201);
+    let error = store.spend_and_create(&batch, &options).await.unwrap_err();
+    assert!(shown(&error).contains("is coming up"), "{error:?}");
+    assert_eq!(error.retryability(), Retryability::Indeterminate);
+    proxies[0].rewrite(|_, bytes| bytes.to_vec());
+    store.recover().await.unwrap();
+    let txids: Vec<_> = batch.iter().map(|new| new.tx.txid).collect();
+    let records = store.records(&txids, Fields::META).await.unwrap();
+    let live = records.iter().flatten().count();
+    assert!((1..batch.len()).contains(&live), "{live} were applied");
+    let done = batch.into_iter().zip(records);
+    let done: Vec<_> = done
+        .filter_map(|(new, record)| record.map(|_| new))
+        .collect();
+    assert_sound(&store, &coins, &done).await;
+}
+
+/// A server's lost answer stays a doubt beside what all others refuse for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_lost_beside_refusals_is_a_doubt() {
+    let cluster = start(0, Some("always"));
+    let (proxies, config) = through_proxies(&cluster);
+    let once = RetryConfig::default().with_max_attempts(1);
+    let patient = RedisClusterUtxoStore::open(config.clone()).await.unwrap();
+    patient.set_tip(&tip()).await.unwrap();
+    let coins = coins(&patient, 1, 40).await;
+    let config = config.with_answer_timeout(Duration::from_secs(1));
+    let store = RedisClusterUtxoStore::open(config.with_retry(once))
+        .await
+        .unwrap();
+    let lost = AtomicBool::new(false);
+    proxies[0].rewrite(move |way, bytes| {
+        lost.fetch_or(way == Way::Request && is_step(bytes), Ordering::Relaxed);
+        match way == Way::Answer && lost.load(Ordering::Relaxed) {
+            true => Vec::new(),
+            false => bytes.to_vec(),
+        }
+    });
+    for proxy in &proxies[1..] {
+        refuse_steps(proxy, "-NOPERM not you\r\n");
+    }
+    let batch: Vec<_> = (1_000_000..)
+        .zip(&coins)
+        .map(|(tag, coin)| spender(tag, &[*coin]))
+        .collect();
+    let options = SpendOptions::at(201);
+    let error = store.spend_and_create(&batch, &options).await.unwrap_err();
+    assert_eq!(
+        error.retryability(),
+        Retryability::Indeterminate,
+        "{error:?}"
+    );
+    for proxy in &proxies {
+        proxy.rewrite(|_, bytes| bytes.to_vec());
+    }
+    patient.recover().await.unwrap();
+    let txids: Vec<_> = batch.iter().map(|new| new.tx.txid).collect();
+    let records = patient.records(&txids, Fields::META).await.unwrap();
+    assert!(records.iter().any(Option::is_some), "nothing was in doubt");
+}
+
+/// A step whose answer is lost is repeated, and known by its stamp: no call has effect twice, none has half.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_are_settled() {
+    let cluster = start(0, Some("always"));
+    let (proxies, config) = through_proxies(&cluster);
     let store = RedisClusterUtxoStore::open(config).await.unwrap();
     store.set_tip(&tip()).await.unwrap();
     let coins = coins(&store, 1, 400).await;

@@ -222,8 +222,8 @@ impl RetrySchedule {
     pub fn next_delay_at(&mut self, elapsed: Duration) -> Option<Duration> {
         self.remaining = self.remaining.checked_sub(1)?;
         let delay = self.backoff.next_backoff()?.min(self.max_delay);
-        let next_start = elapsed.max(self.waited).checked_add(delay)?;
-        if next_start > self.max_elapsed {
+        let next_start = elapsed.max(self.waited).checked_add(delay);
+        if next_start.is_none_or(|next_start| next_start > self.max_elapsed) {
             self.remaining = 0;
             return None;
         }
@@ -314,6 +314,19 @@ mod tests {
             while schedule.next_delay_at(Duration::ZERO).is_some() {}
             prop_assert_eq!(schedule.next_delay_at(Duration::ZERO), None);
         }
+    }
+
+    #[test]
+    fn a_time_beyond_measure_ends_it_too() {
+        let config = RetryConfig {
+            max_attempts: 36,
+            initial_delay: Duration::from_secs(17_551_959_989),
+            max_delay: Duration::MAX,
+            max_elapsed: Duration::MAX,
+        };
+        let mut schedule = config.schedule();
+        while schedule.next_delay_at(Duration::MAX).is_some() {}
+        assert_eq!(schedule.next_delay_at(Duration::ZERO), None);
     }
 
     #[test]

@@ -165,6 +165,36 @@ impl Error {
         Self::InvalidRequest { what: what.into() }
     }
 
+    /// The error of a call, or of an action within it, a part of which may have been carried out before it failed: it is
+    /// none that says that nothing was applied.
+    #[must_use]
+    pub fn after_effect(self, backend: &'static str, action: &str) -> Self {
+        let doubt = Retryability::Indeterminate;
+        let after = |action: &str| format!("{action} (a part may have been carried out)");
+        match self {
+            known if known.retryability() == doubt => known,
+            Self::Backend {
+                backend,
+                action,
+                source,
+                ..
+            } => Self::backend(backend, after(&action), doubt, source),
+            // No outer schedule begins again what an inner one gave up.
+            Self::GaveUp {
+                action,
+                attempts,
+                source,
+                ..
+            } => Self::GaveUp {
+                action: after(&action),
+                attempts,
+                retryability: doubt,
+                source,
+            },
+            other => Self::backend(backend, after(action), doubt, other),
+        }
+    }
+
     /// Whether the call may be repeated, and whether it may have been applied.
     pub fn retryability(&self) -> Retryability {
         match self {
@@ -177,6 +207,51 @@ impl Error {
             | Self::InUse { .. }
             | Self::NewerFormat { .. }
             | Self::InvalidRequest { .. } => Retryability::Permanent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn after_an_effect_no_error_says_that_nothing_was_applied() {
+        let doubt = Retryability::Indeterminate;
+        let backend = |sort| Error::backend("memory", "read, which is refused", sort, "gone");
+        for (error, reason) in [
+            (Error::invalid_request("no such thing"), "no such thing"),
+            (backend(Retryability::Transient), "which is refused"),
+            (backend(Retryability::Permanent), "which is refused"),
+            (backend(doubt), "which is refused"),
+        ] {
+            let gave_up = Error::GaveUp {
+                action: "try".into(),
+                attempts: 3,
+                retryability: error.retryability(),
+                source: Box::new(Error::invalid_request("not asked for")),
+            };
+            let gave_up = gave_up.after_effect("memory", "prune");
+            assert!(matches!(gave_up, Error::GaveUp { attempts: 3, .. }));
+            assert_eq!(gave_up.retryability(), doubt);
+            let pruned = |records| crate::Pruned { records, blocks: 0 };
+            let known = error.retryability();
+            let error = pruned(0).when(Err(error), "memory").expect_err("one");
+            assert_eq!(error.retryability(), known);
+            assert_eq!(
+                pruned(2).when(Ok(()), "memory").expect("no error"),
+                pruned(2)
+            );
+            let refused = matches!(error, Error::InvalidRequest { .. });
+            let error = pruned(2).when(Err(error), "memory").expect_err("one");
+            assert_eq!(error.retryability() == doubt, !refused);
+            let error = error.after_effect("memory", "prune");
+            assert_eq!(error.retryability(), doubt);
+            let source = error.source().map(ToString::to_string);
+            let told = format!("{error}: {}", source.unwrap_or_default());
+            assert!(told.contains(reason), "{told}");
         }
     }
 }

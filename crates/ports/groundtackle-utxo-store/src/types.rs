@@ -19,6 +19,22 @@ pub struct Tip {
     pub median_time_past: u32,
 }
 
+impl Tip {
+    /// For adapters: what pruning asks of its horizon.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for one above this tip.
+    pub fn check_horizon(&self, horizon: u32) -> Result<()> {
+        if horizon > self.height {
+            return Err(Error::invalid_request(format!(
+                "the horizon {horizon} is above the tip at {}: prune at or below it",
+                self.height
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// The input that holds an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SpentBy {
@@ -356,6 +372,21 @@ pub struct Pruned {
     pub records: u64,
     /// Blocks whose undo data was removed.
     pub blocks: u64,
+}
+
+impl Pruned {
+    /// For adapters: the answer of a prune that removed this and then ended so. An error after anything has gone is
+    /// [indeterminate](Error::after_effect), but for `InvalidRequest`: the tip has gone below the horizon meanwhile.
+    ///
+    /// # Errors
+    /// The one it ended with.
+    pub fn when(self, done: Result<()>, backend: &'static str) -> Result<Self> {
+        match done {
+            Err(error @ Error::InvalidRequest { .. }) => Err(error),
+            Err(error) if self != Self::default() => Err(error.after_effect(backend, "prune")),
+            done => done.map(|()| self),
+        }
+    }
 }
 
 /// What [`recover`](crate::MaintenanceStore::recover) found unfinished.

@@ -45,7 +45,7 @@ fn error(failed: Failed) -> Error {
     match failed.again {
         Again::Unanswered => Error::backend(
             BACKEND,
-            "a step (no answer came: it may have been carried out)",
+            "a step (all or a part of it may have been carried out)",
             Retryability::Indeterminate,
             failed.error,
         ),
@@ -126,7 +126,11 @@ impl RedisCells {
 
     async fn run_all(&self, action: &str, asks: Result<Vec<Ask>>) -> Result<Vec<bool>> {
         let answers = self.send(action, Does::Write, &asks?).await?;
-        answers.iter().map(yes).collect()
+        let said: Result<_> = answers.iter().map(yes).collect();
+        said.map_err(|error| match answers.contains(&Value::Int(1)) {
+            true => error.after_effect(BACKEND, action),
+            false => error,
+        })
     }
 
     /// Members of lists in a stretch, bucket after bucket: first of few buckets, then of more, so that

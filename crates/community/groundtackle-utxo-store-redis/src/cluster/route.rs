@@ -1,6 +1,7 @@
 //! Which server has which hash slot, and sending each command to the one that has its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
@@ -250,12 +251,30 @@ impl Route {
     }
 
     /// Sends commands to the servers that have their slots, all at once; answers are in their order.
-    /// Where some have failed, the fate of all is open.
+    /// Where some have failed, the fate of all is open: what one server refuses another one may have done.
     pub(crate) async fn ask_all(
         &self,
         action: &str,
         does: Does,
         asks: &[Ask],
+    ) -> Result<Vec<Value>, Failed> {
+        let done = AtomicBool::new(false);
+        let asked = self.ask_in_rounds(action, does, asks, &done).await;
+        asked.map_err(|failed| match does == Does::Write && done.into_inner() {
+            true => Failed {
+                again: Again::Unanswered,
+                ..failed
+            },
+            false => failed,
+        })
+    }
+
+    async fn ask_in_rounds(
+        &self,
+        action: &str,
+        does: Does,
+        asks: &[Ask],
+        done: &AtomicBool,
     ) -> Result<Vec<Value>, Failed> {
         let (seen, stale) = {
             let map = self.map();
@@ -271,7 +290,7 @@ impl Route {
             let groups = self.group(action, asks, std::mem::take(&mut open))?;
             let sent = groups.iter().map(|(node, asking, group)| {
                 let load = without_script.contains(&node.address);
-                self.send(action, does, asks, node, *asking, group, load)
+                self.send(action, does, asks, node, *asking, group, load, done)
             });
             let mut failure: Option<Failed> = None;
             let all = join_all(sent).await;
@@ -281,6 +300,8 @@ impl Route {
                     Ok(sent) => sent,
                     Err(failed) => {
                         self.set_stale();
+                        // Another one's refusal does not make it certain.
+                        done.fetch_or(failed.again == Again::Unanswered, Ordering::Relaxed);
                         worse(&mut failure, failed);
                         continue;
                     }
@@ -379,6 +400,7 @@ impl Route {
         asking: bool,
         group: &[usize],
         load: bool,
+        done: &AtomicBool,
     ) -> Result<Vec<Value>, Failed> {
         let mut answers = Vec::with_capacity(group.len());
         if load {
@@ -409,11 +431,12 @@ impl Route {
                     ));
                 }
             }
-            let sent = sent.into_iter();
-            match asking {
-                true => answers.extend(sent.skip(1).step_by(2)),
-                false => answers.extend(sent),
-            }
+            let (skipped, step) = if asking { (1, 2) } else { (0, 1) };
+            let sent = sent.into_iter().skip(skipped).step_by(step);
+            answers.extend(sent.inspect(|answer| {
+                let refused = matches!(answer, Value::ServerError(_));
+                done.fetch_or(!refused, Ordering::Relaxed);
+            }));
         }
         Ok(answers)
     }

@@ -3,28 +3,71 @@
 -- script, and not its middle, when it is out of memory, read-only or can't write to its disk.
 --
 -- KEYS[1]: the hash of calls, then what the change touches.
--- ARGV: lane, the call's number there, the time; how many values must be as they were read, for each
--- key's index, field and token ('' where there was none); then commands of three arguments each.
+-- ARGV: lane, the call's number there, the time; values that must be as they were read, in one string: of
+-- each its key's index (3 bytes), the field's length and the field, the token's length (0 where there was
+-- none) and the token. Then commands by groups: name, how many, and
+--   HSET, HDEL: of each its key's index, field, value;
+--   ZADD, ZREM: the key's index, members of 36 bytes in one string;
+--   BITFIELD: the key's index, offsets of 3 bytes in one string, and the bit's value.
+local call, byte, sub = redis.call, string.byte, string.sub
 local lane, number, now = ARGV[1], ARGV[2], ARGV[3]
-local last = redis.call('HGET', KEYS[1], lane)
+local last = call('HGET', KEYS[1], lane)
 if last then
-    local done = string.sub(last, 1, 16)
+    local done = sub(last, 1, 16)
     -- The same call again, since its answer was lost.
-    if done == number then return string.sub(last, 17, 17) end
+    if done == number then return sub(last, 17, 17) end
     -- A call that was given up arrives late.
     if done > number then return 'late' end
 end
-local at = 5
-for _ = 1, tonumber(ARGV[4]) do
-    local found = redis.call('HGET', KEYS[tonumber(ARGV[at])], ARGV[at + 1])
-    if (found and string.sub(found, 1, 8) or '') ~= ARGV[at + 2] then
-        redis.call('HSET', KEYS[1], lane, number .. '-' .. now)
+local function index(text, at)
+    local a, b, c = byte(text, at, at + 2)
+    return a * 65536 + b * 256 + c
+end
+local expects, at = ARGV[4], 1
+while at <= #expects do
+    local key, field = KEYS[index(expects, at)], at + 4
+    at = field + byte(expects, at + 3)
+    local token = sub(expects, at + 1, at + byte(expects, at))
+    local found = call('HGET', key, sub(expects, field, at - 1))
+    if (found and sub(found, 1, 8) or '') ~= token then
+        call('HSET', KEYS[1], lane, number .. '-' .. now)
         return '-'
     end
-    at = at + 3
+    at = at + 1 + #token
 end
-redis.call('HSET', KEYS[1], lane, number .. '+' .. now)
-for i = at, #ARGV, 4 do
-    redis.call(ARGV[i], KEYS[tonumber(ARGV[i + 1])], ARGV[i + 2], ARGV[i + 3])
+call('HSET', KEYS[1], lane, number .. '+' .. now)
+at = 5
+while at <= #ARGV do
+    local name, count = ARGV[at], tonumber(ARGV[at + 1])
+    at = at + 2
+    if name == 'HSET' or name == 'HDEL' then
+        for i = at, at + 3 * (count - 1), 3 do
+            call(name, KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
+        end
+        at = at + 3 * count
+    else
+        local key, packed = KEYS[tonumber(ARGV[at])], ARGV[at + 1]
+        at = at + 2
+        local words, n = {}, 0
+        if name == 'BITFIELD' then
+            local bit = ARGV[at]
+            at = at + 1
+            for i = 1, #packed, 3 do
+                words[n + 1], words[n + 2], words[n + 3], words[n + 4] = 'SET', 'u1', index(packed, i), bit
+                n = n + 4
+            end
+        else
+            local score = name == 'ZADD'
+            for i = 1, #packed, 36 do
+                if score then
+                    n = n + 1
+                    words[n] = '0'
+                end
+                n = n + 1
+                words[n] = sub(packed, i, i + 35)
+            end
+        end
+        call(name, key, unpack(words))
+    end
 end
 return '+'

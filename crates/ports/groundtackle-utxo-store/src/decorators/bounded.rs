@@ -261,6 +261,9 @@ impl Limits {
         if done == 0 {
             return error;
         }
+        if matches!(error, Error::GaveUp { .. }) {
+            return error.after_effect(self.backend, operation);
+        }
         let action = format!("{operation} (the first {done} items were applied)");
         Error::backend(self.backend, action, Retryability::Indeterminate, error)
     }

@@ -88,6 +88,10 @@ impl Reads {
 
     /// What `other` asks for too.
     pub fn extend(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         self.records.extend(other.records);
         self.inputs.extend(other.inputs);
         self.outputs.extend(other.outputs);
@@ -100,7 +104,7 @@ impl Reads {
 #[derive(Debug, Default)]
 pub struct Loaded {
     asked: Reads,
-    records: HashMap<Txid, Entry>,
+    records: HashMap<Txid, Box<Entry>>,
     undo: HashMap<BlockHash, BlockUndo>,
     tip: Option<Tip>,
 }
@@ -118,6 +122,7 @@ impl Loaded {
 
     /// What was asked for: what is not put after this is not there.
     pub fn asked(&mut self, reads: Reads) {
+        self.records.reserve(reads.records.len());
         self.asked.extend(reads);
     }
 
@@ -131,7 +136,8 @@ impl Loaded {
         let txid = head.txid;
         let inputs = std::mem::take(&mut head.inputs);
         let outputs = std::mem::take(&mut head.outputs);
-        let entry = self.records.entry(txid).or_insert_with(|| Entry::of(head));
+        let entry = self.records.entry(txid);
+        let entry = entry.or_insert_with(|| Box::new(Entry::of(head)));
         if self.asked.inputs.contains(&txid) {
             entry.inputs = Some(inputs);
         }
@@ -158,7 +164,8 @@ struct Entry {
     /// Without inputs and outputs.
     head: Record,
     inputs: Option<Vec<OutPoint>>,
-    slots: BTreeMap<u32, Slot>,
+    /// Boxed, since most have one or two: the map's nodes have room for eleven.
+    slots: BTreeMap<u32, Box<Slot>>,
     /// Whether `slots` are all there are.
     whole: bool,
     head_changed: bool,
@@ -189,7 +196,7 @@ impl Entry {
             output,
             changed: false,
         };
-        self.slots.insert(slot.output.vout, slot);
+        self.slots.insert(slot.output.vout, Box::new(slot));
     }
 
     fn new(mut record: Record) -> Self {
@@ -291,13 +298,18 @@ impl Changes {
 
     /// Applies the coins that come and go to the set's digest.
     pub fn apply_coins(&self, muhash: &mut MuHash3072) {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.apply_coins_by(threads, muhash);
+    }
+
+    /// As [`apply_coins`](Self::apply_coins), with at most so many threads.
+    pub fn apply_coins_by(&self, threads: NonZeroUsize, muhash: &mut MuHash3072) {
         let elements = |coins: &[Coin]| coins.iter().map(coin_element).collect::<Vec<_>>();
         let (added, removed) = (elements(&self.added), elements(&self.removed));
         if added.len() + removed.len() < PARALLEL_COINS {
             muhash.insert_all(&added);
             muhash.remove_all(&removed);
         } else {
-            let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
             muhash.insert_parallel(&added, threads);
             muhash.remove_parallel(&removed, threads);
         }
@@ -375,10 +387,10 @@ pub struct Draft<'a> {
     loaded: &'a Loaded,
     rule: UnspendableRule,
     /// Records that were looked at, as they will be.
-    records: HashMap<Txid, Option<Entry>>,
+    records: HashMap<Txid, Option<Box<Entry>>>,
     missing: Reads,
     /// What happens to the confirmed set: a coin that comes and goes leaves no trace.
-    coins: BTreeMap<OutPoint, Delta>,
+    coins: HashMap<OutPoint, Delta>,
     expiring: BTreeSet<(u32, Txid)>,
     in_block: bool,
     tip: Option<Option<Tip>>,
@@ -391,9 +403,9 @@ impl<'a> Draft<'a> {
         Self {
             loaded,
             rule,
-            records: HashMap::new(),
+            records: HashMap::with_capacity(loaded.asked.records.len()),
             missing: Reads::new(),
-            coins: BTreeMap::new(),
+            coins: HashMap::new(),
             expiring: BTreeSet::new(),
             in_block: false,
             tip: None,
@@ -403,21 +415,21 @@ impl<'a> Draft<'a> {
     }
 
     /// The record's place, once it was read.
-    fn place(&mut self, txid: Txid) -> Answer<&mut Option<Entry>> {
-        match self.records.entry(txid) {
-            Place::Occupied(place) => Ok(place.into_mut()),
-            Place::Vacant(place) if self.loaded.asked.records.contains(&txid) => {
-                Ok(place.insert(self.loaded.records.get(&txid).cloned()))
-            }
-            Place::Vacant(_) => {
-                self.missing.record(txid);
-                Err(Stop::NotLoaded)
-            }
+    fn place(&mut self, txid: Txid) -> Answer<&mut Option<Box<Entry>>> {
+        let place = match self.records.entry(txid) {
+            Place::Occupied(place) => return Ok(place.into_mut()),
+            Place::Vacant(place) => place,
+        };
+        let read = self.loaded.records.get(&txid);
+        if read.is_none() && !self.loaded.asked.records.contains(&txid) {
+            self.missing.record(txid);
+            return Err(Stop::NotLoaded);
         }
+        Ok(place.insert(read.cloned()))
     }
 
     fn entry(&mut self, txid: Txid) -> Answer<Option<&Entry>> {
-        Ok(self.place(txid)?.as_ref())
+        Ok(self.place(txid)?.as_deref())
     }
 
     fn known(&mut self, txid: Txid) -> Answer<&Entry> {
@@ -435,15 +447,11 @@ impl<'a> Draft<'a> {
 
     /// The slot of `outpoint` and its record.
     fn slot(&mut self, outpoint: OutPoint) -> Answer<(&Entry, &RecordOutput)> {
-        let read = self.loaded.asked.slots.contains(&outpoint);
         // Twice, since a borrow that is returned lasts to the end of the function.
         let there = match self.place(outpoint.txid) {
-            Ok(place) => place.as_ref().map(|entry| {
-                (
-                    entry.slots.contains_key(&outpoint.vout),
-                    entry.whole || read,
-                )
-            }),
+            Ok(place) => place
+                .as_ref()
+                .map(|entry| (entry.slots.contains_key(&outpoint.vout), entry.whole)),
             Err(stop) => {
                 self.missing.slot(outpoint);
                 return Err(stop);
@@ -451,12 +459,14 @@ impl<'a> Draft<'a> {
         };
         match there {
             None => return Err(Verdict::MissingTransaction { outpoint }.into()),
-            Some((false, true)) => return Err(Verdict::MissingOutput { outpoint }.into()),
-            Some((false, false)) => {
+            Some((true, _)) => {}
+            Some((false, whole)) if whole || self.loaded.asked.slots.contains(&outpoint) => {
+                return Err(Verdict::MissingOutput { outpoint }.into());
+            }
+            Some((false, _)) => {
                 self.missing.slot(outpoint);
                 return Err(Stop::NotLoaded);
             }
-            Some((true, _)) => {}
         }
         self.entry(outpoint.txid)?
             .and_then(|entry| Some((entry, &entry.slots.get(&outpoint.vout)?.output)))
@@ -532,7 +542,7 @@ impl<'a> Draft<'a> {
     /// Puts a record that does not exist, or replaces one; its coins join the set.
     fn insert(&mut self, record: Record) -> Answer<()> {
         let txid = record.txid;
-        *self.place(txid)? = Some(Entry::new(record));
+        *self.place(txid)? = Some(Box::new(Entry::new(record)));
         if let Standing::Confirmed(height) = self.standing(txid)? {
             self.confirm(txid, height)?;
         }
