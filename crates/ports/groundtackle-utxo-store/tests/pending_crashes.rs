@@ -19,7 +19,8 @@ use groundtackle_utxo_store::pending::{
 use groundtackle_utxo_store::{
     Applied, BlockHash, BlockStore, ChainBlock, ConflictStore, Fields, MaintenanceStore,
     MemoryUtxoStore, MinedIn, NewRecord, NewTransaction, OutPoint, Reassignment, RetentionStore,
-    SlotState, SpendOptions, SpendStore, SpentBy, Tip, Transaction, Txid, UtxoStore, Verdict,
+    Retryability, SlotState, SpendOptions, SpendStore, SpentBy, Tip, Transaction, Txid, UtxoStore,
+    Verdict,
 };
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder, out, script};
 use groundtackle_utxo_store_testkit::state::{State, muhash};
@@ -156,6 +157,13 @@ fn script_of_calls() -> (Vec<Call>, Vec<Txid>) {
         TxBuilder::new(8).spend(coin(4)).pay(1).build(),
         TxBuilder::new(9).spend(coin(5)).pay(1).build(),
     ];
+    // One that can be done, one that can't, and a child of the first.
+    let last = TxBuilder::new(11).spend(coin(7)).pay(3).build();
+    let mixed = vec![
+        last.clone(),
+        TxBuilder::new(12).spend(coin(0)).pay(1).build(),
+        TxBuilder::new(13).spend(out(&last, 0)).pay(1).build(),
+    ];
     let after = |tag| TxBuilder::new(tag).spend(out(&mined, 0)).pay(2).build();
     let spends_mined = after(10);
     let block = BlockBuilder::after(Some(tip))
@@ -168,7 +176,7 @@ fn script_of_calls() -> (Vec<Call>, Vec<Txid>) {
     .build();
     let mut txids: Vec<Txid> = vec![seed.txid(), wide.txid()];
     txids.extend([&parent, &child, &refused, &rival, &mined, &spends_mined].map(|tx| tx.txid));
-    txids.extend(family.iter().map(|tx| tx.txid));
+    txids.extend(family.iter().chain(&mixed).map(|tx| tx.txid));
     for block in [&block, &next] {
         txids.extend(block.transactions.iter().map(|tx| tx.txid));
     }
@@ -179,6 +187,7 @@ fn script_of_calls() -> (Vec<Call>, Vec<Txid>) {
         Call::Submit(vec![child.clone()]),
         Call::Submit(vec![refused.clone()]),
         Call::Submit(family.to_vec()),
+        Call::Submit(mixed),
         Call::Lock(vec![parent.txid, family[0].txid]),
         Call::Create(vec![lost]),
         Call::Connect(Arc::new(block.clone())),
@@ -225,44 +234,87 @@ fn assert_tidy(cells: &MemoryCells, when: &str) {
     }
 }
 
-async fn check_call(at: usize, calls: &[Call], txids: &[Txid], fault: StepFault) -> u64 {
-    // All calls before, once.
-    let before = MemoryCells::new();
-    let model = MemoryUtxoStore::new();
-    let calm = Store::new(before.clone(), config());
-    begin(&model).await;
-    begin(&calm).await;
-    for call in &calls[..at] {
-        let expected = call.on(&model).await.unwrap();
-        assert_eq!(call.on(&calm).await.unwrap(), expected, "{call:?}");
+/// A call that is about to be made: all calls before it have been.
+struct Scene<'a> {
+    call: &'a Call,
+    cells: MemoryCells,
+    before: State,
+    after: State,
+    answer: String,
+}
+
+impl<'a> Scene<'a> {
+    async fn new(at: usize, calls: &'a [Call], txids: &[Txid]) -> Self {
+        let cells = MemoryCells::new();
+        let model = MemoryUtxoStore::new();
+        let calm = Store::new(cells.clone(), config());
+        begin(&model).await;
+        begin(&calm).await;
+        for call in &calls[..at] {
+            let expected = call.on(&model).await.unwrap();
+            assert_eq!(call.on(&calm).await.unwrap(), expected, "{call:?}");
+        }
+        let call = &calls[at];
+        Self {
+            call,
+            cells,
+            before: State::of(&model, txids).await,
+            answer: call.on(&model).await.unwrap(),
+            after: State::of(&model, txids).await,
+        }
     }
-    let state_before = State::of(&model, txids).await;
-    let call = &calls[at];
-    let answer = call.on(&model).await.unwrap();
-    let state_after = State::of(&model, txids).await;
-    for last in 0.. {
-        let cells = before.copy();
-        let steps = Arc::new(AtomicU64::new(0));
-        let died = Arc::new(AtomicBool::new(false));
-        let (count, dead) = (steps.clone(), died.clone());
+
+    /// Makes the call on a copy of the cells that fails at a step, and ever after; says whether it came to that.
+    async fn fail(
+        &self,
+        at: u64,
+        fault: StepFault,
+        then: StepFault,
+        config: PendingConfig,
+    ) -> (
+        MemoryCells,
+        bool,
+        Result<String, groundtackle_utxo_store::Error>,
+    ) {
+        let cells = self.cells.copy();
+        let (steps, failed) = (AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
+        let has_failed = failed.clone();
         let victim = Store::new(
-            cells.with_faults(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-                step if step < last => StepFault::None,
-                step => {
-                    dead.store(true, Ordering::Relaxed);
-                    if step == last {
-                        fault
-                    } else {
-                        StepFault::NotSent
-                    }
+            cells.with_faults(move |_| {
+                let step = steps.fetch_add(1, Ordering::Relaxed);
+                has_failed.fetch_or(step >= at, Ordering::Relaxed);
+                match step.cmp(&at) {
+                    std::cmp::Ordering::Less => StepFault::None,
+                    std::cmp::Ordering::Equal => fault,
+                    std::cmp::Ordering::Greater => then,
                 }
             }),
-            config(),
+            config,
         );
-        let answered = call.on(&victim).await;
+        let answered = self.call.on(&victim).await;
+        (cells, failed.load(Ordering::Relaxed), answered)
+    }
+
+    fn assert_whole(&self, now: &State, when: &str) {
+        if self.call.is_whole() && *now != self.before && *now != self.after {
+            panic!(
+                "{when}: neither before nor after.\nBefore:\n{}\nAfter:\n{}",
+                self.before.difference(now).unwrap_or_default(),
+                self.after.difference(now).unwrap_or_default()
+            );
+        }
+    }
+}
+
+async fn check_call(at: usize, calls: &[Call], txids: &[Txid], fault: StepFault) -> u64 {
+    let scene = Scene::new(at, calls, txids).await;
+    let call = scene.call;
+    for last in 0.. {
+        let failed = scene.fail(last, fault, StepFault::NotSent, config());
+        let (cells, died, answered) = failed.await;
         let when = format!("{call:?}, {fault:?} at step {last}");
-        if !died.load(Ordering::Relaxed) {
-            assert_eq!(answered.unwrap(), answer);
+        if !died {
+            assert_eq!(answered.unwrap(), scene.answer);
             assert_tidy(&cells, &when);
             return last;
         }
@@ -271,14 +323,7 @@ async fn check_call(at: usize, calls: &[Call], txids: &[Txid], fault: StepFault)
         if last % 2 == 0 {
             next.recover().await.unwrap();
             let now = State::of(&next, txids).await;
-            let whole = now == state_before || now == state_after;
-            if call.is_whole() && !whole {
-                panic!(
-                    "{when}: neither before nor after.\nBefore:\n{}\nAfter:\n{}",
-                    state_before.difference(&now).unwrap_or_default(),
-                    state_after.difference(&now).unwrap_or_default()
-                );
-            }
+            scene.assert_whole(&now, &when);
             assert_eq!(now.digest.muhash, muhash(&now.coins), "{when}");
             let again = next.recover().await.unwrap();
             assert_eq!(
@@ -290,7 +335,7 @@ async fn check_call(at: usize, calls: &[Call], txids: &[Txid], fault: StepFault)
         call.on(&next).await.unwrap();
         next.recover().await.unwrap();
         let now = State::of(&next, txids).await;
-        if let Some(difference) = state_after.difference(&now) {
+        if let Some(difference) = scene.after.difference(&now) {
             panic!("{when}, then again:\n{difference}");
         }
         for call in &calls[at + 1..] {
@@ -299,6 +344,56 @@ async fn check_call(at: usize, calls: &[Call], txids: &[Txid], fault: StepFault)
         assert_tidy(&cells, &when);
     }
     unreachable!("a call ends")
+}
+
+/// "Nothing was applied", where an error says so, and what is answered is so: the backend goes away at each step of
+/// each call, and comes back when the call has ended.
+#[test]
+fn errors_say_whether_anything_was_applied() {
+    let (calls, txids) = script_of_calls();
+    let mut config = config();
+    config.retry = config
+        .retry
+        .with_max_attempts(2)
+        .with_initial_delay(Duration::from_micros(1));
+    runtime().block_on(async {
+        let (mut done, mut nothing, mut unknown) = (0, 0, 0);
+        for at in 0..calls.len() {
+            let scene = Scene::new(at, &calls, &txids).await;
+            for fault in [StepFault::Refused, StepFault::AnswerLost] {
+                for step in 0.. {
+                    let failed = scene.fail(step, fault, StepFault::Refused, config.clone());
+                    let (cells, went_away, answered) = failed.await;
+                    if !went_away {
+                        break;
+                    }
+                    let when = format!("{:?}, {fault:?} at step {step}", scene.call);
+                    let next = Store::new(cells, config.clone());
+                    next.recover().await.unwrap();
+                    let now = State::of(&next, &txids).await;
+                    let (count, expected) = match answered.map_err(|error| error.retryability()) {
+                        Ok(answer) => {
+                            assert_eq!(answer, scene.answer, "{when}");
+                            (&mut done, Some(&scene.after))
+                        }
+                        Err(Retryability::Indeterminate) => (&mut unknown, None),
+                        Err(_) => (&mut nothing, Some(&scene.before)),
+                    };
+                    *count += 1;
+                    match expected {
+                        Some(expected) => {
+                            if let Some(difference) = expected.difference(&now) {
+                                panic!("{when}:\n{difference}");
+                            }
+                        }
+                        None => scene.assert_whole(&now, &when),
+                    }
+                }
+            }
+        }
+        println!("{done} calls done, {nothing} that did nothing, {unknown} that may have");
+        assert!(done.min(nothing).min(unknown) > 50);
+    });
 }
 
 /// "Per transaction all or nothing; after a crash too, if need be by `recover`." A process ends at each

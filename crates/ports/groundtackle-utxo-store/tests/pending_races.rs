@@ -91,15 +91,92 @@ impl Slow {
     }
 }
 
-/// Recovers in a process of its own, from within a step of another one.
+/// Runs something in a process of its own, from within a step of another one.
+fn beside<F: Future<Output = ()>>(call: impl FnOnce() -> F + Send + 'static) {
+    let process = std::thread::spawn(move || runtime().block_on(call()));
+    process.join().unwrap();
+}
+
+/// Cells of which those that matter meet with something, by the number of the step on them.
+fn meeting(
+    cells: &MemoryCells,
+    matters: impl Fn(CellKey) -> bool + Send + Sync + 'static,
+    meets: impl Fn(usize) -> StepFault + Send + Sync + 'static,
+) -> MemoryCells {
+    let steps = AtomicUsize::new(0);
+    cells.with_faults(move |key| match matters(key) {
+        true => meets(steps.fetch_add(1, Ordering::Relaxed)),
+        false => StepFault::None,
+    })
+}
+
+/// A store that lets others run before its step of a number on cells of its choice.
+fn interrupted(
+    cells: &MemoryCells,
+    matters: impl Fn(CellKey) -> bool + Send + Sync + 'static,
+    at: usize,
+    interrupt: impl Fn() + Send + Sync + 'static,
+    patience: Duration,
+) -> Store {
+    let cells = meeting(cells, matters, move |step| {
+        if step == at {
+            interrupt();
+        }
+        StepFault::None
+    });
+    let mut config = config();
+    config.patience = patience;
+    Store::new(cells, config)
+}
+
+/// A store to which the answer to its second step on cells of its choice is lost; others run before the third, and what
+/// comes later meets with something.
+fn overtaken(
+    cells: &MemoryCells,
+    matters: impl Fn(CellKey) -> bool + Send + Sync + 'static,
+    others: impl Fn() + Send + Sync + 'static,
+    later: StepFault,
+) -> Store {
+    let cells = meeting(cells, matters, move |step| match step {
+        0 => StepFault::None,
+        1 => StepFault::AnswerLost,
+        2 => {
+            others();
+            StepFault::None
+        }
+        _ => later,
+    });
+    Store::new(cells, config())
+}
+
+/// A store whose process ends after some steps, and whether it has.
+fn mortal(cells: &MemoryCells, last: usize) -> (Store, Arc<AtomicBool>) {
+    let died = Arc::new(AtomicBool::new(false));
+    let dead = died.clone();
+    let cells = meeting(
+        cells,
+        |_| true,
+        move |step| match step < last {
+            true => StepFault::None,
+            false => {
+                dead.store(true, Ordering::Relaxed);
+                StepFault::NotSent
+            }
+        },
+    );
+    (Store::new(cells, config()), died)
+}
+
+const fn is_intent(key: CellKey) -> bool {
+    matches!(key, CellKey::Intent(_))
+}
+
+/// Recovers in a process of its own.
 fn recover_beside(cells: &MemoryCells) {
     let store = Store::new(cells.clone(), config());
-    let recover = move || {
-        runtime().block_on(async {
-            store.recover().await.unwrap();
-        });
-    };
-    std::thread::spawn(recover).join().unwrap();
+    beside(move || async move {
+        store.recover().await.unwrap();
+    });
 }
 
 /// The answer to the writing of a head is lost; two others give the record up, and one of them is slow in
@@ -309,32 +386,23 @@ fn pruning_finds_undo_data_among_many_lists() {
     });
 }
 
-/// The answer to a commit is lost, and others carry it out meanwhile: it is not told as if it had not been.
+/// The answer to a commit is lost, and others carry it out meanwhile: it is not told as if it had not been, also
+/// where the backend goes away then.
 #[test]
 fn a_commit_that_others_have_finished_is_no_failure() {
     runtime().block_on(async {
-        let (cells, store) = begun().await;
-        let seeds = [1, 2].map(|tag| TxBuilder::new(tag).pay(1_000).seed(1));
-        store.create(&seeds).await.unwrap();
-        let txids: Vec<Txid> = seeds.iter().map(|seed| seed.txid()).collect();
-        let (place, intents) = (cells.clone(), AtomicUsize::new(0));
-        let owner = Store::new(
-            cells.with_faults(move |key| {
-                if matches!(key, CellKey::Intent(_)) {
-                    match intents.fetch_add(1, Ordering::Relaxed) {
-                        1 => return StepFault::AnswerLost,
-                        2 => recover_beside(&place),
-                        _ => {}
-                    }
-                }
-                StepFault::None
-            }),
-            config(),
-        );
-        let error = owner.set_locked(&txids, true).await.unwrap_err();
-        assert_eq!(error.retryability(), Retryability::Indeterminate);
-        let records = store.records(&txids, Fields::META).await.unwrap();
-        assert!(records.iter().flatten().all(|record| record.locked));
+        for later in [StepFault::None, StepFault::Refused] {
+            let (cells, store) = begun().await;
+            let seeds = [1, 2].map(|tag| TxBuilder::new(tag).pay(1_000).seed(1));
+            store.create(&seeds).await.unwrap();
+            let txids: Vec<Txid> = seeds.iter().map(|seed| seed.txid()).collect();
+            let place = cells.clone();
+            let owner = overtaken(&cells, is_intent, move || recover_beside(&place), later);
+            let error = owner.set_locked(&txids, true).await.unwrap_err();
+            assert_eq!(error.retryability(), Retryability::Indeterminate);
+            let records = store.records(&txids, Fields::META).await.unwrap();
+            assert!(records.iter().flatten().all(|record| record.locked));
+        }
     });
 }
 
@@ -449,19 +517,8 @@ fn a_record_is_never_seen_in_part() {
         store.mark_conflicting(&[wide.txid]).await.unwrap();
         for last in 0.. {
             let cells = before.copy();
-            let (steps, died) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
-            let dead = died.clone();
-            let mortal = Store::new(
-                cells.with_faults(move |_| {
-                    if steps.fetch_add(1, Ordering::Relaxed) < last {
-                        return StepFault::None;
-                    }
-                    dead.store(true, Ordering::Relaxed);
-                    StepFault::NotSent
-                }),
-                config(),
-            );
-            let answered = mortal.unspend(&[wide.txid]).await;
+            let (victim, died) = mortal(&cells, last);
+            let answered = victim.unspend(&[wide.txid]).await;
             let next = Store::new(cells, config());
             let records = next.records(&[wide.txid], Fields::ALL).await.unwrap();
             let outputs = records[0].as_ref().unwrap().outputs.len();
@@ -727,32 +784,6 @@ fn a_block_comes_through() {
     });
 }
 
-/// Runs something in a process of its own, from within a step of another one.
-fn beside<F: Future<Output = ()>>(call: impl FnOnce() -> F + Send + 'static) {
-    let process = std::thread::spawn(move || runtime().block_on(call()));
-    process.join().unwrap();
-}
-
-/// A store that lets others run before its step of a number on cells of its choice.
-fn interrupted(
-    cells: &MemoryCells,
-    matters: impl Fn(CellKey) -> bool + Send + Sync + 'static,
-    at: usize,
-    interrupt: impl Fn() + Send + Sync + 'static,
-    patience: Duration,
-) -> Store {
-    let steps = AtomicUsize::new(0);
-    let cells = cells.with_faults(move |key| {
-        if matters(key) && steps.fetch_add(1, Ordering::Relaxed) == at {
-            interrupt();
-        }
-        StepFault::None
-    });
-    let mut config = config();
-    config.patience = patience;
-    Store::new(cells, config)
-}
-
 /// The pages of a record change between two reads of a call that is going to change it.
 #[test]
 fn a_record_that_changes_while_it_is_read_is_read_again() {
@@ -800,8 +831,7 @@ fn what_an_intent_names_goes_after_it() {
             *slow.lock().unwrap() = Some(Slow::recover(&place, part.unwrap()));
         };
         // It is written, committed, read, and deleted.
-        let intent = |key| matches!(key, CellKey::Intent(_));
-        let owner = interrupted(&cells, intent, 3, help, Duration::from_secs(60));
+        let owner = interrupted(&cells, is_intent, 3, help, Duration::from_secs(60));
         let answers = owner.create(&seeds).await.unwrap();
         assert!(answers.iter().all(Result::is_ok));
         helper.lock().unwrap().take().unwrap().go_on();
@@ -818,63 +848,43 @@ fn what_an_intent_names_goes_after_it() {
 #[test]
 fn what_others_have_built_on_is_not_repeated() {
     runtime().block_on(async {
-        let (cells, store) = begun().await;
-        let seed = TxBuilder::new(1).pay_each(2, 1_000).seed(1);
-        store.create(std::slice::from_ref(&seed)).await.unwrap();
-        let coin = OutPoint::new(seed.txid(), 0);
-        let (steps, other) = (AtomicUsize::new(0), store.clone());
-        let head = CellKey::head(seed.txid());
-        let owner = Store::new(
-            cells.with_faults(move |key| match key == head {
-                // It is read, written, and written again.
-                true => match steps.fetch_add(1, Ordering::Relaxed) {
-                    1 => StepFault::AnswerLost,
-                    2 => {
-                        let other = other.clone();
-                        beside(move || async move {
-                            assert_eq!(other.unfreeze(&[coin]).await.unwrap(), [Ok(Applied::Now)]);
-                        });
-                        StepFault::None
-                    }
-                    _ => StepFault::None,
-                },
-                false => StepFault::None,
-            }),
-            config(),
-        );
-        let error = owner.freeze(&[coin]).await.unwrap_err();
-        assert_eq!(error.retryability(), Retryability::Indeterminate);
-        let now = store.outputs(&[coin]).await.unwrap()[0].clone().unwrap();
-        assert_eq!(now.state, SlotState::Unspent);
+        for later in [StepFault::None, StepFault::Refused] {
+            let (cells, store) = begun().await;
+            let seed = TxBuilder::new(1).pay_each(2, 1_000).seed(1);
+            store.create(std::slice::from_ref(&seed)).await.unwrap();
+            let coin = OutPoint::new(seed.txid(), 0);
+            let head = CellKey::head(seed.txid());
+            // It is read, written, and written again.
+            let other = store.clone();
+            let unfreeze = move || {
+                let other = other.clone();
+                beside(move || async move {
+                    assert_eq!(other.unfreeze(&[coin]).await.unwrap(), [Ok(Applied::Now)]);
+                });
+            };
+            let owner = overtaken(&cells, move |key| key == head, unfreeze, later);
+            let error = owner.freeze(&[coin]).await.unwrap_err();
+            assert_eq!(error.retryability(), Retryability::Indeterminate);
+            let now = store.outputs(&[coin]).await.unwrap()[0].clone().unwrap();
+            assert_eq!(now.state, SlotState::Unspent);
 
-        // And so with a transaction that was removed: its head is written, and made live.
-        let tx = TxBuilder::new(2).spend(coin).pay(1).build();
-        let (steps, other, txid) = (AtomicUsize::new(0), store.clone(), tx.txid);
-        let head = CellKey::head(txid);
-        let owner = Store::new(
-            cells.with_faults(move |key| match key == head {
-                true => match steps.fetch_add(1, Ordering::Relaxed) {
-                    1 => StepFault::AnswerLost,
-                    2 => {
-                        let other = other.clone();
-                        beside(move || async move {
-                            assert_eq!(other.remove(&[txid]).await.unwrap(), [Ok(Applied::Now)]);
-                        });
-                        StepFault::None
-                    }
-                    _ => StepFault::None,
-                },
-                false => StepFault::None,
-            }),
-            config(),
-        );
-        let new = [NewTransaction::from(tx)];
-        let error = owner.spend_and_create(&new, &SpendOptions::at(201)).await;
-        assert_eq!(
-            error.unwrap_err().retryability(),
-            Retryability::Indeterminate
-        );
-        assert_eq!(store.records(&[txid], Fields::META).await.unwrap(), [None]);
+            // And so with a transaction that was removed: its head is written, and made live.
+            let tx = TxBuilder::new(2).spend(coin).pay(1).build();
+            let (other, txid) = (store.clone(), tx.txid);
+            let remove = move || {
+                let other = other.clone();
+                beside(move || async move {
+                    assert_eq!(other.remove(&[txid]).await.unwrap(), [Ok(Applied::Now)]);
+                });
+            };
+            let head = CellKey::head(txid);
+            let owner = overtaken(&cells, move |key| key == head, remove, later);
+            let new = [NewTransaction::from(tx)];
+            let answers = owner.spend_and_create(&new, &SpendOptions::at(201)).await;
+            let error = answers.unwrap_err();
+            assert_eq!(error.retryability(), Retryability::Indeterminate);
+            assert_eq!(store.records(&[txid], Fields::META).await.unwrap(), [None]);
+        }
     });
 }
 
@@ -927,19 +937,8 @@ fn the_chain_is_seen_as_it_counts() {
         store.connect_block(&block).await.unwrap().unwrap();
         for last in 0.. {
             let cells = before.copy();
-            let (steps, died) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
-            let dead = died.clone();
-            let mortal = Store::new(
-                cells.with_faults(move |_| {
-                    if steps.fetch_add(1, Ordering::Relaxed) < last {
-                        return StepFault::None;
-                    }
-                    dead.store(true, Ordering::Relaxed);
-                    StepFault::NotSent
-                }),
-                config(),
-            );
-            let _ = mortal.disconnect_block(&block.hash, &block.previous).await;
+            let (victim, died) = mortal(&cells, last);
+            let _ = victim.disconnect_block(&block.hash, &block.previous).await;
             let next = Store::new(cells, config());
             let now = next.tip().await.unwrap();
             let connected = now.is_some_and(|now| now.hash == block.hash);

@@ -276,7 +276,8 @@ pub struct Step {
 /// [`PendingUtxoStore`](super::PendingUtxoStore). [`MemoryCells`](super::MemoryCells) is the specification.
 ///
 /// Each item of a call is atomic by itself and independent of the others: any of them may have been
-/// carried out when a call fails, whatever the error says, and it is repeated then. What was
+/// carried out when a call fails, and it is repeated then. An error after any effect must be
+/// [`Indeterminate`](groundtackle_core::Retryability::Indeterminate): others are told that nothing was applied. What was
 /// carried out is seen by every later read, by key and by list, of any client.
 ///
 /// Any call may be dropped at any await; what has been sent may still be carried out, and a late one

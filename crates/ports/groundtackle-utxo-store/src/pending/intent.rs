@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use groundtackle_chain::Txid;
+
 use super::cells::{Body, Cell, CellKey, Cells, Next, Stored, Write};
 use super::{PendingUtxoStore, codec, random};
 use crate::error::Result;
-use groundtackle_chain::Txid;
 
 /// A change to several cells.
 ///

@@ -22,8 +22,10 @@ pub enum StepFault {
     None,
     /// Other tasks run first.
     Yield,
-    /// It is not carried out, and the call fails; what it did before stays.
+    /// It is not carried out, and the call fails, not knowing that; what it did before stays.
     NotSent,
+    /// The same, and the call knows: its first step refused, it has done nothing.
+    Refused,
     /// It is carried out, and the call fails.
     AnswerLost,
 }
@@ -43,8 +45,8 @@ impl std::fmt::Debug for MemoryCells {
     }
 }
 
-fn failed(what: &'static str) -> Error {
-    Error::backend(BACKEND, "a step", Retryability::Indeterminate, what)
+fn failed(retryability: Retryability, what: &'static str) -> Error {
+    Error::backend(BACKEND, "a step", retryability, what)
 }
 
 fn page(cell: &Cell) -> Option<&Page> {
@@ -123,12 +125,17 @@ impl MemoryCells {
             let fault = self.faults.as_ref().map_or(StepFault::None, |f| f(key));
             match fault {
                 StepFault::Yield => tokio::task::yield_now().await,
-                StepFault::NotSent => return Err(failed("not sent")),
+                StepFault::Refused if answers.is_empty() => {
+                    return Err(failed(Retryability::Transient, "refused"));
+                }
+                StepFault::NotSent | StepFault::Refused => {
+                    return Err(failed(Retryability::Indeterminate, "not sent"));
+                }
                 StepFault::None | StepFault::AnswerLost => {}
             }
             answers.push(act(&mut self.cells(), key, item));
             if fault == StepFault::AnswerLost {
-                return Err(failed("the answer was lost"));
+                return Err(failed(Retryability::Indeterminate, "the answer was lost"));
             }
         }
         Ok(answers)

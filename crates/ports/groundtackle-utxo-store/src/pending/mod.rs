@@ -37,11 +37,13 @@ mod codec;
 mod engine;
 mod intent;
 mod memory;
+mod plan;
 mod prune;
 mod recover;
 mod scan;
 mod spend;
 mod store;
+mod view;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -301,18 +303,36 @@ impl<C: Cells> PendingUtxoStore<C> {
         let mut done = Vec::with_capacity(steps.len());
         for steps in steps.chunks(CALL_CELLS) {
             let mut attempts = self.attempts();
-            let answers = loop {
-                match self.cells.step(steps).await {
-                    Ok(answers) => break self.whole(answers, steps.len())?,
-                    Err(error) => attempts.again(error).await?,
+            let stepped = async {
+                loop {
+                    match self.cells.step(steps).await {
+                        Ok(answers) => return Ok(answers),
+                        Err(error) => attempts.again(error).await?,
+                    }
                 }
+            };
+            let answers = match stepped.await {
+                // Of which item each answer is nobody knows.
+                Ok(answers) => self
+                    .whole(answers, steps.len())
+                    .map_err(|error| error.after_effect(self.backend(), "spend and create")),
+                error => error,
+            };
+            let answers = match answers {
+                Err(error) if done.contains(&true) => {
+                    return Err(error.after_effect(self.backend(), "spend and create"));
+                }
+                answers => answers?,
             };
             if attempts.failed > 0 {
                 let doubtful = steps.iter().zip(&answers);
                 let doubtful = doubtful.filter(|(step, done)| step.to == Phase::Live && !**done);
                 let doubtful: Vec<_> = doubtful.map(|(step, _)| step).collect();
                 let keys: Vec<_> = doubtful.iter().map(|s| CellKey::head(s.txid)).collect();
-                for (step, now) in doubtful.into_iter().zip(self.read(&keys).await?) {
+                let now = self.read(&keys).await;
+                let now =
+                    now.map_err(|error| error.after_effect(self.backend(), "spend and create"))?;
+                for (step, now) in doubtful.into_iter().zip(now) {
                     let given_up = matches!(now.and_then(|cell| cell.body), Some(Body::Page(page))
                         if page.attempt == step.attempt && page.phase == Phase::Aborted);
                     if !given_up {

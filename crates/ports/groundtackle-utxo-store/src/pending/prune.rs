@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use groundtackle_chain::Txid;
 
 use super::cells::{Body, CellKey, Cells, DueKind};
-use super::engine::{Extra, Kind, Mode, View};
+use super::engine::{Extra, Kind};
+use super::plan::apart;
+use super::view::{Mode, View};
 use super::{PendingUtxoStore, codec};
 use crate::draft::{Reads, ops};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::{Pruned, Tip};
+use crate::verdict::Outcome;
 
 /// Records that one step looks at: other calls get their turn between steps.
 const STEP: usize = 512;
@@ -21,23 +24,27 @@ const KIND: Kind = Kind {
 };
 
 fn check(horizon: u32, tip: Option<&Tip>) -> Result<()> {
-    match tip {
-        Some(tip) if horizon > tip.height => Err(Error::invalid_request(format!(
-            "the horizon {horizon} is above the tip at {}: prune at or below it",
-            tip.height
-        ))),
-        _ => Ok(()),
-    }
+    tip.map_or(Ok(()), |tip| tip.check_horizon(horizon))
+}
+
+fn count(gone: &[Outcome<bool>]) -> u64 {
+    gone.iter().filter(|gone| **gone == Ok(true)).count() as u64
 }
 
 impl<C: Cells> PendingUtxoStore<C> {
     pub(super) async fn prune_all(&self, horizon: u32) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        let done = self.prune_into(horizon, &mut pruned).await;
+        pruned.when(done, self.backend())
+    }
+
+    /// Counts what goes as soon as it has gone.
+    async fn prune_into(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
         let (tip, _) = self.read_chain().await?;
         if tip.is_none() {
-            return Ok(Pruned::default());
+            return Ok(());
         }
         check(horizon, tip.as_ref())?;
-        let mut pruned = Pruned::default();
         // Undo data goes first, so that no block can be taken back whose records are half gone.
         loop {
             let (tip, stamp) = self.read_chain().await?;
@@ -61,14 +68,14 @@ impl<C: Cells> PendingUtxoStore<C> {
                 break;
             }
             for list in lists {
-                pruned.records += self.prune_list(list, horizon).await?;
+                self.prune_list(list, horizon, pruned).await?;
             }
         }
         loop {
-            let records = self.prune_conflicting(horizon).await?;
-            pruned.records += records;
-            if records == 0 {
-                return Ok(pruned);
+            let before = pruned.records;
+            self.prune_conflicting(horizon, pruned).await?;
+            if pruned.records == before {
+                return Ok(());
             }
         }
     }
@@ -135,20 +142,19 @@ impl<C: Cells> PendingUtxoStore<C> {
     }
 
     /// Records of a list, as far as they can go; then the list.
-    async fn prune_list(&self, list: CellKey, horizon: u32) -> Result<u64> {
+    async fn prune_list(&self, list: CellKey, horizon: u32, pruned: &mut Pruned) -> Result<()> {
         let Some(cell) = self.read(&[list]).await?.pop().flatten() else {
-            return Ok(0);
+            return Ok(());
         };
         let Some(Body::Bytes { bytes, .. }) = &cell.body else {
-            return Ok(0);
+            return Ok(());
         };
         let txids = match self.stored_if_whole(bytes).await? {
             Some(bytes) => codec::unpack_txids(self.backend(), &bytes)?,
             // Another one was faster, and it is gone.
-            None if self.read(&[list]).await?.pop().flatten().is_none() => return Ok(0),
+            None if self.read(&[list]).await?.pop().flatten().is_none() => return Ok(()),
             None => return Err(self.corrupt("a list of transactions", "a part of it is missing")),
         };
-        let mut records = 0;
         for txids in txids.chunks(STEP.min(self.config.max_batch_items)) {
             let mut reads = Reads::new();
             txids.iter().for_each(|txid| reads.whole(*txid));
@@ -157,9 +163,9 @@ impl<C: Cells> PendingUtxoStore<C> {
                     ops::prune_confirmed(draft, *txid, horizon)
                 })
                 .await?;
-            records += gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
+            pruned.records += count(&gone);
         }
-        let names = super::engine::apart(&Body::Bytes {
+        let names = apart(&Body::Bytes {
             due: None,
             bytes: bytes.clone(),
         });
@@ -171,17 +177,16 @@ impl<C: Cells> PendingUtxoStore<C> {
         if self.write_one(gone).await? {
             self.delete_parts(&names).await?;
         }
-        Ok(records)
+        Ok(())
     }
 
-    async fn prune_conflicting(&self, horizon: u32) -> Result<u64> {
-        let mut records = 0;
+    async fn prune_conflicting(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
         let mut after = None;
         loop {
             let listed = persist!(self, self.cells.unmined(after, STEP));
             after = listed.last().map(|tx| tx.txid);
             if after.is_none() {
-                return Ok(records);
+                return Ok(());
             }
             let old = listed.iter().filter(|tx| tx.unmined_since <= horizon);
             let txids: Vec<_> = old.map(|tx| tx.txid).collect();
@@ -193,7 +198,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                         ops::prune_conflicting(draft, *txid, horizon)
                     })
                     .await?;
-                records += gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
+                pruned.records += count(&gone);
             }
         }
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use groundtackle_chain::{OutPoint, Txid};
 
 use super::cells::Cells;
-use super::engine::{Mode, View};
+use super::view::{Mode, View};
 use super::{OUTPUTS_PER_PAGE, PendingUtxoStore, page_of};
 use crate::draft::Reads;
 use crate::error::{Error, Result};

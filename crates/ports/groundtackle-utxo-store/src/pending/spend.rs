@@ -6,7 +6,8 @@ use groundtackle_chain::{OutPoint, Txid};
 use groundtackle_core::fail_point;
 
 use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Phase, Step, Write};
-use super::engine::{Aside, Kind, cut};
+use super::engine::Kind;
+use super::plan::{Aside, cut};
 use super::{PendingUtxoStore, codec, page_of, random};
 use crate::draft::{Reads, ops};
 use crate::error::Result;
@@ -109,7 +110,25 @@ impl<C: Cells> PendingUtxoStore<C> {
         options: &SpendOptions,
     ) -> Result<Vec<Outcome<Applied>>> {
         self.check_items(transactions.len())?;
-        let mut outcomes: Vec<Option<Outcome<Applied>>> = vec![None; transactions.len()];
+        let mut outcomes = vec![None; transactions.len()];
+        let done = self.spend_in_waves(transactions, options, &mut outcomes);
+        if let Err(error) = done.await {
+            let applied = outcomes.contains(&Some(Ok(Applied::Now)));
+            return Err(match applied {
+                true => error.after_effect(self.backend(), "spend and create"),
+                false => error,
+            });
+        }
+        let complete: Option<Vec<_>> = outcomes.into_iter().collect();
+        complete.ok_or_else(|| self.corrupt("an answer", "an item has none"))
+    }
+
+    async fn spend_in_waves(
+        &self,
+        transactions: &[NewTransaction],
+        options: &SpendOptions,
+        outcomes: &mut [Option<Outcome<Applied>>],
+    ) -> Result<()> {
         for wave in waves(transactions) {
             let news: Vec<_> = wave.iter().filter_map(|at| transactions.get(*at)).collect();
             let granted = self.spend_without_reading(&news, options).await?;
@@ -140,8 +159,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }
             }
         }
-        let complete: Option<Vec<_>> = outcomes.into_iter().collect();
-        complete.ok_or_else(|| self.corrupt("an answer", "an item has none"))
+        Ok(())
     }
 
     /// Draws a transaction up as a pending record, if it fits into one cell.
@@ -273,8 +291,12 @@ impl<C: Cells> PendingUtxoStore<C> {
             }
         }
         fail_point("pending.live");
-        self.give_up_own(&failed).await?;
-        Ok(granted)
+        match self.give_up_own(&failed).await {
+            Err(error) if granted.contains(&true) => {
+                Err(error.after_effect(self.backend(), "spend and create"))
+            }
+            given_up => given_up.map(|()| granted),
+        }
     }
 
     /// Gives pending records up, and clears away what is left of them.

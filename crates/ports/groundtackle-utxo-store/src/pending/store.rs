@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use groundtackle_chain::{BlockHash, ChainBlock, OutPoint, Txid};
 
 use super::cells::{Body, CellKey, Cells};
-use super::engine::{Kind, Mode, View};
+use super::engine::Kind;
 use super::scan::PendingScan;
+use super::view::{Mode, View};
 use super::{PendingUtxoStore, codec};
 use crate::digest::MuHash3072;
 use crate::draft::{Reads, ops};
