@@ -22,8 +22,8 @@ pub(crate) fn engine_error(path: &Path, action: &str, writing: bool, error: fjal
                 store,
                 source: fjall_storage.into(),
             },
-            Some(_) => Error::backend(BACKEND, action, retryability(writing), fjall_storage),
-            None => Error::corrupt(BACKEND, store, fjall_storage.to_string()),
+            None if !writing => Error::corrupt(BACKEND, store, fjall_storage.to_string()),
+            _ => Error::backend(BACKEND, action, retryability(writing), fjall_storage),
         },
         error @ (fjall::Error::JournalRecovery(_)
         | fjall::Error::InvalidVersion(_)
@@ -56,6 +56,13 @@ pub(crate) fn io_error(path: &Path, action: &str, writing: bool, error: io::Erro
             store: path.display().to_string(),
             source: error.into(),
         },
+        // What was written before may be on the disk, whatever the reason.
+        _ if writing => Error::backend(
+            BACKEND,
+            format!("{action} at {}", path.display()),
+            Retryability::Indeterminate,
+            error,
+        ),
         io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             Error::corrupt(BACKEND, path.display().to_string(), error.to_string())
         }
@@ -70,7 +77,7 @@ pub(crate) fn io_error(path: &Path, action: &str, writing: bool, error: io::Erro
         _ => Error::backend(
             BACKEND,
             format!("{action} at {}", path.display()),
-            retryability(writing),
+            Retryability::Transient,
             error,
         ),
     }
@@ -101,5 +108,32 @@ pub(crate) fn outcome<T>(result: Result<T, Stop>) -> Result<Result<T, Verdict>, 
         Ok(done) => Ok(Ok(done)),
         Err(Stop::Verdict(verdict)) => Ok(Err(verdict)),
         Err(Stop::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_failed_may_count() {
+        for kind in [
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::NotFound,
+            io::ErrorKind::InvalidData,
+            io::ErrorKind::ReadOnlyFilesystem,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::Other,
+        ] {
+            let error = io_error(Path::new("here"), "commit", true, kind.into());
+            assert_eq!(error.retryability(), Retryability::Indeterminate, "{kind}");
+        }
+        let read = io_error(
+            Path::new("here"),
+            "read",
+            false,
+            io::ErrorKind::Other.into(),
+        );
+        assert_eq!(read.retryability(), Retryability::Transient);
     }
 }

@@ -9,6 +9,7 @@ mod fast;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod ops;
 mod record;
 mod rules;
 mod scan;

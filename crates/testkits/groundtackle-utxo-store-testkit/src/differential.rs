@@ -1095,7 +1095,10 @@ impl Differential {
     }
 
     /// The same, where the environment may name another number for one backend.
-    pub(crate) fn run_for(&self, backend: &str) -> Coverage {
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_for(&self, backend: &str) -> Coverage {
         let number = |name: &str| {
             let text = env::var(name).ok()?;
             let number = text.parse();

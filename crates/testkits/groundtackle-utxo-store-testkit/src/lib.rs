@@ -111,6 +111,8 @@ macro_rules! __each_case {
             scanning::the_digest_is_that_of_a_scan,
             scanning::statistics_count_the_set,
             scanning::copies_are_whole_or_unfinished,
+            snapshots::snapshots_are_those_of_bitcoin_core,
+            snapshots::imports_are_whole_or_unfinished,
             upkeep::recovery_is_safe_at_any_time,
             upkeep::a_healthy_store_says_so,
             upkeep::everything_outlives_a_restart if persistent,

@@ -1,6 +1,7 @@
 //! What went wrong in the field; each case carries the incident's name.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use groundtackle_utxo_store::decorators::{Bounded, BoundedConfig, Traced};
 use groundtackle_utxo_store::{
@@ -17,6 +18,9 @@ use crate::harness::{Fault, Subject, all, one};
 use crate::mainnet::{self, ANSWERS, reversed_hex};
 use crate::skipped;
 use crate::wrappers::{Misfiled, Overloaded, Unreachable};
+
+/// Within which a store says that it is ready once its backend can be reached again.
+const READY_AGAIN: Duration = Duration::from_secs(30);
 
 /// "A later spender in another batch overwrote the first." Across batches and across tasks: of many
 /// that want one output exactly one gets it, and all others are told who.
@@ -326,6 +330,20 @@ pub(crate) async fn wide_transactions(store: Subject) {
     assert_eq!(store.find_record(txid).await, None);
 }
 
+/// Lets the backend answer again, and waits until its store says so: whoever looks at the backend from time to time sees
+/// it a moment later.
+async fn reachable_again(store: &Subject) {
+    assert!(store.set_fault(Fault::Unreachable, false).await);
+    let back = Instant::now();
+    loop {
+        match store.health(HealthDepth::Readiness).await {
+            Ok(health) if health.ready => break,
+            answer => assert!(back.elapsed() < READY_AGAIN, "{answer:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// "A failed read was reported as 'invalid transaction'; a missing parent tripped a circuit
 /// breaker." Verdicts are no failures, however many, and a failure is no verdict.
 pub(crate) async fn verdict_or_failure(store: Subject) {
@@ -382,7 +400,7 @@ pub(crate) async fn verdict_or_failure(store: Subject) {
                 .is_err()
         );
         assert!(store.outputs(&[coins[3]]).await.is_err());
-        assert!(store.set_fault(Fault::Unreachable, false).await);
+        reachable_again(&store).await;
         store.accept(spender(3_000, coins[3])).await;
     } else {
         skipped(
@@ -598,7 +616,7 @@ pub(crate) async fn crash_safe_cascades(store: Subject) {
 }
 
 /// "One node of a cluster refused writes, health said green": where health says ready, reads and
-/// writes succeed; where the backend is cut off, it does not say so, and gives a reason.
+/// writes succeed; where the backend is cut off, it does not say so, and gives a reason, until the backend is back.
 pub(crate) async fn every_node_healthy(store: Subject) {
     let health = all(store.health(HealthDepth::Readiness).await);
     assert!(health.ready, "{:?}", health.reasons);
@@ -611,8 +629,8 @@ pub(crate) async fn every_node_healthy(store: Subject) {
         let health = store.health(HealthDepth::Readiness).await;
         // Not even finding out counts as not ready.
         assert!(health.is_err() || health.is_ok_and(|h| !h.ready && !h.reasons.is_empty()));
-        assert!(store.set_fault(Fault::Unreachable, false).await);
-        assert!(all(store.health(HealthDepth::Readiness).await).ready);
+        reachable_again(&store).await;
+        store.accept(spender(2_000, store.coin(2_000).await)).await;
     } else {
         skipped(
             "every_node_healthy, of the backend",

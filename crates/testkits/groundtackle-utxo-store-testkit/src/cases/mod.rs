@@ -12,6 +12,7 @@ pub(crate) mod needs;
 pub(crate) mod races;
 pub(crate) mod retention;
 pub(crate) mod scanning;
+pub(crate) mod snapshots;
 pub(crate) mod spending;
 pub(crate) mod upkeep;
 
