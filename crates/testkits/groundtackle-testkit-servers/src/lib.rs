@@ -8,16 +8,21 @@
     reason = "a fixture that can't be had ends the test"
 )]
 
+mod aerospike;
+mod apart;
 mod certificates;
 mod disk;
+mod moto;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 mod redis_cluster;
 
+pub use aerospike::{Aerospike, AerospikeOptions};
 pub use certificates::Certificates;
 pub use disk::SmallDisk;
+pub use moto::Moto;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};
 pub use redis::{Redis, RedisOptions};

@@ -21,6 +21,8 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     kill -0 "$1" || break
     sleep 0.05
 done
+# What was started in the background of a script ignores the first signal.
+kill -KILL "$1"
 rm -rf "$2"
 "#;
 
@@ -51,6 +53,10 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         // It may be gone already.
         let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn is_gone(&mut self) -> bool {

@@ -5,12 +5,16 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a client must be silent, while its turns count, before it gets an answer.
 const SILENCE: Duration = Duration::from_millis(30);
+
+/// The same while something is to be kept back: on a busy machine a request comes in pieces that are further apart,
+/// and the second would count as the next request.
+const SILENCE_BEFORE_HOLD: Duration = Duration::from_millis(500);
 
 /// How PostgreSQL's clients ask on a connection of its own to stop what another one does.
 const CANCEL: &[u8] = &[0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e];
@@ -36,7 +40,7 @@ struct State {
     held: Mutex<Option<Held>>,
     holding: Condvar,
     rewrite: Mutex<Option<Rewrite>>,
-    sockets: Mutex<Vec<TcpStream>>,
+    sockets: Mutex<Vec<(Weak<Connection>, [TcpStream; 2])>>,
 }
 
 /// Changes what passes.
@@ -216,7 +220,10 @@ impl Proxy {
     /// Breaks all connections and lets no new one through, or lets them through again.
     pub fn cut(&self, cut: bool) {
         self.state.cut.store(cut, Ordering::Release);
-        for socket in lock(&self.state.sockets).drain(..) {
+        for socket in lock(&self.state.sockets)
+            .drain(..)
+            .flat_map(|(_, sockets)| sockets)
+        {
             drop(socket.shutdown(Shutdown::Both));
         }
     }
@@ -271,13 +278,18 @@ impl Connection {
         client.set_nodelay(true).expect("a socket");
         server.set_nodelay(true).expect("a socket");
         let clone = |socket: &TcpStream| socket.try_clone().expect("a socket");
-        lock(&state.sockets).extend([clone(client), clone(server)]);
         let connection = Arc::new(Self {
             state: state.clone(),
             answered: AtomicBool::new(true),
             last_request: Mutex::new(Instant::now()),
             kept: Mutex::default(),
         });
+        let mut sockets = lock(&state.sockets);
+        // Those of connections that have ended would use up what a process may open.
+        sockets.retain(|(connection, _)| connection.strong_count() > 0);
+        let ends = [clone(client), clone(server)];
+        sockets.push((Arc::downgrade(&connection), ends));
+        drop(sockets);
         let (late, answers) = channel();
         let (requests, held_server) = (connection.clone(), clone(server));
         let mut held = Some((held_server, answers));
@@ -361,9 +373,16 @@ impl Connection {
 
     fn answer(&self, bytes: &[u8], late: &Sender<Vec<u8>>) -> Fate {
         // Turns count.
-        while self.state.counting.load(Ordering::Acquire) || lock(&self.state.hold).is_some() {
+        loop {
+            let silence = if lock(&self.state.hold).is_some() {
+                SILENCE_BEFORE_HOLD
+            } else if self.state.counting.load(Ordering::Acquire) {
+                SILENCE
+            } else {
+                break;
+            };
             let silent = lock(&self.last_request).elapsed();
-            match SILENCE.checked_sub(silent) {
+            match silence.checked_sub(silent) {
                 Some(rest) if !rest.is_zero() => thread::sleep(rest),
                 _ => break,
             }
