@@ -1,0 +1,295 @@
+//! What is signed: the repository's descriptor, and the manifests of restore points.
+#![allow(dead_code, reason = "each key is read, so that none is unknown")]
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signature, VerifyingKey};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::hex::Hex;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Envelope {
+    payload_type: String,
+    payload: String,
+    signatures: Vec<SignedBy>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignedBy {
+    keyid: String,
+    sig: String,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u64,
+}
+
+/// The value in a DSSE envelope, if one of `trusted` signed it.
+pub(crate) fn open<T: DeserializeOwned>(
+    object: &str,
+    bytes: &[u8],
+    kind: &str,
+    trusted: &[Hex<32>],
+) -> Result<T> {
+    let json = |error: serde_json::Error| Error::damaged(object, error);
+    let envelope: Envelope = serde_json::from_slice(bytes).map_err(json)?;
+    let payload_type = format!("application/vnd.groundtackle.{kind}.v1+json");
+    let same = envelope.payload_type == payload_type;
+    Error::unless(same, object, "it is signed as something else")?;
+    let payload = STANDARD.decode(&envelope.payload);
+    let payload = payload.map_err(|error| Error::damaged(object, error))?;
+    let (type_bytes, bytes) = (payload_type.len(), payload.len());
+    let head = format!("DSSEv1 {type_bytes} {payload_type} {bytes} ");
+    let message = [head.as_bytes(), &payload].concat();
+    let signed = |key: &Hex<32>| {
+        let key = VerifyingKey::from_bytes(&key.0).ok()?;
+        let signatures = envelope.signatures.iter().filter_map(|by| {
+            let bytes = STANDARD.decode(&by.sig).ok()?;
+            Signature::from_slice(&bytes).ok()
+        });
+        let mut good = signatures.map(|signature| key.verify_strict(&message, &signature));
+        good.find_map(Result::ok)
+    };
+    if trusted.iter().find_map(signed).is_none() {
+        return Err(Error::Untrusted(object.into()));
+    }
+    match serde_json::from_slice(&payload).map_err(json)? {
+        Format { format: 1 } => serde_json::from_slice(&payload).map_err(json),
+        Format { format: 0 } => Err(Error::damaged(object, "there is no format 0")),
+        Format { format } => Err(Error::NewerFormat(object.into(), format)),
+    }
+}
+
+/// `repository.json`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Descriptor {
+    format: u64,
+    repository: Hex<16>,
+    pub(crate) network: String,
+    created_unix_millis: u64,
+}
+
+/// A block. Hashes are in internal order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Blocks before it.
+    pub height: u32,
+    /// Its hash.
+    pub hash: Hex<32>,
+    /// Median time past, in seconds since 1970.
+    pub median_time_past: u32,
+}
+
+/// What a set is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSummary {
+    /// Its coins.
+    pub coins: u64,
+    /// Its MuHash3072, in internal order.
+    pub muhash: Hex<32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BlockEntry {
+    pub(crate) position: Position,
+    pub(crate) previous: Hex<32>,
+    pub(crate) set: SetSummary,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum Content {
+    Base {
+        epoch: Hex<16>,
+        position: Position,
+        set: SetSummary,
+        muhash_state: String,
+        during: Vec<BlockEntry>,
+    },
+    Delta {
+        epoch: Hex<16>,
+        from: Position,
+        from_set: SetSummary,
+        blocks: Vec<BlockEntry>,
+        muhash_state: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WrappedKey {
+    pub(crate) scheme: String,
+    pub(crate) recipients: Vec<String>,
+    pub(crate) blob: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pack {
+    pub(crate) id: Hex<16>,
+    pub(crate) bytes: u64,
+    pub(crate) blake3: Hex<32>,
+}
+
+impl Pack {
+    pub(crate) fn object(&self) -> String {
+        let [first, ..] = self.id.0;
+        format!("packs/{first:02x}/{}", self.id)
+    }
+}
+
+/// Where a sealed segment is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Place {
+    pub(crate) pack: usize,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    pub(crate) ordinal: u64,
+}
+
+/// What the index says of a segment.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SegmentEntry {
+    pub(crate) info: SegmentInfo,
+    pub(crate) place: Place,
+    pub(crate) blake3: Hex<32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SegmentInfo {
+    pub(crate) codec: String,
+    pub(crate) items: u64,
+    first: String,
+    last: String,
+    pub(crate) heights: Option<(u32, u32)>,
+}
+
+/// What a restore point says of itself.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    format: u64,
+    pub(crate) repository: Hex<16>,
+    pub(crate) point: Hex<16>,
+    pub(crate) stream: String,
+    network: String,
+    pub(crate) created_unix_millis: u64,
+    tool: String,
+    content: Content,
+    pub(crate) key: WrappedKey,
+    pub(crate) packs: Vec<Pack>,
+    pub(crate) segments: u64,
+    pub(crate) items: u64,
+    pub(crate) encoded_bytes: u64,
+    pub(crate) index: Vec<Place>,
+}
+
+impl Manifest {
+    pub(crate) fn read(
+        object: &str,
+        bytes: &[u8],
+        trusted: &[Hex<32>],
+        within: &Descriptor,
+    ) -> Result<Self> {
+        let read: Self = open(object, bytes, "restore-point", trusted)?;
+        Error::unless(read.object() == object, object, "it is another's manifest")?;
+        let here = (read.repository, &read.network) == (within.repository, &within.network);
+        Error::unless(here, object, "it belongs to another repository")?;
+        Error::unless(
+            read.is_linked(),
+            object,
+            "its blocks don't follow each other",
+        )?;
+        Ok(read)
+    }
+
+    /// The key of its object.
+    pub fn object(&self) -> String {
+        format!("points/{:016x}-{}", self.created_unix_millis, self.point)
+    }
+
+    pub(crate) const fn is_base(&self) -> bool {
+        matches!(self.content, Content::Base { .. })
+    }
+
+    pub(crate) const fn epoch(&self) -> Hex<16> {
+        match self.content {
+            Content::Base { epoch, .. } | Content::Delta { epoch, .. } => epoch,
+        }
+    }
+
+    /// The set of a base, or that to which the changes apply.
+    pub(crate) const fn known(&self) -> (Position, SetSummary) {
+        match self.content {
+            Content::Base { position, set, .. } => (position, set),
+            Content::Delta { from, from_set, .. } => (from, from_set),
+        }
+    }
+
+    /// The blocks whose changes are here.
+    pub(crate) fn blocks(&self) -> &[BlockEntry] {
+        match &self.content {
+            Content::Base { during, .. } => during,
+            Content::Delta { blocks, .. } => blocks,
+        }
+    }
+
+    /// The block that it leads to, and the set there.
+    pub fn end(&self) -> (Position, SetSummary) {
+        let last = self.blocks().last();
+        last.map_or_else(|| self.known(), |last| (last.position, last.set))
+    }
+
+    fn is_linked(&self) -> bool {
+        let mut before = (!self.is_base()).then(|| self.known().0);
+        for block in self.blocks() {
+            let at = block.position;
+            let follows = |before: Position| {
+                before.hash == block.previous && before.height.checked_add(1) == Some(at.height)
+            };
+            if !before.is_none_or(follows) {
+                return false;
+            }
+            before = Some(at);
+        }
+        match self.is_base() {
+            true => self.end() == self.known(),
+            false => !self.blocks().is_empty(),
+        }
+    }
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (position, set) = self.end();
+        let kind = if self.is_base() { "base" } else { "delta" };
+        let from = self
+            .blocks()
+            .first()
+            .map_or(position.height, |first| first.position.height);
+        write!(
+            f,
+            "{} {} {kind} blocks {from}..={} ",
+            self.object(),
+            self.stream,
+            position.height
+        )?;
+        let (hash, muhash) = (position.hash.reversed(), set.muhash.reversed());
+        write!(f, "hash {hash} coins {} muhash {muhash}", set.coins)
+    }
+}

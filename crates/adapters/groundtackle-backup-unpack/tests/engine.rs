@@ -1,0 +1,82 @@
+//! What the engine wrote, read without it.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a test asserts, and does not use all of what tests share"
+)]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{Scenario, chain, objects, restore, unpack, write};
+use groundtackle_backup_unpack::{At, Error, Hex, Repository};
+use groundtackle_utxo_store_testkit::mainnet;
+use tempfile::TempDir;
+
+async fn written(scenario: &Scenario) -> (TempDir, Vec<(String, Vec<u8>)>) {
+    let folder = TempDir::new().unwrap();
+    let objects = objects(&scenario.target).await;
+    write(&objects, folder.path());
+    (folder, objects)
+}
+
+/// Both ends and heights between, forwards and backwards from two bases; and what an independent computation says of the
+/// set there.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_height_of_the_real_chain_is_read() {
+    let scenario = chain(599, 41, 300).await;
+    let (folder, _) = written(&scenario).await;
+    let repository = Repository::open(folder.path(), &[scenario.trust]).unwrap();
+    assert!(repository.points().len() > 10 && repository.unusable().is_empty());
+    let answers: BTreeSet<_> = mainnet::ANSWERS
+        .iter()
+        .map(|answer| answer.height)
+        .collect();
+    let heights = (0..600)
+        .step_by(37)
+        .chain(answers)
+        .chain([20, 61, 299, 300, 301, 598, 599]);
+    for height in heights {
+        let table = unpack(folder.path(), scenario.trust, At::Height(height)).unwrap();
+        assert!(
+            table == scenario.sets[&scenario.chain[&height]].1,
+            "{height}"
+        );
+    }
+    for answer in mainnet::ANSWERS {
+        let table = unpack(folder.path(), scenario.trust, At::Height(answer.height)).unwrap();
+        assert_eq!(table.lines().count() as u64, answer.txouts + 1);
+    }
+    let latest = unpack(folder.path(), scenario.trust, At::Latest).unwrap();
+    assert!(latest == scenario.sets[&scenario.chain[&599]].1);
+    for at in [At::Height(600), At::Block(Hex([7; 32]))] {
+        let error = unpack(folder.path(), scenario.trust, at).unwrap_err();
+        assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+    }
+}
+
+/// Every block that was ever connected, the abandoned branch and two epochs included; and as the engine reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn branches_windows_and_epochs_are_read() {
+    let scenario = common::branches(20).await;
+    let (folder, objects) = written(&scenario).await;
+    let mut sets = BTreeSet::new();
+    for (hash, (height, table)) in &scenario.sets {
+        let block = At::Block(Hex(*hash.as_bytes()));
+        let found = unpack(folder.path(), scenario.trust, block).unwrap();
+        assert!(found == *table, "block {hash} at {height}");
+        assert!(restore(&objects, scenario.trust, block).await.unwrap() == *table);
+        sets.insert(found);
+    }
+    assert_eq!(sets.len(), scenario.sets.len());
+    for (height, hash) in &scenario.chain {
+        let found = unpack(folder.path(), scenario.trust, At::Height(*height)).unwrap();
+        assert!(found == scenario.sets[hash].1, "height {height}");
+    }
+    let latest = unpack(folder.path(), scenario.trust, At::Latest).unwrap();
+    assert!(latest == scenario.sets[scenario.chain.values().last().unwrap()].1);
+}

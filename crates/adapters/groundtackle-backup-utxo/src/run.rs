@@ -1,0 +1,228 @@
+//! Whether it is to be a base or a delta.
+
+use std::sync::Arc;
+
+use groundtackle_backup::{BackUp, Content, Error, Hex, Manifest, Position, Repository, Result};
+use groundtackle_utxo_store::digest::MuHash3072;
+use groundtackle_utxo_store::{BlockHash, Tip, UtxoStore};
+
+use crate::blocks::{BlockSource, Known, past_the_journal, stopped};
+use crate::error::{of_journal, of_store};
+use crate::journal::{Epoch, Journal};
+use crate::source::{BaseSource, position};
+
+/// Blocks of one delta at most; a manifest names each in some 400 bytes, and is at most 64 MiB.
+const MAX_DELTA_BLOCKS: usize = 50_000;
+
+/// What a backup of a set made.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Made {
+    /// A restore point with the whole set.
+    Base(Manifest),
+    /// One with what blocks changed since an earlier one.
+    Delta(Manifest),
+    /// None: the last one is of the store's tip.
+    Nothing,
+}
+
+/// Backups of one store's set.
+#[derive(Clone, Debug)]
+pub struct SetBackup {
+    store: Arc<dyn UtxoStore>,
+    journal: Option<Journal>,
+}
+
+impl SetBackup {
+    /// Of this store. With the journal that it writes, later backups are deltas.
+    pub fn new(store: Arc<dyn UtxoStore>, journal: Option<Journal>) -> Self {
+        Self { store, journal }
+    }
+
+    /// Backs up what blocks changed since the last restore point, where the journal has all of it and they are at most
+    /// 50,000; otherwise, and where there is none, the whole set.
+    ///
+    /// **Atomicity**, **cancel safety**: see [`Repository::back_up`].
+    ///
+    /// # Errors
+    /// When store, journal or target could not answer. `InvalidRequest` for a store without a tip.
+    pub async fn back_up(&self, repository: &Repository, how: &BackUp<'_>) -> Result<Made> {
+        // Before the epoch: what ends that shows then.
+        let now = self.now().await?;
+        if let Some((journal, epoch)) = self.journal_now()? {
+            let points = repository.points().await?.usable;
+            let linked: Vec<_> = points
+                .iter()
+                .filter(|point| point.stream == how.stream)
+                .filter(|point| point.content.epoch().0 == *epoch.as_bytes())
+                .collect();
+            let newest = linked
+                .iter()
+                .rfind(|point| point.content.position().is_some())
+                .map(|point| point.point);
+            for start in starts(&linked) {
+                let at = start.content.position().map(|at| at.hash);
+                if at == Some(Hex(*now.tip.hash.as_bytes())) {
+                    // The chain went back to it: what was made since would stay the latest.
+                    if newest != Some(start.point) {
+                        break;
+                    }
+                    let known = start.content.set().map(|set| set.muhash.0);
+                    return match now.muhash.is_none_or(|muhash| Some(muhash) == known) {
+                        true => Ok(Made::Nothing),
+                        false => Err(past_the_journal()),
+                    };
+                }
+                let source = blocks_since(&journal, epoch, start, &linked, &now).await?;
+                if let Some(mut source) = source {
+                    let manifest = repository.back_up(&mut source, how).await?;
+                    return Ok(Made::Delta(manifest));
+                }
+            }
+        }
+        self.back_up_base(repository, how).await.map(Made::Base)
+    }
+
+    /// Backs up the whole set.
+    ///
+    /// **Atomicity**, **cancel safety**: see [`Repository::back_up`].
+    ///
+    /// # Errors
+    /// When store, journal or target could not answer. `InvalidRequest` for a store without a tip. `Incomplete` where
+    /// something else than blocks changed the set meanwhile: do it again.
+    pub async fn back_up_base(
+        &self,
+        repository: &Repository,
+        how: &BackUp<'_>,
+    ) -> Result<Manifest> {
+        let mut source = BaseSource::begin(self.store.clone(), self.journal.clone()).await?;
+        repository.back_up(&mut source, how).await
+    }
+
+    async fn now(&self) -> Result<Now> {
+        let (tip, muhash) = if self.store.capabilities().incremental_digest {
+            let digest = self.store.digest().await;
+            let digest = digest.map_err(of_store("reading the digest"))?;
+            (digest.tip, Some(digest.muhash))
+        } else {
+            let tip = self.store.tip().await;
+            (tip.map_err(of_store("reading the tip"))?, None)
+        };
+        let tip = tip.ok_or_else(|| {
+            Error::invalid_request("the store has no tip: sync it to a block first")
+        })?;
+        Ok(Now { tip, muhash })
+    }
+
+    fn journal_now(&self) -> Result<Option<(Journal, Epoch)>> {
+        let Some(journal) = &self.journal else {
+            return Ok(None);
+        };
+        let epoch = journal.epoch().map_err(of_journal)?;
+        Ok(epoch.map(|epoch| (journal.clone(), epoch)))
+    }
+}
+
+/// What the store is now.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    tip: Tip,
+    /// Where it is known without a scan.
+    muhash: Option<[u8; 32]>,
+}
+
+/// Restore points to go on from. Deltas go on from the last delta, also past a base that was made since: so every block of
+/// the epoch stays linked to each of its bases.
+fn starts<'a>(linked: &[&'a Manifest]) -> Vec<&'a Manifest> {
+    let is_base = |point: &&&Manifest| matches!(point.content, Content::Base { .. });
+    let bases = linked.iter().filter(is_base).copied();
+    match linked.iter().rfind(|point| !is_base(point)) {
+        Some(delta) => std::iter::once(*delta).chain(bases.rev()).collect(),
+        None => bases.collect(),
+    }
+}
+
+/// What the journal has between a restore point, or where the chain has left it, and the tip; `None` where that is not all.
+async fn blocks_since(
+    journal: &Journal,
+    epoch: Epoch,
+    start: &Manifest,
+    linked: &[&Manifest],
+    now: &Now,
+) -> Result<Option<BlockSource>> {
+    let Some(known) = known(start) else {
+        return Ok(None);
+    };
+    let (tip, muhash) = (now.tip.hash, now.muhash);
+    // Newest first: the chain has left the restore point by few blocks, if at all.
+    let mut candidates = vec![known.position];
+    candidates.extend(ancestors(known.position, linked));
+    let journal = journal.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        for at in candidates {
+            let hash = BlockHash::from_bytes(at.hash.0);
+            let Some(chain) = journal.chain(epoch, hash, tip).map_err(of_journal)? else {
+                continue;
+            };
+            // It may be of a branch that was left before.
+            if let Some(known) = rewound(&journal, epoch, known.clone(), at)? {
+                let some = (1..=MAX_DELTA_BLOCKS).contains(&chain.len());
+                return Ok(some.then(|| BlockSource::new(epoch, known, chain, muhash)));
+            }
+        }
+        Ok(None)
+    });
+    work.await.map_err(stopped)?
+}
+
+/// What a delta could go on from at the end of a restore point.
+fn known(point: &Manifest) -> Option<Known> {
+    let state =
+        <&[u8; MuHash3072::STATE_BYTES]>::try_from(&*point.content.muhash_state().0).ok()?;
+    Some(Known {
+        position: *point.content.position()?,
+        set: *point.content.set()?,
+        muhash: MuHash3072::from_bytes(state)?,
+    })
+}
+
+/// The blocks below `tip` that restore points know, newest first.
+fn ancestors(tip: Position, linked: &[&Manifest]) -> Vec<Position> {
+    let blocks = linked.iter().flat_map(|point| {
+        let from = match &point.content {
+            Content::Delta { from, .. } => Some(*from),
+            _ => None,
+        };
+        let blocks = point.content.blocks().iter().map(|block| block.position);
+        from.into_iter().chain(blocks)
+    });
+    let mut below: Vec<_> = blocks.filter(|at| at.height < tip.height).collect();
+    below.sort_unstable_by_key(|at| (std::cmp::Reverse(at.height), at.hash));
+    below.dedup();
+    below
+}
+
+/// The set at an earlier block of the branch that `known` ends; `None` where the journal has forgotten it.
+fn rewound(
+    journal: &Journal,
+    epoch: Epoch,
+    mut known: Known,
+    to: Position,
+) -> Result<Option<Known>> {
+    let end = BlockHash::from_bytes(known.position.hash.0);
+    let chain = journal.chain(epoch, BlockHash::from_bytes(to.hash.0), end);
+    let Some(chain) = chain.map_err(of_journal)? else {
+        return Ok(None);
+    };
+    // A branch of few blocks.
+    let mut deltas = Vec::new();
+    for delta in chain {
+        deltas.push(delta.map_err(of_journal)?);
+    }
+    let mut tips: Vec<_> = deltas.iter().map(|delta| position(&delta.tip)).collect();
+    tips.insert(0, to);
+    for (delta, before) in deltas.iter().zip(tips).rev() {
+        known.backwards(delta, before)?;
+    }
+    Ok(Some(known))
+}

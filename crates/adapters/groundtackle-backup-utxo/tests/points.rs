@@ -1,0 +1,582 @@
+//! Real blocks through journal, backups and restores.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use groundtackle_backup::{
+    At, BackUp, Content, Goal, Hex, HexBytes, KeyUnwrapping, KeyWrapping, Manifest, MemoryTarget,
+    Plan, Repository, Result, Retryability, SegmentWork, SigningKey, Source, SourceEnd,
+    SystemClock, SystemEntropy, Trust, WrappedKey,
+};
+use groundtackle_backup_utxo::{BaseSource, Journal, Journaled, Made, SetBackup, StoreSink};
+use groundtackle_utxo_store::pending::{MemoryCells, PendingConfig, PendingUtxoStore};
+use groundtackle_utxo_store::{
+    AlertStore, BlockStore, ChainBlock, MemoryUtxoStore, Reassignment, ScanStore, SetDigest,
+    SpendStore, UtxoStore, UtxoStoreExt, unfinished_copy,
+};
+use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
+use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder, out, script, tip_of};
+use groundtackle_utxo_store_testkit::mainnet;
+use tempfile::TempDir;
+
+/// Keys in the clear: what wrapping does is another crate's matter.
+#[derive(Debug)]
+struct Open;
+
+impl KeyWrapping for Open {
+    fn wrap(&self, key: &groundtackle_backup::DataKey) -> Result<WrappedKey> {
+        Ok(WrappedKey {
+            scheme: "none".into(),
+            recipients: Vec::new(),
+            blob: HexBytes(key.expose().to_vec()),
+        })
+    }
+}
+
+impl KeyUnwrapping for Open {
+    fn unwrap(&self, wrapped: &WrappedKey) -> Result<Option<groundtackle_backup::DataKey>> {
+        let key = wrapped.blob.0.clone().try_into().unwrap();
+        Ok(Some(groundtackle_backup::DataKey::from_bytes(key)))
+    }
+}
+
+struct Place {
+    repository: Repository,
+    signer: SigningKey,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let target = Arc::new(MemoryTarget::new());
+        let signer = SigningKey::random(&SystemEntropy).unwrap();
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+        Repository::init(target.clone(), "main", &signer, clock, entropy)
+            .await
+            .unwrap();
+        let trust = Trust::new([signer.public()]).unwrap();
+        Self {
+            repository: Repository::open(target, trust).await.unwrap(),
+            signer,
+        }
+    }
+
+    const fn how(&self) -> BackUp<'_> {
+        BackUp {
+            stream: "set",
+            wrapping: &Open,
+            signer: &self.signer,
+            workers: 2,
+        }
+    }
+
+    async fn back_up(&self, backup: &SetBackup) -> Made {
+        backup.back_up(&self.repository, &self.how()).await.unwrap()
+    }
+
+    async fn points(&self) -> Vec<Manifest> {
+        let points = self.repository.points().await.unwrap();
+        assert!(points.unusable.is_empty());
+        points.usable
+    }
+
+    async fn restore(&self, at: At, into: Arc<dyn UtxoStore>) -> Result<Goal> {
+        let plan = Plan::find(&self.points().await, "set", at)?;
+        let mut sink = StoreSink::new(into);
+        self.repository.restore(&plan, &Open, &mut sink, 2).await
+    }
+}
+
+type Journals = Arc<Journaled<Arc<dyn UtxoStore>>>;
+
+async fn journaled(store: Arc<dyn UtxoStore>, folder: &Path) -> (Journals, SetBackup) {
+    let journaled = Arc::new(Journaled::open(store, folder).await.unwrap());
+    let journal = Journal::open(folder).unwrap();
+    let backup = SetBackup::new(journaled.clone(), Some(journal));
+    (journaled, backup)
+}
+
+fn embedded(folder: &Path) -> EmbeddedUtxoStore {
+    EmbeddedUtxoStore::open(folder.join("store"), EmbeddedUtxoStoreConfig::default()).unwrap()
+}
+
+async fn connect(store: &dyn UtxoStore, block: &ChainBlock) {
+    store.connect_block(block).await.unwrap().unwrap();
+}
+
+async fn assert_is(store: &dyn UtxoStore, wanted: &SetDigest) {
+    assert_eq!(store.digest().await.unwrap(), *wanted);
+    assert_eq!(store.tip().await.unwrap(), wanted.tip);
+    assert_eq!(unfinished_copy(store).await.unwrap(), None);
+    let statistics = store.statistics(Default::default()).await.unwrap();
+    if let Some(muhash) = statistics.muhash {
+        assert_eq!(muhash, wanted.muhash);
+    }
+}
+
+/// The chain of blocks 0 to 599 as a fresh sync sees it, and what the store is after each.
+async fn synced() -> (Vec<ChainBlock>, BTreeMap<u32, SetDigest>) {
+    let blocks = mainnet::blocks().await;
+    let store = MemoryUtxoStore::new();
+    let mut digests = BTreeMap::new();
+    for block in &blocks {
+        connect(&store, block).await;
+        digests.insert(block.height, store.digest().await.unwrap());
+    }
+    (blocks, digests)
+}
+
+/// Fifty heights of the real chain, and both its ends, from bases and deltas of uneven lengths; into memory and into an
+/// embedded store.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_height_of_the_real_chain_restores() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let inner: Arc<dyn UtxoStore> = Arc::new(embedded(folder.path()));
+    let (store, backup) = journaled(inner, &folder.path().join("journal")).await;
+    let place = Place::new().await;
+    let (mut bases, mut deltas) = (0, 0);
+    for block in &blocks {
+        connect(&*store, block).await;
+        let height = block.height;
+        if height == 300 {
+            let how = place.how();
+            backup.back_up_base(&place.repository, &how).await.unwrap();
+            bases += 1;
+        } else if height.is_multiple_of(37) || height == 599 {
+            match place.back_up(&backup).await {
+                Made::Base(_) => bases += 1,
+                Made::Delta(_) => deltas += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(matches!(place.back_up(&backup).await, Made::Nothing));
+    assert_eq!((bases, deltas), (2, 17));
+
+    let mut seed = 3_u64;
+    let mut heights = vec![0, 599];
+    while heights.len() < 52 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        heights.push((seed >> 33) as u32 % 600);
+    }
+    for height in heights {
+        let into = Arc::new(MemoryUtxoStore::new());
+        let goal = place
+            .restore(At::Height(height), into.clone())
+            .await
+            .unwrap();
+        assert_eq!(goal.position.height, height);
+        assert_is(&*into, &digests[&height]).await;
+        let folder = TempDir::new().unwrap();
+        let into = Arc::new(embedded(folder.path()));
+        place
+            .restore(At::Height(height), into.clone())
+            .await
+            .unwrap();
+        assert_is(&*into, &digests[&height]).await;
+        // And it goes on from there.
+        if let Some(next) = blocks.get(height as usize + 1) {
+            connect(&*into, next).await;
+            assert_is(&*into, &digests[&(height + 1)]).await;
+        }
+    }
+    for answer in mainnet::ANSWERS {
+        let into = Arc::new(MemoryUtxoStore::new());
+        place
+            .restore(At::Height(answer.height), into.clone())
+            .await
+            .unwrap();
+        answer.check(&into.statistics(Default::default()).await.unwrap());
+    }
+}
+
+/// Twenty blocks are taken back, and another branch is connected, in the middle of restore points.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reorganisation_leaves_the_chain_and_the_branch() {
+    let (blocks, mut digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let inner: Arc<dyn UtxoStore> = Arc::new(MemoryUtxoStore::new());
+    let (store, backup) = journaled(inner, folder.path()).await;
+    let place = Place::new().await;
+    for block in &blocks {
+        connect(&*store, block).await;
+        if block.height % 50 == 49 {
+            place.back_up(&backup).await;
+        }
+    }
+    let abandoned = digests.clone();
+    for block in blocks[580..].iter().rev() {
+        let back = store.disconnect_block(&block.hash, &block.previous).await;
+        back.unwrap().unwrap();
+    }
+    let mut coin = None;
+    let mut hashes = BTreeMap::new();
+    for height in 580..610_u32 {
+        let tip = store.tip().await.unwrap();
+        let mut block = BlockBuilder::after(tip).branch(7);
+        if let Some(coin) = coin {
+            let spender = TxBuilder::new(u64::from(height))
+                .spend(coin)
+                .pay_each(3, 9)
+                .build();
+            block = block.with(&[&spender]);
+        }
+        let block = block.build();
+        connect(&*store, &block).await;
+        // Its own coinbase is too young; one of the real chain is not.
+        coin = (height < 609).then(|| out(&blocks[height as usize - 500].transactions[0], 0));
+        digests.insert(height, store.digest().await.unwrap());
+        hashes.insert(height, tip_of(&block));
+        if height == 590 {
+            let made = place.back_up(&backup).await;
+            assert!(matches!(made, Made::Delta(_)), "{made:?}");
+        }
+    }
+    let made = place.back_up(&backup).await;
+    assert!(matches!(made, Made::Delta(_)), "{made:?}");
+    for height in [49, 50, 300, 579, 580, 585, 590, 591, 599, 600, 609] {
+        let into = Arc::new(MemoryUtxoStore::new());
+        let goal = place
+            .restore(At::Height(height), into.clone())
+            .await
+            .unwrap();
+        if let Some(tip) = hashes.get(&height) {
+            assert_eq!(goal.position.hash, Hex(*tip.hash.as_bytes()));
+        }
+        assert_is(&*into, &digests[&height]).await;
+    }
+    for height in [580, 590, 599_u32] {
+        let into = Arc::new(MemoryUtxoStore::new());
+        let hash = Hex(*blocks[height as usize].hash.as_bytes());
+        place.restore(At::Block(hash), into.clone()).await.unwrap();
+        assert_is(&*into, &abandoned[&height]).await;
+    }
+    let into = Arc::new(MemoryUtxoStore::new());
+    place.restore(At::Latest, into.clone()).await.unwrap();
+    assert_is(&*into, &store.digest().await.unwrap()).await;
+}
+
+/// A store that went back to an earlier restore point's block: that is the latest then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_went_back_is_the_latest() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), folder.path()).await;
+    let place = Place::new().await;
+    for block in &blocks[..20] {
+        connect(&*store, block).await;
+        if matches!(block.height, 10 | 19) {
+            place.back_up(&backup).await;
+        }
+    }
+    for block in blocks[11..20].iter().rev() {
+        let back = store.disconnect_block(&block.hash, &block.previous).await;
+        back.unwrap().unwrap();
+    }
+    assert!(matches!(place.back_up(&backup).await, Made::Base(_)));
+    assert!(matches!(place.back_up(&backup).await, Made::Nothing));
+    let into = Arc::new(MemoryUtxoStore::new());
+    place.restore(At::Latest, into.clone()).await.unwrap();
+    assert_is(&*into, &digests[&10]).await;
+}
+
+/// What fills a store is what it must be, or the store says that it is unfinished; and only an empty one is filled.
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_are_whole_or_unfinished() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), folder.path()).await;
+    let place = Place::new().await;
+    for block in &blocks[..200] {
+        connect(&*store, block).await;
+    }
+    let made = place.back_up(&backup).await;
+    let Made::Base(manifest) = made else {
+        panic!("{made:?}");
+    };
+    assert!(matches!(manifest.content, Content::Base { .. }));
+    // The store to fill loses what it is told: the digest says so.
+    let into = Arc::new(MemoryUtxoStore::new());
+    let plan = Plan::find(&place.points().await, "set", At::Latest).unwrap();
+    let mut forged = plan.clone();
+    forged.set.coins += 1;
+    let mut sink = StoreSink::new(into.clone());
+    let restored = place.repository.restore(&forged, &Open, &mut sink, 1).await;
+    assert!(matches!(
+        restored,
+        Err(groundtackle_backup::Error::Differs { .. })
+    ));
+    assert_eq!(into.tip().await.unwrap(), None);
+    let unfinished = unfinished_copy(&*into).await.unwrap();
+    assert_eq!(unfinished, Some((digests[&199].tip.unwrap().hash, 199)));
+    // The same restore finishes it.
+    place.restore(At::Latest, into.clone()).await.unwrap();
+    assert_is(&*into, &digests[&199]).await;
+    let error = place.restore(At::Latest, into.clone()).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("not empty"), "{source}");
+    assert_is(&*into, &digests[&199]).await;
+}
+
+/// Connects a block before each segment.
+#[derive(Debug)]
+struct WhileBlocksCome {
+    inner: BaseSource,
+    store: Journals,
+    blocks: std::vec::IntoIter<ChainBlock>,
+    connected: u32,
+}
+
+#[async_trait]
+impl Source for WhileBlocksCome {
+    async fn next(&mut self) -> Result<Option<SegmentWork>> {
+        if let Some(block) = self.blocks.next() {
+            connect(&*self.store, &block).await;
+            self.connected += 1;
+        }
+        self.inner.next().await
+    }
+
+    async fn finish(&mut self) -> Result<SourceEnd> {
+        self.inner.finish().await
+    }
+}
+
+/// A store of single records, whose scans are no snapshots: each block takes outputs of all ages, also of the block
+/// before, and makes some.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_read_while_blocks_come_is_exact() {
+    let real = mainnet::blocks().await;
+    for seed in 0..2_u64 {
+        let folder = TempDir::new().unwrap();
+        let inner = PendingUtxoStore::new(MemoryCells::new(), PendingConfig::default());
+        assert!(!inner.capabilities().snapshot_scan);
+        let (store, backup) = journaled(Arc::new(inner), folder.path()).await;
+        let mut random = seed + 1;
+        let mut unspent = Vec::new();
+        let mut blocks = real.clone();
+        let spent = |txid| {
+            let inputs = real.iter().flat_map(|block| &block.transactions);
+            inputs
+                .flat_map(|tx| &tx.inputs)
+                .any(|input| input.txid == txid)
+        };
+        let mut olds = real[1..500]
+            .iter()
+            .filter(|block| !spent(block.transactions[0].txid));
+        for height in 600..660_u64 {
+            let mut transactions = Vec::new();
+            for number in 0..8 {
+                // One of the real chain that is old enough and that nobody spent, and others of any age.
+                let old = olds.next().unwrap();
+                let tag = height * 100 + number as u64;
+                let mut tx = TxBuilder::new(tag)
+                    .pay_each(40, 7)
+                    .spend(out(&old.transactions[0], 0));
+                for _ in 0..unspent.len().min(10) {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    tx = tx.spend(unspent.swap_remove((random >> 33) as usize % unspent.len()));
+                }
+                transactions.push(tx.build());
+            }
+            for tx in &transactions {
+                unspent.extend((0..40).map(|vout| out(tx, vout)));
+            }
+            let tip = blocks.last().map(tip_of);
+            let all: Vec<_> = transactions.iter().collect();
+            blocks.push(BlockBuilder::after(tip).with(&all).build());
+        }
+        let mut digests = BTreeMap::new();
+        let reference = MemoryUtxoStore::new();
+        for block in &blocks {
+            connect(&reference, block).await;
+            digests.insert(block.height, reference.digest().await.unwrap());
+        }
+        for block in &blocks[..630] {
+            connect(&*store, block).await;
+        }
+        let place = Place::new().await;
+        let inner = BaseSource::begin(store.clone(), Some(Journal::open(folder.path()).unwrap()));
+        let coming = blocks[630..650].to_vec();
+        let mut source = WhileBlocksCome {
+            inner: inner.await.unwrap().with_segment_bytes(60_000),
+            store: store.clone(),
+            blocks: coming.into_iter(),
+            connected: 0,
+        };
+        let made = place
+            .repository
+            .back_up(&mut source, &place.how())
+            .await
+            .unwrap();
+        let Content::Base {
+            position, during, ..
+        } = &made.content
+        else {
+            panic!("{:?}", made.content);
+        };
+        // Some while it was read.
+        assert!(during.len() >= 2, "{}", during.len());
+        let first = 629 + source.connected;
+        let position = *position;
+        assert!(position.height <= first, "{position:?}");
+        for block in &blocks[630 + source.connected as usize..] {
+            connect(&*store, block).await;
+        }
+        let delta = place.back_up(&backup).await;
+        assert!(matches!(delta, Made::Delta(_)), "{delta:?}");
+        for height in ((position.height - 3)..660).step_by(3) {
+            let into = Arc::new(MemoryUtxoStore::new());
+            place
+                .restore(At::Height(height), into.clone())
+                .await
+                .unwrap();
+            assert_is(&*into, &digests[&height]).await;
+        }
+    }
+}
+
+/// What changes the set past the blocks ends the epoch: a base that was being read is not listed, the next backup is a base,
+/// and what was before stays reachable.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_blocks_do_not_show_begins_anew() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), folder.path()).await;
+    let place = Place::new().await;
+    for block in &blocks[..150] {
+        connect(&*store, block).await;
+        if block.height % 50 == 49 {
+            place.back_up(&backup).await;
+        }
+    }
+    let journal = Journal::open(folder.path()).unwrap();
+    let mut source = BaseSource::begin(store.clone(), Some(journal))
+        .await
+        .unwrap();
+    let coin = out(&blocks[20].transactions[0], 0);
+    store.freeze(&[coin]).await.unwrap();
+    let reassigned = Reassignment {
+        outpoint: coin,
+        script: script(77),
+        spendable_from: 10,
+    };
+    for outcome in store.reassign(&[reassigned]).await.unwrap() {
+        outcome.unwrap();
+    }
+    let error = place
+        .repository
+        .back_up(&mut source, &place.how())
+        .await
+        .unwrap_err();
+    assert_eq!(error.retryability(), Retryability::Transient, "{error:?}");
+    let points = place.points().await.len();
+    let after = store.digest().await.unwrap();
+    assert_ne!(after.muhash, digests[&149].muhash);
+    assert!(matches!(place.back_up(&backup).await, Made::Base(_)));
+    assert_eq!(place.points().await.len(), points + 1);
+    for block in &blocks[150..160] {
+        connect(&*store, block).await;
+    }
+    assert!(matches!(place.back_up(&backup).await, Made::Delta(_)));
+    for height in [49, 80, 148, 149, 159_u32] {
+        let into = Arc::new(MemoryUtxoStore::new());
+        place
+            .restore(At::Height(height), into.clone())
+            .await
+            .unwrap();
+        let wanted = match height {
+            149 => after,
+            159 => store.digest().await.unwrap(),
+            _ => digests[&height],
+        };
+        assert_is(&*into, &wanted).await;
+    }
+}
+
+/// A change that went past the journal is no block and ends no epoch: the digest tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_past_the_journal_is_noticed() {
+    let (blocks, _) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let inner = Arc::new(embedded(folder.path()));
+    let (store, backup) = journaled(inner.clone(), &folder.path().join("journal")).await;
+    let place = Place::new().await;
+    for block in &blocks[..50] {
+        connect(&*store, block).await;
+    }
+    place.back_up(&backup).await;
+    let coin = out(&blocks[20].transactions[0], 0);
+    let reassigned = Reassignment {
+        outpoint: coin,
+        script: script(77),
+        spendable_from: 10,
+    };
+    inner.freeze(&[coin]).await.unwrap();
+    inner
+        .reassign(&[reassigned])
+        .await
+        .unwrap()
+        .remove(0)
+        .unwrap();
+    let error = backup
+        .back_up(&place.repository, &place.how())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("past the journal"), "{error}");
+    connect(&*store, &blocks[50]).await;
+    let error = backup
+        .back_up(&place.repository, &place.how())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("past the journal"), "{error}");
+    assert_eq!(place.points().await.len(), 1);
+    // As the message says.
+    drop((store, backup));
+    let another = TempDir::new().unwrap();
+    let (store, backup) = journaled(inner, another.path()).await;
+    assert!(matches!(place.back_up(&backup).await, Made::Base(_)));
+    let into = Arc::new(MemoryUtxoStore::new());
+    place.restore(At::Latest, into.clone()).await.unwrap();
+    assert_is(&*into, &store.digest().await.unwrap()).await;
+}
+
+/// Without a journal each backup is a base, and one that was made while blocks came is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_journal_there_are_bases() {
+    let (blocks, digests) = synced().await;
+    let place = Place::new().await;
+    let store = Arc::new(PendingUtxoStore::new(
+        MemoryCells::new(),
+        PendingConfig::default(),
+    ));
+    let backup = SetBackup::new(store.clone(), None);
+    for block in &blocks[..20] {
+        connect(&*store, block).await;
+    }
+    assert!(matches!(place.back_up(&backup).await, Made::Base(_)));
+    assert!(matches!(place.back_up(&backup).await, Made::Base(_)));
+    let mut source = BaseSource::begin(store.clone(), None).await.unwrap();
+    connect(&*store, &blocks[20]).await;
+    let error = place
+        .repository
+        .back_up(&mut source, &place.how())
+        .await
+        .unwrap_err();
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert!(reason.contains("moved on"), "{reason}");
+    let into = Arc::new(MemoryUtxoStore::new());
+    place.restore(At::Latest, into.clone()).await.unwrap();
+    assert_is(&*into, &digests[&19]).await;
+}

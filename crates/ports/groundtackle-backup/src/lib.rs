@@ -1,0 +1,34 @@
+#![doc = include_str!("../README.md")]
+
+mod bytes_as_text;
+mod clock;
+mod envelope;
+mod error;
+mod keys;
+mod manifest;
+mod memory;
+mod plan;
+mod reader;
+mod repository;
+mod source;
+mod target;
+mod writer;
+
+pub use bytes_as_text::{Hex, HexBytes};
+pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
+pub use error::{Error, Result};
+pub use groundtackle_core::Retryability;
+pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, WrappedKey};
+pub use manifest::{BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position, SetSummary};
+pub use memory::MemoryTarget;
+pub use plan::{At, Plan, Step};
+pub use reader::{CheckDepth, Checked};
+pub use repository::{Descriptor, Points, Repository, Trust};
+pub use source::{
+    Direction, Goal, Segment, SegmentEntry, SegmentInfo, SegmentWork, Sink, Source, SourceEnd,
+};
+pub use target::{
+    Listing, ObjectInfo, ObjectKey, ObjectTag, Outcome, PutIf, Refused, Target, TargetCapabilities,
+    Upload,
+};
+pub use writer::BackUp;

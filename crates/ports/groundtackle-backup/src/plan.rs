@@ -1,0 +1,304 @@
+//! How a set at any block comes out of restore points.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::bytes_as_text::Hex;
+use crate::error::{Error, Result};
+use crate::manifest::{BlockEntry, Content, Manifest, Position, SetSummary};
+use crate::source::{Direction, Goal};
+
+/// What to restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// What the restore point made last leads to.
+    Latest,
+    /// The block at this height in the chain of the restore point made last: never one of an abandoned branch.
+    Height(u32),
+    /// A block, also of an abandoned branch, or of a chain that the last restore point is not linked to.
+    Block(Hex<32>),
+}
+
+/// Changes to apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The restore point that has them; `None` for the base.
+    pub point: Option<Arc<Manifest>>,
+    /// How to apply them.
+    pub direction: Direction,
+    /// Those of these blocks, first and last.
+    pub heights: (u32, u32),
+}
+
+/// A way from a base to a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The set to begin with.
+    pub base: Arc<Manifest>,
+    /// What to apply to it, in order.
+    pub steps: Vec<Step>,
+    /// The block it leads to.
+    pub position: Position,
+    /// The set there.
+    pub set: SetSummary,
+}
+
+impl Plan {
+    pub(crate) fn goal(&self, network: &str) -> Goal {
+        Goal {
+            network: network.into(),
+            position: self.position,
+            set: self.set,
+        }
+    }
+
+    /// The restore points that it needs.
+    pub fn points(&self) -> Vec<Hex<16>> {
+        let mut points = vec![self.base.point];
+        for step in &self.steps {
+            if let Some(point) = &step.point
+                && !points.contains(&point.point)
+            {
+                points.push(point.point);
+            }
+        }
+        points
+    }
+
+    /// The shortest way in blocks to what is asked for, by restore points of `stream`.
+    ///
+    /// # Errors
+    /// `Unreachable` where there is none; it says what can be reached.
+    pub fn find(points: &[Manifest], stream: &str, at: At) -> Result<Self> {
+        let points: Vec<_> = points
+            .iter()
+            .filter(|point| point.stream == stream)
+            .map(|point| Arc::new(point.clone()))
+            .collect();
+        let map = Map::of(&points);
+        let latest = points
+            .iter()
+            .filter_map(|point| Some((point, point.content.position()?)))
+            .max_by_key(|(point, position)| (point.created_unix_millis, position.height));
+        let (latest, tip) = latest.ok_or_else(|| Error::Unreachable {
+            what: format!("there is no restore point of {stream:?}"),
+        })?;
+        let tip = (*latest.content.epoch(), tip.hash);
+        let wanted = match at {
+            At::Latest => tip,
+            At::Height(height) => map.on_chain(tip, height)?,
+            // What was known of it last.
+            At::Block(hash) => {
+                let epoch = map.epochs.get(&hash).and_then(|epochs| epochs.last());
+                (epoch.copied().unwrap_or_default(), hash)
+            }
+        };
+        let (position, set) = map.sets.get(&wanted).ok_or_else(|| Error::Unreachable {
+            what: format!(
+                "no restore point knows the set at block {}",
+                shown(wanted.1)
+            ),
+        })?;
+        let ways = points
+            .iter()
+            .filter_map(|base| Some((base, map.way(base, wanted)?)));
+        let best = ways.min_by_key(|(_, way)| way.len());
+        let (base, way) = best.ok_or_else(|| Error::Unreachable {
+            what: format!(
+                "no base is linked to the block at height {}: blocks between them are in no restore point",
+                position.height
+            ),
+        })?;
+        Ok(Self {
+            base: base.clone(),
+            steps: map.steps(base, &way),
+            position: *position,
+            set: *set,
+        })
+    }
+}
+
+fn shown(mut hash: Hex<32>) -> Hex<32> {
+    hash.0.reverse();
+    hash
+}
+
+/// A block, in an epoch.
+type Node = (Hex<16>, Hex<32>);
+
+/// Every block that restore points know.
+#[derive(Debug, Default)]
+struct Map<'a> {
+    /// Blocks at which the set is known.
+    sets: HashMap<Node, (Position, SetSummary)>,
+    /// Blocks whose changes are known, and where.
+    changes: HashMap<Node, (&'a BlockEntry, Vec<&'a Arc<Manifest>>)>,
+    /// The epochs in which a block's changes are known, or its set is, the last one last.
+    epochs: HashMap<Hex<32>, Vec<Hex<16>>>,
+}
+
+type Way = Vec<(Node, Direction)>;
+
+impl<'a> Map<'a> {
+    fn of(points: &'a [Arc<Manifest>]) -> Self {
+        let mut map = Self::default();
+        for point in points {
+            let epoch = *point.content.epoch();
+            let own = point.content.position().zip(point.content.set());
+            let mut known: Vec<_> = own.map(|(at, set)| (*at, *set)).into_iter().collect();
+            if let Content::Delta { from, from_set, .. } = &point.content {
+                known.push((*from, *from_set));
+            }
+            for block in point.content.blocks() {
+                known.push((block.position, block.set));
+                let node = (epoch, block.position.hash);
+                let holders = map.changes.entry(node);
+                holders.or_insert((block, Vec::new())).1.push(point);
+            }
+            for (position, set) in known {
+                map.sets.insert((epoch, position.hash), (position, set));
+                let epochs = map.epochs.entry(position.hash).or_default();
+                epochs.retain(|other| *other != epoch);
+                epochs.push(epoch);
+            }
+        }
+        map
+    }
+
+    /// A block and those before it, as far as their changes are known in its epoch; the last one's are not.
+    fn ancestors(&self, from: Node) -> impl Iterator<Item = Node> + '_ {
+        let mut next = Some(from);
+        // Links that lead round would be a forgery.
+        let mut left = self.changes.len().saturating_add(1);
+        std::iter::from_fn(move || {
+            let node = next?;
+            left = left.checked_sub(1)?;
+            next = self
+                .changes
+                .get(&node)
+                .map(|(block, _)| (node.0, block.previous));
+            Some(node)
+        })
+    }
+
+    /// The block at a height, in the last epoch that knows it.
+    fn on_chain(&self, latest: Node, height: u32) -> Result<Node> {
+        let tip = self
+            .sets
+            .get(&latest)
+            .map_or(0, |(position, _)| position.height);
+        let (mut at, mut lowest, mut from) = (tip, tip, latest);
+        let mut seen = HashSet::new();
+        loop {
+            let mut end = from;
+            for (node, below) in self.ancestors(from).zip((0..=at).rev()) {
+                if below == height && self.sets.contains_key(&node) {
+                    return Ok(node);
+                }
+                (end, lowest) = (node, below);
+            }
+            // Another epoch may go on below.
+            seen.insert(end);
+            let epochs = self.epochs.get(&end.1).into_iter().flatten().rev();
+            let mut others = epochs.map(|epoch| (*epoch, end.1));
+            match others.find(|node| !seen.contains(node)) {
+                Some(node) => (from, at) = (node, lowest),
+                None => break,
+            }
+            seen.insert(from);
+        }
+        let others: HashSet<_> = self
+            .sets
+            .values()
+            .filter(|(position, _)| position.height == height)
+            .map(|(position, _)| shown(position.hash).to_string())
+            .collect();
+        let hint = match others.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; restore points that are not linked to it have at that height {}: name the block",
+                others.into_iter().collect::<Vec<_>>().join(", ")
+            ),
+        };
+        Err(Error::Unreachable {
+            what: format!(
+                "height {height} is not in the chain of the last restore point, which reaches from {lowest} to {tip}{hint}"
+            ),
+        })
+    }
+
+    /// From a base back to where the branches part, and forwards from there.
+    fn way(&self, base: &Manifest, wanted: Node) -> Option<Way> {
+        let Content::Base {
+            epoch,
+            position,
+            set,
+            ..
+        } = &base.content
+        else {
+            return None;
+        };
+        let from = (*epoch, position.hash);
+        // Where nobody watched, a later base may have found another set there.
+        if self.sets.get(&from).is_none_or(|(_, known)| known != set) {
+            return None;
+        }
+        let to: Vec<_> = self.ancestors(wanted).collect();
+        let on_the_way: HashSet<_> = to.iter().collect();
+        let mut way = Way::new();
+        let mut meets = None;
+        for node in self.ancestors(from) {
+            if on_the_way.contains(&node) {
+                meets = Some(node);
+                break;
+            }
+            way.push((node, Direction::Backwards));
+        }
+        let meets = meets?;
+        let forwards = to.into_iter().take_while(|node| *node != meets);
+        let mut forwards: Vec<_> = forwards.map(|node| (node, Direction::Forwards)).collect();
+        forwards.reverse();
+        way.extend(forwards);
+        Some(way)
+    }
+
+    /// Blocks of one restore point together.
+    fn steps(&self, base: &Manifest, way: &Way) -> Vec<Step> {
+        let mut steps = Vec::<Step>::new();
+        if let (Some(first), Some(last)) =
+            (base.content.blocks().first(), base.content.blocks().last())
+        {
+            steps.push(Step {
+                point: None,
+                direction: Direction::Forwards,
+                heights: (first.position.height, last.position.height),
+            });
+        }
+        for (node, direction) in way {
+            let Some((block, holders)) = self.changes.get(node) else {
+                continue;
+            };
+            let height = block.position.height;
+            let goes_on = steps.last_mut().filter(|step| {
+                let next_to = match direction {
+                    Direction::Forwards => step.heights.1.checked_add(1) == Some(height),
+                    Direction::Backwards => height.checked_add(1) == Some(step.heights.0),
+                };
+                let same = |point: &Arc<Manifest>| {
+                    holders.iter().any(|holder| holder.point == point.point)
+                };
+                step.direction == *direction && next_to && step.point.as_ref().is_some_and(same)
+            });
+            match goes_on {
+                Some(step) if *direction == Direction::Forwards => step.heights.1 = height,
+                Some(step) => step.heights.0 = height,
+                None => steps.push(Step {
+                    point: holders.first().map(|point| (*point).clone()),
+                    direction: *direction,
+                    heights: (height, height),
+                }),
+            }
+        }
+        steps
+    }
+}

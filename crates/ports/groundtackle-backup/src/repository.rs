@@ -1,0 +1,244 @@
+//! A repository: restore points on a target.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::bytes_as_text::Hex;
+use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, unix_millis};
+use crate::envelope::{self, Envelope};
+use crate::error::{Error, Result};
+use crate::keys::SigningKey;
+use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, of_known_format};
+use crate::target::{ObjectKey, PutIf, Target};
+
+/// The object that makes a place a repository.
+const DESCRIPTOR: &str = "repository.json";
+
+const DESCRIPTOR_TYPE: &str = "application/vnd.groundtackle.repository.v1+json";
+
+/// Objects that are listed at a time.
+const LISTED: usize = 1_000;
+
+/// What a repository is for, fixed for its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Descriptor {
+    /// The format: 1.
+    pub format: u32,
+    /// Its name.
+    pub repository: Hex<16>,
+    /// The network: `main`, `test`, …
+    pub network: String,
+    /// When it was made, in milliseconds since 1970.
+    pub created_unix_millis: u64,
+}
+
+/// Whose signatures count. Whoever can write to the target can put another repository there, signed by themselves; so
+/// the reader says whom it trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust(pub(crate) Vec<Hex<32>>);
+
+impl Trust {
+    /// Those who hold the secret of one of these public keys.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for none: then nothing could be read.
+    pub fn new(signers: impl Into<Vec<Hex<32>>>) -> Result<Self> {
+        let signers = signers.into();
+        if signers.is_empty() {
+            return Err(Error::invalid_request(
+                "nobody is trusted: name the public key of each host that writes backups",
+            ));
+        }
+        Ok(Self(signers))
+    }
+}
+
+/// Restore points on a target. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) trust: Trust,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+/// What [`Repository::points`] found.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Points {
+    /// The restore points, oldest first.
+    pub usable: Vec<Manifest>,
+    /// Objects in their place that can't be used, and why: damaged, or signed by nobody who is trusted.
+    pub unusable: Vec<(ObjectKey, Error)>,
+}
+
+impl Repository {
+    /// Makes a repository where there is none. Nothing in it can be read without the keys of the restore points.
+    ///
+    /// **Atomicity**: it is there or not. **Idempotency**: none; a second one is refused. **Cancel safety**: open it, and
+    /// see.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where there is one. When the target could not answer.
+    pub async fn init(
+        target: Arc<dyn Target>,
+        network: &str,
+        signer: &SigningKey,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self> {
+        let mut repository = Hex::default();
+        entropy.fill(&mut repository.0)?;
+        let descriptor = Descriptor {
+            format: FORMAT,
+            repository,
+            network: network.into(),
+            created_unix_millis: unix_millis(clock.now()),
+        };
+        let body = envelope::seal(DESCRIPTOR_TYPE, &descriptor, signer)?;
+        let key = DESCRIPTOR.try_into()?;
+        let put = target.put(&key, body.into(), &PutIf::Absent, None).await?;
+        if put.is_err() {
+            return Err(Error::invalid_request(
+                "there is a repository already: open it, or name another place",
+            ));
+        }
+        Ok(Self {
+            target,
+            descriptor,
+            trust: Trust(vec![signer.public()]),
+            clock,
+            entropy,
+        })
+    }
+
+    /// Opens the repository that is there, with the system's clock and randomness.
+    ///
+    /// # Errors
+    /// `Missing` where there is none, `Untrusted` where somebody else made it. When the target could not answer.
+    pub async fn open(target: Arc<dyn Target>, trust: Trust) -> Result<Self> {
+        let body = whole(&*target, &DESCRIPTOR.try_into()?).await?;
+        let body =
+            body.ok_or_else(|| Error::Missing {
+                object: DESCRIPTOR.into(),
+                needed_by:
+                    "every repository has it: make one first, or look whether the place is right"
+                        .into(),
+            })?;
+        let payload =
+            Envelope::read(DESCRIPTOR, &body)?.open(DESCRIPTOR, DESCRIPTOR_TYPE, &trust.0)?;
+        let descriptor: Descriptor = of_known_format(DESCRIPTOR, &payload)?;
+        Ok(Self {
+            target,
+            descriptor,
+            trust,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        })
+    }
+
+    /// The same with another clock and other randomness.
+    #[must_use]
+    pub fn with(mut self, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        self.clock = clock;
+        self.entropy = entropy;
+        self
+    }
+
+    /// What the repository is for.
+    pub const fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Reads every manifest.
+    ///
+    /// # Errors
+    /// When the target could not answer. A manifest that can't be used is no error: see [`Points`].
+    pub async fn points(&self) -> Result<Points> {
+        let mut points = Points::default();
+        let mut after = None;
+        loop {
+            let listing = self.target.list(POINTS, after.as_ref(), LISTED).await?;
+            for info in &listing.objects {
+                match self.point(&info.key).await {
+                    Ok(Some(manifest)) => points.usable.push(manifest),
+                    // Removed since it was listed.
+                    Ok(None) => {}
+                    Err(
+                        error @ (Error::Corrupt { .. }
+                        | Error::Untrusted { .. }
+                        | Error::NewerFormat { .. }),
+                    ) => points.unusable.push((info.key.clone(), error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            after = listing.objects.last().map(|info| info.key.clone());
+            if !listing.more || after.is_none() {
+                return Ok(points);
+            }
+        }
+    }
+
+    /// Reads one manifest; `None` where there is none.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Untrusted`, `NewerFormat`. When the target could not answer.
+    pub async fn point(&self, object: &ObjectKey) -> Result<Option<Manifest>> {
+        let Some(body) = whole(&*self.target, object).await? else {
+            return Ok(None);
+        };
+        let manifest = Manifest::read(object.as_str(), &body, &self.trust.0)?;
+        if manifest.repository != self.descriptor.repository {
+            return Err(Error::corrupt(
+                object.as_str(),
+                "it belongs to another repository",
+            ));
+        }
+        if manifest.network != self.descriptor.network {
+            return Err(Error::corrupt(
+                object.as_str(),
+                "it is of another network than its repository",
+            ));
+        }
+        Ok(Some(manifest))
+    }
+}
+
+/// A small object, all of it.
+async fn whole(target: &dyn Target, key: &ObjectKey) -> Result<Option<Bytes>> {
+    let Some(info) = target.info(key).await? else {
+        return Ok(None);
+    };
+    if info.bytes > MAX_MANIFEST_BYTES {
+        return Err(Error::corrupt(
+            key.as_str(),
+            format!("it has {} bytes", info.bytes),
+        ));
+    }
+    target.read(key, 0..info.bytes).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let read = |payload: &str| of_known_format::<Descriptor>(DESCRIPTOR, payload.as_bytes());
+        let newer = read(r#"{"format":2,"purpose":"what nobody knows yet"}"#);
+        assert!(matches!(newer, Err(Error::NewerFormat { found: 2, .. })));
+        let known = r#""repository":"00000000000000000000000000000000","network":"main","created_unix_millis":0"#;
+        assert!(read(&format!(r#"{{"format":1,{known}}}"#)).is_ok());
+        for damaged in [
+            format!(r#"{{"format":0,{known}}}"#),
+            format!(r#"{{"format":1,"other":2,{known}}}"#),
+            format!("{{{known}}}"),
+        ] {
+            assert!(matches!(read(&damaged), Err(Error::Corrupt { .. })));
+        }
+    }
+}

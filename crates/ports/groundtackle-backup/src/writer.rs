@@ -1,0 +1,289 @@
+//! From a source into the repository.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use crate::bytes_as_text::Hex;
+use crate::clock::unix_millis;
+use crate::error::{Error, Result};
+use crate::keys::{DataKey, KeyWrapping, Seal, SigningKey};
+use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, Pack, Place};
+use crate::repository::Repository;
+use crate::source::{Segment, SegmentEntry, SegmentInfo, SegmentWork, Source};
+use crate::target::{ObjectKey, PutIf, Refused, Upload};
+
+/// What packs begin with.
+pub(crate) const PACK_MAGIC: &[u8; 8] = b"GTPACK\x001";
+
+/// What a pack is worth beginning a new one for, in bytes.
+const PACK_BYTES: u64 = 96 << 20;
+
+/// Entries of one segment of the index.
+pub(crate) const INDEX_ENTRIES: usize = 4_096;
+
+/// The codec of the index's segments.
+pub(crate) const INDEX_CODEC: &str = "index.1";
+
+/// How to back up.
+#[derive(Debug)]
+pub struct BackUp<'a> {
+    /// What is backed up, as the repository's owner calls it: a word.
+    pub stream: &'a str,
+    /// Who will be able to read it.
+    pub wrapping: &'a dyn KeyWrapping,
+    /// Who says that it is so.
+    pub signer: &'a SigningKey,
+    /// Segments encoded and sealed at a time, each on a thread of its own.
+    pub workers: usize,
+}
+
+type Sealed = (SegmentInfo, u64, Hex<32>, Vec<u8>);
+
+impl Repository {
+    /// Backs up a source: a new restore point, once everything is on the target and the source has said that it was
+    /// whole.
+    ///
+    /// **Atomicity**: the restore point is listed as a whole, or not at all; what was sent without coming so far is in
+    /// nobody's way. **Idempotency**: none; each call makes another point. **Cancel safety**: nothing is listed, or all
+    /// is: look. Memory: `workers` + 1 segments and what the target holds on its way.
+    ///
+    /// # Errors
+    /// The first one of source or target ends it. `Incomplete` when the source does not have what it said.
+    pub async fn back_up(&self, source: &mut dyn Source, how: &BackUp<'_>) -> Result<Manifest> {
+        if !self.trust.0.contains(&how.signer.public()) {
+            return Err(Error::invalid_request(format!(
+                "the signer {} is not among those trusted: what it writes could not be read again",
+                how.signer.public()
+            )));
+        }
+        let mut point = Hex::default();
+        self.entropy.fill(&mut point.0)?;
+        let data_key = DataKey::random(&*self.entropy)?;
+        let key = how.wrapping.wrap(&data_key)?;
+        let seal = std::sync::Arc::new(Seal::new(&data_key, self.descriptor.repository, point));
+        drop(data_key);
+
+        let mut packs = Packs::new(self);
+        let mut entries = Vec::new();
+        let (mut items, mut encoded_bytes, mut ordinal) = (0_u64, 0_u64, 0_u64);
+        let mut under_way: VecDeque<JoinHandle<Result<Sealed>>> = VecDeque::new();
+        loop {
+            let work = source.next().await?;
+            let ended = work.is_none();
+            if let Some(work) = work {
+                let seal = seal.clone();
+                under_way.push_back(tokio::task::spawn_blocking(move || {
+                    sealed(work, &seal, ordinal)
+                }));
+                ordinal = ordinal.saturating_add(1);
+            }
+            while under_way.len() > how.workers || ended && !under_way.is_empty() {
+                let Some(first) = under_way.pop_front() else {
+                    break;
+                };
+                let (info, length, blake3, bytes) = first.await.map_err(stopped)??;
+                let sealed_as = entries.len() as u64;
+                let place = packs.push(sealed_as, bytes).await?;
+                items = items.saturating_add(info.items);
+                encoded_bytes = encoded_bytes.saturating_add(length);
+                entries.push(SegmentEntry {
+                    info,
+                    place,
+                    blake3,
+                });
+            }
+            if ended {
+                break;
+            }
+        }
+        let end = source.finish().await?;
+        // What it says is so now; the commit may take a while.
+        let created_unix_millis = unix_millis(self.clock.now());
+        if end.items != items {
+            return Err(Error::Incomplete {
+                detail: format!("it says that it has {} items, and gave {items}", end.items),
+            });
+        }
+        if end.content.position().is_none() {
+            return Err(Error::Incomplete {
+                detail: "it has no block".into(),
+            });
+        }
+        let mut index = Vec::new();
+        for part in entries.chunks(INDEX_ENTRIES) {
+            let mut bytes = serde_json::to_vec(part)
+                .map_err(|error| Error::invalid_request(error.to_string()))?;
+            seal.seal(ordinal, INDEX_CODEC, &mut bytes)?;
+            index.push(packs.push(ordinal, bytes).await?);
+            ordinal = ordinal.saturating_add(1);
+        }
+        let packs = packs.finish().await?;
+        let manifest = Manifest {
+            format: FORMAT,
+            repository: self.descriptor.repository,
+            point,
+            stream: how.stream.into(),
+            network: self.descriptor.network.clone(),
+            created_unix_millis,
+            tool: concat!("groundtackle ", env!("CARGO_PKG_VERSION")).into(),
+            content: end.content,
+            key,
+            packs,
+            segments: entries.len() as u64,
+            items,
+            encoded_bytes,
+            index,
+        };
+        self.commit(&manifest, how.signer).await?;
+        Ok(manifest)
+    }
+
+    async fn commit(&self, manifest: &Manifest, signer: &SigningKey) -> Result<()> {
+        let object = manifest.object()?;
+        let body = manifest.sign(signer)?;
+        // What can't be read again must not be listed.
+        if body.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(Error::invalid_request(format!(
+                "the restore point takes a manifest of {} bytes, and {MAX_MANIFEST_BYTES} is the most: it has too many \
+                 blocks or segments",
+                body.len()
+            )));
+        }
+        Manifest::read(object.as_str(), &body, &self.trust.0)?;
+        let put = self
+            .target
+            .put(&object, Bytes::from(body), &PutIf::Absent, None)
+            .await?;
+        match put {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(name_taken(refused)),
+        }
+    }
+}
+
+/// Names are random.
+fn name_taken(refused: Refused) -> Error {
+    Error::invalid_request(format!(
+        "{refused}, and its name was drawn at random: the randomness is not"
+    ))
+}
+
+pub(crate) fn stopped(error: tokio::task::JoinError) -> Error {
+    Error::backend(
+        "the process",
+        "work on a segment",
+        groundtackle_core::Retryability::Permanent,
+        error,
+    )
+}
+
+fn sealed(work: SegmentWork, seal: &Seal, ordinal: u64) -> Result<Sealed> {
+    let Segment { info, mut bytes } = work()?;
+    let (length, blake3) = (bytes.len() as u64, Hex(*blake3::hash(&bytes).as_bytes()));
+    seal.seal(ordinal, &info.codec, &mut bytes)?;
+    Ok((info, length, blake3, bytes))
+}
+
+/// Packs, filled one after the other.
+#[derive(Debug)]
+struct Packs<'a> {
+    repository: &'a Repository,
+    done: Vec<Pack>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    id: Hex<16>,
+    key: ObjectKey,
+    upload: Box<dyn Upload>,
+    bytes: u64,
+    blake3: Box<blake3::Hasher>,
+}
+
+impl Open {
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.blake3.update(&bytes);
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        self.upload.write(bytes.into()).await
+    }
+}
+
+impl<'a> Packs<'a> {
+    const fn new(repository: &'a Repository) -> Self {
+        Self {
+            repository,
+            done: Vec::new(),
+            open: None,
+        }
+    }
+
+    async fn push(&mut self, ordinal: u64, sealed: Vec<u8>) -> Result<Place> {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.bytes >= PACK_BYTES)
+        {
+            self.close().await?;
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.begin().await?,
+        };
+        let place = Place {
+            pack: u32::try_from(self.done.len()).map_err(|_| {
+                Error::invalid_request("the source is too large for one restore point")
+            })?,
+            offset: open.bytes,
+            bytes: sealed.len() as u64,
+            ordinal,
+        };
+        open.write(sealed).await?;
+        self.open = Some(open);
+        Ok(place)
+    }
+
+    async fn begin(&self) -> Result<Open> {
+        let mut id = Hex::default();
+        self.repository.entropy.fill(&mut id.0)?;
+        let key = Pack::key(&id)?;
+        let mut open = Open {
+            id,
+            upload: self.repository.target.upload(&key, None).await?,
+            key,
+            bytes: 0,
+            blake3: Box::default(),
+        };
+        open.write(PACK_MAGIC.to_vec()).await?;
+        Ok(open)
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        let info = open.upload.finish().await?.map_err(name_taken)?;
+        if info.bytes != open.bytes {
+            return Err(Error::corrupt(
+                open.key.as_str(),
+                format!(
+                    "{} bytes were sent, and {} are there",
+                    open.bytes, info.bytes
+                ),
+            ));
+        }
+        self.done.push(Pack {
+            id: open.id,
+            bytes: open.bytes,
+            blake3: Hex(*open.blake3.finalize().as_bytes()),
+        });
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<Pack>> {
+        self.close().await?;
+        Ok(self.done)
+    }
+}
