@@ -56,6 +56,7 @@ pub async fn run(url: Option<StoreUrl>, report: Report, interrupt: &mut Interrup
     }
     let url = url.unwrap_or_else(|| StoreUrl::embedded(folder.path().join("store")));
     let options = SyncOptions {
+        journal: None,
         blocks: vec![folder.path().to_owned()],
         network: Network::Main,
         to: Some(LAST_HEIGHT),

@@ -2,9 +2,12 @@
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use groundtackle_backup::Error as BackupError;
 use groundtackle_chain::{BlockHash, Error as ChainError};
+use groundtackle_utxo_store::snapshot::{SnapshotError, SnapshotFormatError};
 use groundtackle_utxo_store::{Error as StoreError, Tip, Verdict};
 use thiserror::Error;
 
@@ -50,6 +53,16 @@ pub enum Failure {
     UnfinishedCopy { url: String, height: u32 },
     #[error("the set could not be copied")]
     Copy(#[source] StoreError),
+    #[error("the set could not be exported")]
+    Export(#[source] SnapshotError),
+    #[error("the snapshot could not be imported")]
+    Import(#[source] SnapshotError),
+    #[error("the backup or restore failed")]
+    Backup(#[source] BackupError),
+    #[error("{} could not be read or written", path.display())]
+    ConfigFile { path: PathBuf, source: io::Error },
+    #[error("the config is wrong: {0}")]
+    Config(String),
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("the next block could not be read")]
@@ -88,7 +101,12 @@ impl Failure {
         match self {
             Self::No(_) => Exit::No,
             Self::Interrupted => Exit::Interrupted,
-            Self::AboveTip { .. } => Exit::Usage,
+            Self::AboveTip { .. } | Self::Config(_) => Exit::Usage,
+            Self::ConfigFile { source, .. } => match source.kind() {
+                ErrorKind::NotFound => Exit::NotFound,
+                _ => Exit::Io,
+            },
+            Self::Backup(error) => of_backup(error),
             Self::UnfinishedCopy { .. } => Exit::Unusable,
             Self::NoStore(_) => Exit::NotFound,
             Self::Refused { .. } | Self::NotTakenBack { .. } => Exit::BadData,
@@ -100,6 +118,28 @@ impl Failure {
                 }
                 ChainError::NoBlockFiles { .. } => Exit::NotFound,
                 ChainError::Io { .. } | ChainError::Source { .. } | ChainError::Stopped => Exit::Io,
+                _ => Exit::BadData,
+            },
+            Self::Export(error) => match error {
+                SnapshotError::Store(source) => of_store(source),
+                SnapshotError::Exists { .. } => Exit::CannotCreate,
+                SnapshotError::Io { source, .. } if is_missing_or_denied(source) => {
+                    Exit::CannotCreate
+                }
+                SnapshotError::Io { .. } => Exit::Io,
+                error if is_io(error) => Exit::Io,
+                _ => Exit::Unusable,
+            },
+            Self::Import(error) => match error {
+                SnapshotError::Store(source) => of_store(source),
+                SnapshotError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                    Exit::NotFound
+                }
+                SnapshotError::Io { .. } => Exit::Io,
+                SnapshotError::NoDigest { .. }
+                | SnapshotError::UnknownHeight { .. }
+                | SnapshotError::WrongHeight { .. } => Exit::Usage,
+                error if is_io(error) => Exit::Io,
                 _ => Exit::BadData,
             },
             Self::Store(source) | Self::Copy(source) | Self::Connect { source, .. } => {
@@ -157,10 +197,34 @@ impl Failure {
                 "sync a new store to that height, or restore one from a backup".into()
             }
             Self::UnfinishedCopy { .. } => {
-                "finish it by the same ops utxo copy as before, or use another store".into()
+                "finish it by the same ops utxo copy, ops snapshot import or ops restore as before, or use another store".into()
             }
             Self::Copy(StoreError::Backend { .. } | StoreError::GaveUp { .. }) => {
                 "run the same command again: it goes on where it stopped".into()
+            }
+            Self::Export(SnapshotError::Exists { .. }) => {
+                "name another file, or add --replace".into()
+            }
+            Self::Import(SnapshotError::WrongNetwork { found, .. }) => {
+                format!("if this is the snapshot you want, add --network {found}")
+            }
+            Self::Import(SnapshotError::NoDigest { .. }) => {
+                "add --expect-muhash HEX or --expect-hash-serialized-3 HEX".into()
+            }
+            Self::Import(SnapshotError::UnknownHeight { .. }) => "add --height HEIGHT".into(),
+            Self::Import(SnapshotError::NotInOrder { .. }) => "use --expect-muhash HEX".into(),
+            Self::Export(SnapshotError::Io { .. })
+            | Self::Import(SnapshotError::Io { .. }) => {
+                "check the path, its permissions and the disk, then run the same command again"
+                    .into()
+            }
+            Self::Export(SnapshotError::Store(error)) | Self::Import(SnapshotError::Store(error))
+                if matches!(
+                    error,
+                    StoreError::Backend { .. } | StoreError::GaveUp { .. }
+                ) =>
+            {
+                "run the same command again".into()
             }
             Self::AboveTip { .. } => "name a height at or below the store's".into(),
             _ => return None,
@@ -181,6 +245,43 @@ impl Failure {
         if let Some(way_out) = self.way_out() {
             note(&format!("  what to do: {way_out}"));
         }
+    }
+}
+
+fn is_missing_or_denied(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::PermissionDenied
+    )
+}
+
+fn is_io(error: &SnapshotError) -> bool {
+    let SnapshotError::Format { source, .. } = error else {
+        return false;
+    };
+    matches!(source, SnapshotFormatError::Io { .. })
+}
+
+fn of_backup(error: &BackupError) -> Exit {
+    match error {
+        // What a store said is the cause.
+        BackupError::Backend { source, .. } => match source.downcast_ref() {
+            Some(error) => of_store(error),
+            None => Exit::Io,
+        },
+        BackupError::Overloaded { .. } => Exit::TryLater,
+        BackupError::Missing { object, .. } if object == "repository.json" => Exit::NotFound,
+        BackupError::Missing { .. }
+        | BackupError::Corrupt { .. }
+        | BackupError::Differs { .. }
+        | BackupError::Incomplete { .. } => Exit::BadData,
+        BackupError::Unreachable { .. } => Exit::Usage,
+        BackupError::WrongKey { .. }
+        | BackupError::Untrusted { .. }
+        | BackupError::NewerFormat { .. }
+        | BackupError::Denied { .. }
+        | BackupError::InvalidRequest { .. } => Exit::Unusable,
+        _ => Exit::Io,
     }
 }
 

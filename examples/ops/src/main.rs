@@ -1,5 +1,7 @@
-//! Fills, inspects and rewinds a UTXO store that a URL names. README.md says how to copy it.
+//! Fills, inspects and rewinds a UTXO store that a URL names, writes and reads snapshots of it, and backs it up. README.md
+//! says how to copy it.
 
+mod backup;
 mod copy;
 mod demo;
 mod failure;
@@ -7,6 +9,7 @@ mod get;
 mod interrupt;
 mod report;
 mod rewind;
+mod snapshot;
 mod stats;
 mod stores;
 mod sync;
@@ -16,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use groundtackle_backup_utxo::Journaled;
 use groundtackle_chain::Network;
 use groundtackle_core::ByteSize;
 use tracing_subscriber::EnvFilter;
@@ -32,12 +36,14 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  done
     1  the answer is no: the demo's digest differs, or the store has no such transaction or output
-    2  the command line is wrong, or asks for a height that the store does not have
-   65  bad data: block files, a block that the store refuses, a damaged store
-   66  not found: block files, or a store to read from
+    2  the command line or a config is wrong, lacks what a snapshot does not say, or asks for a height that
+       the store or the restore points do not have
+   65  bad data: block files, a snapshot, a block that the store refuses, a damaged store or restore point
+   66  not found: block files, a snapshot, a config, a repository, or a store to read from
    69  the store can't be used like this: a newer version wrote it, it was made with other options, it is
-       an unfinished copy, or not empty where it must be
-   73  the store could not be created
+       an unfinished copy, not empty where it must be, or has coins that no snapshot can hold; no key at hand
+       opens a restore point, or nobody trusted signed it
+   73  the store or the file could not be created, or the file is there already
    74  reading or writing failed, a full disk included
    75  the store is in use or overloaded: try again later
   130  interrupted (SIGINT or SIGTERM); what was connected is kept";
@@ -64,6 +70,77 @@ enum Command {
     /// Work on a UTXO store.
     #[command(subcommand)]
     Utxo(Utxo),
+    /// Write and read snapshots of the set, as Bitcoin Core's dumptxoutset and loadtxoutset.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// Keep encrypted restore points of a store.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Fill a new store with the set at any height that restore points reach; goes on where an interrupted restore
+    /// stopped.
+    #[command(after_help = EXIT_CODES)]
+    Restore {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: backup::RestoreArgs,
+        /// The store to fill: a new or an empty one, or an unfinished restore.
+        #[arg(long, value_name = "URL")]
+        into: StoreUrl,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Backup {
+    /// Make a repository, and the signer's key if there is none.
+    #[command(after_help = EXIT_CODES)]
+    Init {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+    },
+    /// Make a restore point: what blocks changed since the last one if the journal has it all, otherwise the whole set.
+    #[command(after_help = EXIT_CODES)]
+    Run {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: backup::RunArgs,
+    },
+    /// Show the restore points, oldest first.
+    #[command(after_help = EXIT_CODES)]
+    List {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+    },
+    /// Look whether all restore points are as they were written.
+    #[command(after_help = EXIT_CODES)]
+    Check {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: backup::CheckArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Snapshot {
+    /// Write the set at the tip to a file, byte for byte as Bitcoin Core does.
+    #[command(after_help = EXIT_CODES)]
+    Export {
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        export: snapshot::ExportArgs,
+    },
+    /// Fill a new store from a file, once its digest is the one expected; goes on where an interrupted
+    /// import stopped.
+    #[command(after_help = EXIT_CODES)]
+    Import {
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        import: snapshot::ImportArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,7 +193,7 @@ enum Utxo {
 #[derive(Debug, Args)]
 struct Store {
     /// The store: embedded:PATH, postgres://USER:PASSWORD@HOST/DATABASE, rediss://USER:PASSWORD@HOST,
-    /// rediss+cluster://USER:PASSWORD@HOST,HOST, or
+    /// rediss+cluster://USER:PASSWORD@HOST,HOST, aerospike://HOST/NAMESPACE/SET, or
     /// memory: for one that is gone when the command ends. Options of the adapter may follow: embedded:PATH?durability=block&cache=1GiB.
     #[arg(long = "store", value_name = "URL")]
     url: StoreUrl,
@@ -140,6 +217,10 @@ pub struct SyncOptions {
     /// Refuse larger blocks, so that a file which claims one takes no memory.
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     max_block_size: ByteSize,
+    /// Write down in this folder what each block changes, so that backups can be deltas. All that changes the store must
+    /// name it.
+    #[arg(long, value_name = "PATH")]
+    journal: Option<PathBuf>,
     /// Take a record that its file cuts short for the end: for copies of a running node's files.
     #[arg(long)]
     partial_tail: bool,
@@ -179,7 +260,13 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Utxo(Utxo::Sync { store, options }) => {
             let mut interrupt = Interrupt::listen()?;
             let store = stores::open(&store.url, Missing::Create).await?;
-            sync::run(&*store, &options, report, &mut interrupt).await
+            match &options.journal {
+                Some(folder) => {
+                    let store = Journaled::open(store, folder).await?;
+                    sync::run(&store, &options, report, &mut interrupt).await
+                }
+                None => sync::run(&*store, &options, report, &mut interrupt).await,
+            }
         }
         Command::Utxo(Utxo::Stats { store }) => {
             let store = stores::open(&store.url, Missing::Refuse).await?;
@@ -198,6 +285,32 @@ async fn run(cli: Cli) -> Result<()> {
             let from = stores::open(&from, Missing::Refuse).await?;
             let to = stores::open_unfinished(&to, Missing::Create).await?;
             copy::run(&*from, &*to, report, &mut interrupt).await
+        }
+        Command::Snapshot(Snapshot::Export { store, export }) => {
+            let mut interrupt = Interrupt::listen()?;
+            let store = stores::open(&store.url, Missing::Refuse).await?;
+            snapshot::export(&*store, &export, report, &mut interrupt).await
+        }
+        Command::Snapshot(Snapshot::Import { store, import }) => {
+            let mut interrupt = Interrupt::listen()?;
+            let file = import.open().await?;
+            let store = stores::open_unfinished(&store.url, Missing::Create).await?;
+            import.run(&file, &*store, report, &mut interrupt).await
+        }
+        Command::Backup(Backup::Init { config }) => backup::init(&config, report).await,
+        Command::Backup(Backup::Run { config, args }) => {
+            let mut interrupt = Interrupt::listen()?;
+            let store = stores::open(&backup::store(&config)?, Missing::Refuse).await?;
+            backup::run(&config, &args, store, report, &mut interrupt).await
+        }
+        Command::Backup(Backup::List { config }) => backup::list(&config, report).await,
+        Command::Backup(Backup::Check { config, args }) => {
+            backup::check(&config, &args, report, &mut Interrupt::listen()?).await
+        }
+        Command::Restore { config, args, into } => {
+            let mut interrupt = Interrupt::listen()?;
+            let store = stores::open_unfinished(&into, Missing::Create).await?;
+            backup::restore(&config, &args, store, report, &mut interrupt).await
         }
         Command::Utxo(Utxo::Get { store, target }) => {
             let store = stores::open(&store.url, Missing::Refuse).await?;

@@ -61,10 +61,11 @@ pub fn output(source: io::Error) -> Failure {
     }
 }
 
-/// How many blocks of how many are done: a bar on a terminal, lines otherwise.
+/// How many blocks or coins of how many are done: a bar on a terminal, lines otherwise.
 #[derive(Debug)]
 pub struct Progress {
     verb: &'static str,
+    unit: &'static str,
     bar: ProgressBar,
     began: Instant,
     last_line: Instant,
@@ -72,11 +73,28 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(verb: &'static str, blocks: u64) -> Self {
-        let bar = ProgressBar::new(blocks);
-        let style = ProgressStyle::with_template(
-            "{wide_bar} {pos}/{len} blocks, {speed} blocks/s, {eta} left, height {msg}",
-        );
-        if let Ok(style) = style {
+        Self::of(verb, "blocks", Some(blocks), ", height {msg}")
+    }
+
+    /// Of coins; how many there are may not be known.
+    pub fn of_coins(verb: &'static str, coins: Option<u64>) -> Self {
+        Self::of(verb, "coins", coins, "")
+    }
+
+    fn of(verb: &'static str, unit: &'static str, total: Option<u64>, more: &str) -> Self {
+        let (bar, template) = match total {
+            Some(total) => (
+                ProgressBar::new(total),
+                format!(
+                    "{{wide_bar}} {verb} {{pos}}/{{len}} {unit}, {{speed}} {unit}/s, {{eta}} left{more}"
+                ),
+            ),
+            None => (
+                ProgressBar::no_length(),
+                format!("{verb} {{pos}} {unit}, {{speed}} {unit}/s{more}"),
+            ),
+        };
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.with_key(
                 "speed",
                 |state: &ProgressState, out: &mut dyn fmt::Write| {
@@ -88,26 +106,39 @@ impl Progress {
         let now = Instant::now();
         Self {
             verb,
+            unit,
             bar,
             began: now,
             last_line: now,
         }
     }
 
+    /// One block more.
     pub fn block(&mut self, height: u32) {
-        let hidden = self.bar.is_hidden();
-        if !hidden {
+        if !self.bar.is_hidden() {
             self.bar.set_message(height.to_string());
         }
         self.bar.inc(1);
-        if hidden && self.last_line.elapsed() >= LINE_EVERY {
+        self.line(&format!(", height {height}"));
+    }
+
+    /// So many coins by now.
+    pub fn coins(&mut self, coins: u64) {
+        self.bar.set_position(coins);
+        self.line("");
+    }
+
+    fn line(&mut self, more: &str) {
+        if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
+            let of = self.bar.length();
             note(&format!(
-                "{} {} of {} blocks, height {height}, {:.0} blocks/s",
+                "{} {}{} {unit}{more}, {:.0} {unit}/s",
                 self.verb,
                 self.bar.position(),
-                self.bar.length().unwrap_or_default(),
+                of.map(|total| format!(" of {total}")).unwrap_or_default(),
                 self.bar.position() as f64 / self.began.elapsed().as_secs_f64(),
+                unit = self.unit,
             ));
         }
     }

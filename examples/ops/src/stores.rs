@@ -9,6 +9,7 @@ use groundtackle_utxo_store::decorators::Traced;
 use groundtackle_utxo_store::{
     Error as StoreError, MemoryUtxoStore, Recovered, UtxoStore, unfinished_copy,
 };
+use groundtackle_utxo_store_aerospike::{AerospikeUtxoStore, AerospikeUtxoStoreConfig};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig};
 use groundtackle_utxo_store_redis::{
@@ -21,7 +22,7 @@ use crate::failure::{Failure, Result};
 use crate::report::note;
 
 const BUILT_IN: &str = "embedded:PATH for a folder on this machine, postgres://USER@HOST/DATABASE, \
-                        rediss://USER@HOST, redis://HOST, rediss+cluster://USER@HOST,HOST, redis+cluster://HOST,HOST, and memory: for a store that is gone when the command ends";
+                        aerospike://HOST/NAMESPACE/SET, rediss://USER@HOST, redis://HOST, rediss+cluster://USER@HOST,HOST, redis+cluster://HOST,HOST, and memory: for a store that is gone when the command ends";
 
 /// What a PostgreSQL URL may say of the connection; all other options are the adapter's.
 const POSTGRES_OPTIONS: [&str; 6] = [
@@ -48,6 +49,7 @@ enum Place {
     Postgres(Box<PostgresUtxoStoreConfig>),
     Redis(Box<RedisUtxoStoreConfig>),
     RedisCluster(Box<RedisClusterUtxoStoreConfig>),
+    Aerospike(Box<AerospikeUtxoStoreConfig>),
     Memory,
 }
 
@@ -93,6 +95,11 @@ impl FromStr for StoreUrl {
                 let config: RedisUtxoStoreConfig = config(options)?;
                 let url = format!("{scheme}:{path}");
                 Place::Redis(Box::new(config.with_url(url.into())))
+            }
+            ("aerospike", _) => {
+                let config: AerospikeUtxoStoreConfig = config(options)?;
+                let url = format!("{scheme}:{path}");
+                Place::Aerospike(Box::new(config.with_url(url.into())))
             }
             ("redis+cluster" | "rediss+cluster", _) => {
                 let config: RedisClusterUtxoStoreConfig = config(options)?;
@@ -227,6 +234,11 @@ async fn connect(place: &Place, missing: Missing) -> Result<Arc<dyn UtxoStore>, 
             let config = RedisClusterUtxoStoreConfig::clone(config).with_create(create);
             Arc::new(Traced::new(RedisClusterUtxoStore::open(config).await?))
         }
+        Place::Aerospike(config) => {
+            let create = config.create && create;
+            let config = AerospikeUtxoStoreConfig::clone(config).with_create(create);
+            Arc::new(Traced::new(AerospikeUtxoStore::open(config).await?))
+        }
     })
 }
 
@@ -270,6 +282,10 @@ mod tests {
                 "rediss+cluster://me:***@a:1,b:2?spread=64",
             ),
             ("embedded:/a@b?cache=1GiB", "embedded:/a@b?cache=1GiB"),
+            (
+                "aerospike://a,b:3100/utxo/main?user=me&password=geheim",
+                "aerospike://a,b:3100/utxo/main?user=me&password=***",
+            ),
         ] {
             let parsed: Result<StoreUrl, _> = url.parse();
             let parsed = parsed.unwrap_or_else(|error| panic!("{url}: {error}"));

@@ -1,0 +1,519 @@
+//! Restore points of a store, and stores out of them.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use groundtackle_backup::{
+    At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Plan, Repository,
+    SigningKey, SystemClock, SystemEntropy, Target, Trust,
+};
+use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
+use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
+use groundtackle_backup_s3::{S3Target, S3TargetConfig};
+use groundtackle_backup_utxo::{Journal, JournalError, Made, SetBackup, StoreSink};
+use groundtackle_chain::{BlockHash, Network};
+use groundtackle_core::Secret;
+use groundtackle_utxo_store::UtxoStore;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Result};
+use crate::interrupt::Interrupt;
+use crate::report::Report;
+use crate::stores::StoreUrl;
+
+/// Where a signer's secret is kept: so many hexadecimal digits and a line's end.
+const SEED_DIGITS: usize = 64;
+
+#[derive(Clone, Debug, Args)]
+pub struct ConfigFile {
+    /// What to back up, where to, and who can read it: see README.md.
+    #[arg(long = "config", value_name = "FILE")]
+    path: PathBuf,
+}
+
+/// The keys of a config; README.md explains each.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    network: Option<String>,
+    #[serde(default)]
+    store: Option<String>,
+    #[serde(default)]
+    journal: Option<PathBuf>,
+    #[serde(default = "Config::stream")]
+    stream: String,
+    #[serde(default)]
+    signer: Option<PathBuf>,
+    #[serde(default)]
+    trusted: Vec<Hex<32>>,
+    #[serde(default)]
+    recipients: Vec<String>,
+    #[serde(default)]
+    identities: Option<PathBuf>,
+    #[serde(default = "Config::workers")]
+    workers: usize,
+    #[serde(default)]
+    folder: Option<PathBuf>,
+    #[serde(default)]
+    s3: Option<S3TargetConfig>,
+}
+
+impl Config {
+    fn stream() -> String {
+        "utxo".into()
+    }
+
+    const fn workers() -> usize {
+        2
+    }
+}
+
+fn unusable(what: impl Into<String>) -> Failure {
+    Failure::Backup(Error::invalid_request(what))
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
+    move |source| Failure::ConfigFile {
+        path: path.into(),
+        source,
+    }
+}
+
+impl ConfigFile {
+    fn read(&self) -> Result<Config> {
+        let text = fs::read_to_string(&self.path).map_err(unreadable(&self.path))?;
+        toml::from_str(&text).map_err(|error| {
+            // Never the line itself: it may have a password.
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(1, |before| before.lines().count().max(1));
+            let what = match error.message().starts_with("unknown field") {
+                true => error.message(),
+                false => {
+                    "it can't be read: look at quotes, and at what kind of value the key takes"
+                }
+            };
+            Failure::Config(format!("{}, near line {line}: {what}", self.path.display()))
+        })
+    }
+}
+
+impl Config {
+    fn signer(&self) -> Result<SigningKey> {
+        let path = self.signer.as_ref().ok_or_else(|| {
+            Failure::Config("signer is missing: name the file of the key that signs".into())
+        })?;
+        let text = Secret::from(fs::read_to_string(path).map_err(unreadable(path))?);
+        let seed = Hex::<32>::from_str(text.expose().trim()).map_err(|_| {
+            Failure::Config(format!(
+                "{} is no signer's key: it has {SEED_DIGITS} hexadecimal digits, as ops backup init writes them",
+                path.display()
+            ))
+        })?;
+        Ok(SigningKey::from_seed(&seed.0))
+    }
+
+    /// The signer's key, made if it is not there.
+    fn new_signer(&self) -> Result<SigningKey> {
+        let Some(path) = self.signer.as_ref().filter(|path| !path.exists()) else {
+            return self.signer();
+        };
+        let mut seed = Hex::<32>::default();
+        groundtackle_backup::Entropy::fill(&SystemEntropy, &mut seed.0).map_err(Failure::Backup)?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let written = options.open(path).and_then(|mut file| {
+            writeln!(file, "{seed}")?;
+            file.sync_all()
+        });
+        written.map_err(unreadable(path))?;
+        Ok(SigningKey::from_seed(&seed.0))
+    }
+
+    fn trust(&self) -> Result<Trust> {
+        let mut trusted = self.trusted.clone();
+        if trusted.is_empty() && self.signer.is_some() {
+            trusted.push(self.signer()?.public());
+        }
+        Trust::new(trusted).map_err(Failure::Backup)
+    }
+
+    fn recipients(&self) -> Result<AgeRecipients> {
+        AgeRecipients::new(&self.recipients).map_err(Failure::Backup)
+    }
+
+    fn identities(&self) -> Result<AgeIdentities> {
+        let path = self.identities.as_ref().ok_or_else(|| {
+            Failure::Config("identities is missing: name the file that age-keygen wrote".into())
+        })?;
+        let text = Secret::from(fs::read_to_string(path).map_err(unreadable(path))?);
+        let lines = text.expose().lines().map(str::trim);
+        let secrets = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        AgeIdentities::new(secrets.map(Secret::from)).map_err(Failure::Backup)
+    }
+
+    async fn target(&self, create: bool) -> Result<Arc<dyn Target>> {
+        let target: Arc<dyn Target> = match (&self.folder, &self.s3) {
+            (Some(folder), None) => {
+                let config = FsTargetConfig::default().with_create(create);
+                let opened = FsTarget::open(folder, config).await;
+                Arc::new(opened.map_err(Failure::Backup)?)
+            }
+            (None, Some(config)) => {
+                let opened = S3Target::open(config.clone()).await;
+                Arc::new(opened.map_err(Failure::Backup)?)
+            }
+            _ => {
+                return Err(Failure::Config(
+                    "name the place of the repository: either folder, or a table [s3]".into(),
+                ));
+            }
+        };
+        Ok(target)
+    }
+
+    async fn repository(&self) -> Result<Repository> {
+        let target = self.target(false).await?;
+        let opened = Repository::open(target, self.trust()?).await;
+        opened.map_err(Failure::Backup)
+    }
+
+    /// By the config's own name for it.
+    pub fn store(&self) -> Result<StoreUrl> {
+        let url = self.store.as_ref().ok_or_else(|| {
+            Failure::Config("store is missing: name the store to back up by its URL".into())
+        })?;
+        url.parse().map_err(Failure::Config)
+    }
+
+    async fn points(&self, passes_over: bool) -> Result<(Repository, Vec<Manifest>)> {
+        let repository = self.repository().await?;
+        let points = repository.points().await.map_err(Failure::Backup)?;
+        for (object, error) in &points.unusable {
+            crate::report::note(&format!("{object} can't be used: {error}"));
+        }
+        // The last one may be among them, or the one that left an abandoned branch.
+        if let (Some((_, error)), false) = (points.unusable.into_iter().next(), passes_over) {
+            return Err(Failure::Backup(error));
+        }
+        let mine = points.usable.into_iter();
+        let mine = mine.filter(|point| point.stream == self.stream).collect();
+        Ok((repository, mine))
+    }
+}
+
+#[derive(Serialize)]
+struct Begun {
+    repository: Hex<16>,
+    format: u32,
+    network: String,
+    signer: Hex<32>,
+}
+
+pub async fn init(file: &ConfigFile, report: Report) -> Result<()> {
+    let config = file.read()?;
+    // Before anything is made.
+    config.recipients()?;
+    let network = match &config.network {
+        Some(name) => name
+            .parse::<Network>()
+            .map_err(|error| Failure::Config(error.to_string()))?,
+        None => Network::Main,
+    };
+    let signer = config.new_signer()?;
+    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let target = config.target(true).await?;
+    let made = Repository::init(target, &network.to_string(), &signer, clock, entropy).await;
+    let made = made.map_err(Failure::Backup)?;
+    let descriptor = made.descriptor();
+    let begun = Begun {
+        repository: descriptor.repository,
+        format: FORMAT,
+        network: descriptor.network.clone(),
+        signer: signer.public(),
+    };
+    let text = format!(
+        "repository {} of network {}\nhosts that restore trust signer {}",
+        begun.repository, begun.network, begun.signer
+    );
+    report.answer(&begun, &text)
+}
+
+#[derive(Serialize)]
+struct Point {
+    made: &'static str,
+    point: Option<Hex<16>>,
+    height: Option<u32>,
+    bestblock: Option<BlockHash>,
+    /// Of a delta.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<u64>,
+    txouts: Option<u64>,
+    muhash: Option<BlockHash>,
+    bytes: u64,
+    created_unix_millis: Option<u64>,
+}
+
+impl Point {
+    fn of(manifest: &Manifest) -> Self {
+        let content = &manifest.content;
+        let is_base = matches!(content, Content::Base { .. });
+        let set = content.set();
+        Self {
+            made: if is_base { "base" } else { "delta" },
+            point: Some(manifest.point),
+            height: content.position().map(|at| at.height),
+            bestblock: content
+                .position()
+                .map(|at| BlockHash::from_bytes(at.hash.0)),
+            blocks: (!is_base).then_some(content.blocks().len() as u64),
+            txouts: set.map(|set| set.coins),
+            muhash: set.map(|set| BlockHash::from_bytes(set.muhash.0)),
+            bytes: manifest.packs.iter().map(|pack| pack.bytes).sum(),
+            created_unix_millis: Some(manifest.created_unix_millis),
+        }
+    }
+
+    fn text(&self) -> String {
+        let (Some(point), Some(height), Some(hash)) = (&self.point, self.height, self.bestblock)
+        else {
+            return "nothing: the last restore point is of the store's tip".into();
+        };
+        let what = match self.blocks {
+            Some(blocks) => format!("delta of {blocks} blocks"),
+            None => "base".into(),
+        };
+        format!(
+            "{what} at height {height} ({hash}), {} coins, {} bytes, restore point {point}",
+            self.txouts.unwrap_or_default(),
+            self.bytes
+        )
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Back up the whole set, also where the journal has all changes since the last restore point.
+    #[arg(long)]
+    base: bool,
+}
+
+/// The store that a config names.
+pub fn store(file: &ConfigFile) -> Result<StoreUrl> {
+    file.read()?.store()
+}
+
+pub async fn run(
+    file: &ConfigFile,
+    args: &RunArgs,
+    store: Arc<dyn UtxoStore>,
+    report: Report,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    let config = file.read()?;
+    let (signer, recipients) = (config.signer()?, config.recipients()?);
+    let repository = config.repository().await?;
+    let journal = match config.journal.as_ref().map(Journal::open) {
+        Some(Err(JournalError::NotFound { path })) => {
+            return Err(unusable(format!(
+                "there is no journal in {}: fill the store with ops utxo sync --journal, or take the key out",
+                path.display()
+            )));
+        }
+        opened => opened
+            .transpose()
+            .map_err(|error| Failure::Store(error.into()))?,
+    };
+    let how = BackUp {
+        stream: &config.stream,
+        wrapping: &recipients,
+        signer: &signer,
+        workers: config.workers,
+    };
+    let backup = SetBackup::new(store, journal);
+    // It may be dropped: what is not committed is not listed.
+    let made = match args.base {
+        true => {
+            let made = interrupt.or(backup.back_up_base(&repository, &how)).await?;
+            Made::Base(made.map_err(Failure::Backup)?)
+        }
+        false => {
+            let made = interrupt.or(backup.back_up(&repository, &how)).await?;
+            made.map_err(Failure::Backup)?
+        }
+    };
+    let point = match &made {
+        Made::Base(manifest) | Made::Delta(manifest) => Point::of(manifest),
+        _ => Point {
+            made: "nothing",
+            point: None,
+            height: None,
+            bestblock: None,
+            blocks: None,
+            txouts: None,
+            muhash: None,
+            bytes: 0,
+            created_unix_millis: None,
+        },
+    };
+    report.answer(&point, &point.text())
+}
+
+pub async fn list(file: &ConfigFile, report: Report) -> Result<()> {
+    let (_, points) = file.read()?.points(true).await?;
+    for point in points.iter().map(Point::of) {
+        report.answer(&point, &point.text())?;
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Depth {
+    /// Each object is there, as long as it was.
+    Presence,
+    /// Each byte is what was written.
+    Bytes,
+    /// It can be decrypted as well: needs identities.
+    Read,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// How closely to look.
+    #[arg(long, value_enum, default_value = "bytes")]
+    depth: Depth,
+}
+
+#[derive(Serialize)]
+struct CheckAnswer {
+    points: u64,
+    packs: u64,
+    bytes: u64,
+    segments: u64,
+}
+
+pub async fn check(
+    file: &ConfigFile,
+    args: &CheckArgs,
+    report: Report,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    let config = file.read()?;
+    let identities = match args.depth {
+        Depth::Read => Some(config.identities()?),
+        _ => None,
+    };
+    let depth = match (args.depth, &identities) {
+        (Depth::Presence, _) => CheckDepth::Presence,
+        (_, Some(identities)) => CheckDepth::Read(identities),
+        _ => CheckDepth::Bytes,
+    };
+    let repository = config.repository().await?;
+    let points = repository.points().await.map_err(Failure::Backup)?;
+    if let Some((_, error)) = points.unusable.into_iter().next() {
+        return Err(Failure::Backup(error));
+    }
+    let mut answer = CheckAnswer {
+        points: 0,
+        packs: 0,
+        bytes: 0,
+        segments: 0,
+    };
+    for point in points.usable {
+        let checking = repository.check(&point, depth, config.workers);
+        let checked: Checked = interrupt.or(checking).await?.map_err(Failure::Backup)?;
+        answer.points += 1;
+        answer.packs += checked.packs;
+        answer.bytes += checked.bytes;
+        answer.segments += checked.segments;
+    }
+    let text = format!(
+        "{} restore points: {} objects are as they were written, {} bytes read, {} segments decrypted",
+        answer.points, answer.packs, answer.bytes, answer.segments
+    );
+    report.answer(&answer, &text)
+}
+
+/// A height, `latest`, or a block's hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(At);
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "latest" {
+            return Ok(Self(At::Latest));
+        }
+        if let Ok(height) = text.parse() {
+            return Ok(Self(At::Height(height)));
+        }
+        let hash: BlockHash = text
+            .parse()
+            .map_err(|_| format!("{text:?} is no height, no block's hash, and not \"latest\""))?;
+        Ok(Self(At::Block(Hex(*hash.as_bytes()))))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A height in the chain of the last restore point, a block's hash, or latest.
+    #[arg(long, value_name = "HEIGHT|HASH|latest")]
+    at: Moment,
+}
+
+#[derive(Serialize)]
+struct Restored {
+    height: u32,
+    bestblock: BlockHash,
+    txouts: u64,
+    muhash: BlockHash,
+    /// Restore points that were read.
+    points: u64,
+    seconds: f64,
+}
+
+pub async fn restore(
+    file: &ConfigFile,
+    args: &RestoreArgs,
+    into: Arc<dyn UtxoStore>,
+    report: Report,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    let began = Instant::now();
+    let config = file.read()?;
+    let identities = config.identities()?;
+    // A block that is named is that block, whatever else there is.
+    let named = matches!(args.at.0, At::Block(_));
+    let (repository, points) = config.points(named).await?;
+    let plan = Plan::find(&points, &config.stream, args.at.0).map_err(Failure::Backup)?;
+    let mut sink = StoreSink::new(into);
+    let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
+    // It may be dropped: what is there is marked as unfinished.
+    let goal = interrupt.or(restoring).await?.map_err(Failure::Backup)?;
+    let restored = Restored {
+        height: goal.position.height,
+        bestblock: BlockHash::from_bytes(goal.position.hash.0),
+        txouts: goal.set.coins,
+        muhash: BlockHash::from_bytes(goal.set.muhash.0),
+        points: plan.points().len() as u64,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    let text = format!(
+        "height {} ({}): {} coins, muhash {}, as they were backed up; {} restore points read, {:.2} s",
+        restored.height,
+        restored.bestblock,
+        restored.txouts,
+        restored.muhash,
+        restored.points,
+        restored.seconds
+    );
+    report.answer(&restored, &text)
+}

@@ -1,0 +1,326 @@
+//! Backups and restores by the program itself.
+
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::{Place, Ran, answers, data, ops};
+
+/// Of nothing else; its public key is `age1…` below.
+const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+
+struct Backups {
+    place: Place,
+    config: PathBuf,
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+impl Backups {
+    fn new() -> Self {
+        let place = Place::new();
+        let identities = place.file("identity.txt");
+        fs::write(&identities, format!("# a comment\n{IDENTITY}\n")).unwrap();
+        let config = place.file("backup.toml");
+        let backups = Self { place, config };
+        backups.write_config("");
+        backups.backup("init", &[]).exits(0);
+        backups
+    }
+
+    /// With another line.
+    fn write_config(&self, more: &str) {
+        let file = |name| self.place.file(name).display().to_string();
+        let config = format!(
+            "store = {:?}\njournal = {:?}\nsigner = {:?}\nrecipients = [{RECIPIENT:?}]\nidentities = {:?}\nfolder = {:?}\n{more}",
+            self.place.url(),
+            file("journal"),
+            file("signer.key"),
+            file("identity.txt"),
+            file("repository"),
+        );
+        fs::write(&self.config, config).unwrap();
+    }
+
+    fn backup(&self, name: &str, args: &[&str]) -> Ran {
+        let first = ["backup", name, "--json", "--config", text(&self.config)];
+        ops(&[&first[..], args].concat())
+    }
+
+    fn restore(&self, at: &str, into: &str) -> Ran {
+        let config = text(&self.config);
+        ops(&[
+            "restore", "--json", "--config", config, "--at", at, "--into", into,
+        ])
+    }
+
+    fn sync_to(&self, height: u32) {
+        let (journal, blocks) = (self.place.file("journal"), data());
+        let (journal, height) = (text(&journal), height.to_string());
+        let args = [
+            "--blocks",
+            text(&blocks),
+            "--to",
+            &height,
+            "--journal",
+            journal,
+        ];
+        self.place.utxo("sync", &args).exits(0);
+    }
+
+    fn other(&self, name: &str) -> String {
+        format!("embedded:{}", self.place.file(name).display())
+    }
+
+    /// Every file of the repository, and the signer's key.
+    fn objects(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.place.file("repository")];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push(path),
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+}
+
+fn stats(store: &str) -> Value {
+    ops(&["utxo", "stats", "--json", "--store", store])
+        .exits(0)
+        .answer()
+}
+
+#[test]
+fn every_known_height_comes_back() {
+    let backups = Backups::new();
+    backups.sync_to(9);
+    let first = backups.backup("run", &[]).exits(0).answer();
+    assert_eq!(
+        (&first["made"], &first["height"]),
+        (&"base".into(), &9.into())
+    );
+    for height in [170, 256, 400] {
+        backups.sync_to(height);
+        let made = backups.backup("run", &[]).exits(0).answer();
+        assert_eq!(
+            (&made["made"], &made["height"]),
+            (&"delta".into(), &height.into())
+        );
+    }
+    let nothing = backups.backup("run", &[]).exits(0).answer();
+    assert_eq!(nothing["made"], "nothing");
+    backups.sync_to(599);
+    backups.backup("run", &["--base"]).exits(0);
+    backups.backup("run", &[]).exits(0);
+
+    let listed = backups.backup("list", &[]).exits(0).lines();
+    let made: Vec<_> = listed
+        .iter()
+        .map(|point| point["made"].as_str().unwrap())
+        .collect();
+    assert_eq!(made, ["base", "delta", "delta", "delta", "base", "delta"]);
+    for depth in ["presence", "bytes", "read"] {
+        let checked = backups
+            .backup("check", &["--depth", depth])
+            .exits(0)
+            .answer();
+        assert_eq!(checked["points"], 6);
+        assert_eq!(checked["segments"] != 0, depth == "read", "{checked}");
+    }
+
+    for (height, known) in answers().range(9..) {
+        let into = backups.other(&height.to_string());
+        let restored = backups
+            .restore(&height.to_string(), &into)
+            .exits(0)
+            .answer();
+        assert_eq!(restored["muhash"], known["muhash"]);
+        assert_eq!(stats(&into), *known);
+    }
+    let into = backups.other("latest");
+    backups.restore("latest", &into).exits(0);
+    assert_eq!(stats(&into), answers()[&599]);
+    let hash = answers()[&170]["bestblock"].as_str().unwrap().to_owned();
+    let into = backups.other("by hash");
+    backups.restore(&hash, &into).exits(0);
+    assert_eq!(stats(&into), answers()[&170]);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let backups = Backups::new();
+    backups
+        .restore("latest", &backups.other("a"))
+        .exits(2)
+        .says(&["no restore point"]);
+    backups.backup("init", &[]).exits(69).says(&["already"]);
+    backups.backup("run", &[]).exits(66).says(&["no store"]);
+    backups.sync_to(200);
+    let without = backups.place.file("journal");
+    fs::rename(&without, backups.place.file("elsewhere")).unwrap();
+    backups
+        .backup("run", &[])
+        .exits(69)
+        .says(&["no journal", "--journal"]);
+    fs::rename(backups.place.file("elsewhere"), &without).unwrap();
+    backups.backup("run", &[]).exits(0);
+    backups
+        .restore("201", &backups.other("b"))
+        .exits(2)
+        .says(&["201", "from 200 to 200"]);
+    backups
+        .restore("7x", &backups.other("b"))
+        .exits(2)
+        .says(&["7x"]);
+    let full = backups.place.url();
+    backups
+        .restore("latest", &full)
+        .exits(69)
+        .says(&["not empty"]);
+    assert_eq!(stats(&full)["height"], 200);
+
+    // Somebody else's key, and nobody's.
+    let other = "AGE-SECRET-KEY-184JMZMVQH3E6U0PSL869004Y3U2NYV7R30EU99CSEDNPH02YUVFSZW44VU";
+    let identities = backups.place.file("identity.txt");
+    fs::write(&identities, other).unwrap();
+    let refused = backups
+        .restore("latest", &backups.other("c"))
+        .exits(69)
+        .says(&[RECIPIENT]);
+    assert!(!refused.stderr.contains("AGE-SECRET"), "{refused:#?}");
+    fs::write(&identities, "# none\n").unwrap();
+    backups
+        .restore("latest", &backups.other("c"))
+        .exits(69)
+        .says(&["no identity"]);
+    fs::write(&identities, IDENTITY).unwrap();
+    backups.write_config(&format!("trusted = [\"{}\"]\n", "ab".repeat(32)));
+    backups
+        .restore("latest", &backups.other("c"))
+        .exits(69)
+        .says(&["trusted"]);
+    backups.write_config("colour = 3\n");
+    backups
+        .restore("latest", &backups.other("c"))
+        .exits(2)
+        .says(&["colour"]);
+    for secret in [
+        "stor = \"postgres://u:geheim@h/db\"\n",
+        "store = \"postgres://u:geheim@h/db\n",
+        "s3 = { geheim = 3",
+    ] {
+        backups.write_config(secret);
+        let refused = backups.backup("list", &[]).exits(2).says(&["near line"]);
+        let shown = refused.stderr.contains("geheim") && !secret.starts_with("s3");
+        assert!(!shown, "{refused:#?}");
+    }
+    backups.write_config("");
+
+    // Where a restore point can't be used, nobody knows which is the last.
+    let point = backups
+        .objects()
+        .into_iter()
+        .find(|path| text(path).contains("points/"))
+        .unwrap();
+    let signed = fs::read(&point).unwrap();
+    fs::write(&point, &signed[1..]).unwrap();
+    for at in ["latest", "200"] {
+        backups
+            .restore(at, &backups.other("c"))
+            .exits(65)
+            .says(&["points/"]);
+    }
+    backups
+        .backup("list", &[])
+        .exits(0)
+        .says(&["points/", "can't be used"]);
+    fs::write(&point, signed).unwrap();
+
+    // Damage.
+    let pack = backups
+        .objects()
+        .into_iter()
+        .find(|path| text(path).contains("packs"))
+        .unwrap();
+    let whole = fs::read(&pack).unwrap();
+    let mut damaged = whole.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(&pack, damaged).unwrap();
+    backups
+        .backup("check", &[])
+        .exits(65)
+        .says(&["packs/", "damaged"]);
+    backups.backup("check", &["--depth", "presence"]).exits(0);
+    backups
+        .restore("latest", &backups.other("d"))
+        .exits(65)
+        .says(&["packs/", "damaged"]);
+    // What is there of it is no store; the same restore goes on once the object is back.
+    fs::write(&pack, whole).unwrap();
+    backups.backup("check", &["--depth", "read"]).exits(0);
+    backups.restore("latest", &backups.other("d")).exits(0);
+    assert_eq!(stats(&backups.other("d"))["height"], 200);
+    fs::remove_file(&pack).unwrap();
+    backups
+        .backup("check", &["--depth", "presence"])
+        .exits(65)
+        .says(&["packs/", "missing"]);
+}
+
+/// Neither in the repository nor in anything that is said.
+#[test]
+fn secrets_stay_secret() {
+    let backups = Backups::new();
+    backups.sync_to(300);
+    let mut said = Vec::new();
+    let mut hear = |ran: Ran| said.push(format!("{ran:?}"));
+    hear(backups.backup("run", &[]));
+    hear(backups.backup("list", &[]));
+    hear(backups.backup("check", &["--depth", "read"]));
+    hear(backups.restore("250", &backups.other("a")));
+    hear(backups.restore("300", &backups.other("b")));
+    let seed = fs::read_to_string(backups.place.file("signer.key")).unwrap();
+    let secrets = [seed.trim(), IDENTITY, &IDENTITY[20..50]];
+    for said in &said {
+        assert!(
+            !secrets.iter().any(|secret| said.contains(secret)),
+            "{said}"
+        );
+    }
+    // No coin is readable: not a block's coinbase, in either order of its bytes.
+    let coinbase = b"\x98\x20\x51\xfd\x1e\x4b\xa7\x44\xbb\xbe\x68\x0e\x1f\xee\x14\x67\x7b\xa1\xa3\xc3\x54\x0b\xf7\xb1\xcd\xb6\x06\xe8\x57\x23\x3e\x0e";
+    let reversed: Vec<u8> = coinbase.iter().rev().copied().collect();
+    let mut bytes = 0;
+    for object in backups.objects() {
+        let body = fs::read(&object).unwrap();
+        bytes += body.len();
+        let has = |what: &[u8]| body.windows(what.len()).any(|window| window == what);
+        for secret in secrets {
+            assert!(!has(secret.as_bytes()), "{}", object.display());
+        }
+        assert!(!has(coinbase) && !has(&reversed), "{}", object.display());
+    }
+    assert!(bytes > 10_000);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(backups.place.file("signer.key"))
+            .unwrap()
+            .permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+    }
+}
