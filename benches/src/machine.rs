@@ -20,6 +20,36 @@ pub fn process_cpu() -> Result<f64, BoxError> {
     Ok((user + system) / 100.0)
 }
 
+/// Seconds of CPU of a server: its first process, and those it has started.
+///
+/// # Errors
+///
+/// Off Linux.
+pub fn server_cpu(pid: u32) -> Result<f64, BoxError> {
+    let mut ticks = 0;
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        // One that ends meanwhile is counted by its parent.
+        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else {
+            continue;
+        };
+        let (id, rest) = stat.split_once(' ').ok_or("no fields")?;
+        let (_, fields) = rest.rsplit_once(')').ok_or("no fields")?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let number = |at: usize| -> Result<u64, BoxError> {
+            Ok(fields.get(at).ok_or("no such field")?.parse()?)
+        };
+        let itself = id.parse() == Ok(pid);
+        if itself || number(1)? == u64::from(pid) {
+            ticks += number(11)? + number(12)?;
+        }
+        if itself {
+            ticks += number(13)? + number(14)?;
+        }
+    }
+    Ok(ticks as f64 / 100.0)
+}
+
 /// Time that this thread has run, in seconds.
 ///
 /// # Errors
@@ -76,6 +106,15 @@ pub fn settle() -> Result<(), BoxError> {
         }
     }
     Ok(())
+}
+
+/// Lets [`peak_rss_mib`] begin again, at what is taken now.
+///
+/// # Errors
+///
+/// Off Linux.
+pub fn reset_peak_rss() -> Result<(), BoxError> {
+    Ok(std::fs::write("/proc/self/clear_refs", "5")?)
 }
 
 /// Blocks that the directory really takes: preallocated holes do not count.

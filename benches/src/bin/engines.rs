@@ -15,6 +15,7 @@ use groundtackle_benches::workload::{Batch, Workload, read_tip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -234,7 +235,7 @@ fn scan_beside_writer(
         });
         let commits = write(engine);
         done.store(true, Ordering::Release);
-        let seconds = scan.join().map_err(|_| "the scan panicked")??;
+        let seconds = scan.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         println!("scan_beside {seconds:.2}");
         commits
     })?;

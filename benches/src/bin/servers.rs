@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use groundtackle_benches::BoxError;
 use groundtackle_benches::generator::{ChainGenerator, GeneratorConfig};
-use groundtackle_benches::machine::{machine, process_cpu};
+use groundtackle_benches::machine::{machine, process_cpu, server_cpu};
 use groundtackle_benches::regtest::{BlockReader, BlockWriter, Regtest};
 use groundtackle_chain::{ChainBlock, Transaction, Txid};
 use groundtackle_testkit_servers::{Postgres, PostgresOptions, Redis, RedisOptions};
@@ -161,32 +161,6 @@ fn slots(tx: &Transaction) -> impl Iterator<Item = (u32, &groundtackle_chain::Tx
         .filter(|(_, output)| !UnspendableRule::Core.is_unspendable(&output.script))
 }
 
-/// Seconds of CPU of a server: its first process, and those it has started.
-fn server_cpu(pid: u32) -> Result<f64, BoxError> {
-    let mut ticks = 0;
-    for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path();
-        // One that ends meanwhile is counted by its parent.
-        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else {
-            continue;
-        };
-        let (id, rest) = stat.split_once(' ').ok_or("no fields")?;
-        let (_, fields) = rest.rsplit_once(')').ok_or("no fields")?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let number = |at: usize| -> Result<u64, BoxError> {
-            Ok(fields.get(at).ok_or("no such field")?.parse()?)
-        };
-        let itself = id.parse() == Ok(pid);
-        if itself || number(1)? == u64::from(pid) {
-            ticks += number(11)? + number(12)?;
-        }
-        if itself {
-            ticks += number(13)? + number(14)?;
-        }
-    }
-    Ok(ticks as f64 / 100.0)
-}
-
 /// What one way took.
 #[derive(Debug, Default)]
 struct Tally {
@@ -206,7 +180,8 @@ impl Tally {
         (txs, coins): (usize, u64),
         work: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
-        let (client, server, begin) = (process_cpu()?, server_cpu(pid)?, Instant::now());
+        // The client's innermost: it is the client that looks at the server's.
+        let (server, client, begin) = (server_cpu(pid)?, process_cpu()?, Instant::now());
         let done = work.await?;
         self.wall += begin.elapsed();
         self.client += process_cpu()? - client;
@@ -957,8 +932,8 @@ impl<'a> RedisRun<'a> {
                 .last()
                 .and_then(|line| line.rsplit("\",\"").nth(6));
             let rate: f64 = rate
-                .ok_or_else(|| format!("redis-benchmark: {text}"))?
-                .parse()?;
+                .and_then(|rate| rate.parse().ok())
+                .ok_or_else(|| format!("redis-benchmark gives no rate: {text}"))?;
             tally.wall += Duration::from_secs_f64(commands as f64 / rate);
             tally.server += server_cpu(self.pid)? - before;
             tally.txs += load.0 as u64;
