@@ -2,19 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::{Block, Transaction, hex::FromHex};
+use groundtackle_backup_utxo::codec::encode_coins;
+use groundtackle_backup_utxo::delta::{Cutter, Delta, encode_deltas, encode_parts};
 use groundtackle_chain::codec::{write_coin, write_script};
 use groundtackle_chain::{
     BlockFiles, BlockFilesConfig, BlockHash, BlockSource, BlockUndo, ChainBlock, Network, OutPoint,
     Script, StoredCoin, TxOut, Txid,
 };
 use groundtackle_core::ByteSize;
+use groundtackle_utxo_store::snapshot::SnapshotWriter;
 use groundtackle_utxo_store::{
-    AlertStore, BlockStore, NewRecord, NewTransaction, SpendOptions, SpendStore,
+    AlertStore, BlockStore, Coin, NewRecord, NewTransaction, SpendOptions, SpendStore, Tip,
 };
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig, fuzzing};
 
@@ -120,6 +123,8 @@ fn main() {
     save_refused(&deserialize(&first[170]).unwrap());
     save_block_files(&first);
     save_records(&first);
+    save_snapshots(&coins);
+    save_segments(&coins);
 }
 
 // What is refused, each for one reason.
@@ -311,6 +316,146 @@ fn save_records(first: &[Vec<u8>]) {
             save("embedded_record", name, &record);
         }
     }
+}
+
+// Real coins under made-up identifiers: versions 2 and 1, and what is refused, each for one reason.
+fn save_snapshots(spent: &[StoredCoin]) {
+    let mut groups: Vec<Vec<Coin>> = Vec::new();
+    for (tag, stored) in (1..).zip(spent.chunks(3).take(40)) {
+        let coin = |(number, coin): (u32, &StoredCoin)| Coin {
+            // Bytes and numbers order these apart.
+            outpoint: OutPoint::new(Txid::from_bytes([tag; 32]), number * 8_256),
+            output: coin.output.clone(),
+            height: stored[0].height,
+            coinbase: stored[0].coinbase,
+        };
+        groups.push((0..).zip(stored).map(coin).collect());
+    }
+    let block = BlockHash::from_bytes([1; 32]);
+    let version_2 = |network, groups: &[Vec<Coin>]| {
+        let mut writer = SnapshotWriter::new(Cursor::new(Vec::new()), network, &block).unwrap();
+        for coins in groups {
+            writer.add(coins).unwrap();
+        }
+        writer.finish().unwrap().1.into_inner()
+    };
+    for network in Network::ALL {
+        let name = format!("{network}-empty");
+        save("snapshot", name, &version_2(network, &[]));
+    }
+    let (main, few) = (Network::Main, &groups[..3]);
+    let whole = version_2(main, few);
+    save("snapshot", "main-few", &whole);
+    save("snapshot", "main-many", &version_2(main, &groups));
+
+    let mut version_1 = [block.as_bytes(), &9_u64.to_le_bytes()[..]].concat();
+    for coin in few.iter().flatten() {
+        version_1.extend(coin.outpoint.txid.as_bytes());
+        version_1.extend(coin.outpoint.vout.to_le_bytes());
+        let stored = StoredCoin {
+            height: coin.height,
+            coinbase: coin.coinbase,
+            output: coin.output.clone(),
+        };
+        write_coin(&mut version_1, &stored).unwrap();
+    }
+    save("snapshot", "version-1", &version_1);
+
+    let with = |name: &str, at: usize, bytes: &[u8]| {
+        let mut changed = whole.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        save("snapshot", format!("refused-{name}"), &changed);
+    };
+    with("version-3", 5, &[3]);
+    with("network", 7, &[0; 4]);
+    with("count-low", 43, &[8]);
+    with("count-high", 43, &[10]);
+    with("count-of-transaction", 83, &[0]);
+    save("snapshot", "refused-cut", &whole[..whole.len() / 2]);
+    let again = [few, &few[2..]].concat();
+    save("snapshot", "refused-repeated", &version_2(main, &again));
+    // The writer refuses it too.
+    let once = version_2(main, &[vec![few[0][0].clone()]]);
+    let (head, coin) = once.split_at(84);
+    let mut twice = [head, coin, coin].concat();
+    (twice[43], twice[83]) = (2, 2);
+    save("snapshot", "refused-coin-twice", &twice);
+}
+
+// Segments of a backup: coins with and without packed planes, deltas whole and in parts.
+fn save_segments(spent: &[StoredCoin]) {
+    let coin = |(number, coin): (usize, &StoredCoin)| Coin {
+        outpoint: OutPoint::new(
+            Txid::from_bytes([(number / 3) as u8; 32]),
+            (number % 3) as u32,
+        ),
+        output: coin.output.clone(),
+        height: coin.height,
+        coinbase: coin.coinbase,
+    };
+    let coins: Vec<_> = spent.iter().take(300).enumerate().map(coin).collect();
+    let coins_segment = |name: &str, coins: &[Coin]| {
+        save("segment", name, &encode_coins(coins).unwrap());
+    };
+    coins_segment("coins-none", &[]);
+    coins_segment("coins-few", &coins[..5]);
+    coins_segment("coins-packed", &coins);
+    let mut largest = coins[..4].to_vec();
+    largest[0].output.value_sat = u64::MAX;
+    largest[1].output.value_sat = 10_000_000_000_000_000_000;
+    largest[2].height = u32::MAX;
+    largest[3].outpoint.vout = u32::MAX;
+    coins_segment("coins-largest", &largest);
+    let mut scripts: BTreeMap<_, Coin> = BTreeMap::new();
+    for coin in &coins {
+        let script = coin.output.script.as_bytes();
+        let first = script.first().copied();
+        scripts.insert((script.len(), first), coin.clone());
+    }
+    coins_segment("coins-scripts", &scripts.into_values().collect::<Vec<_>>());
+
+    let block = |number: u8| BlockHash::from_bytes([number; 32]);
+    let deltas: Vec<_> = (1..4_u8)
+        .zip(coins.chunks(100))
+        .map(|(number, coins)| Delta {
+            tip: Tip {
+                height: number.into(),
+                hash: block(number),
+                median_time_past: 600 * u32::from(number),
+            },
+            previous: block(number - 1),
+            created: coins[..60].to_vec(),
+            spent: coins[60..].to_vec(),
+        })
+        .collect();
+    save("segment", "deltas-none", &encode_deltas(&[]).unwrap());
+    save("segment", "deltas-three", &encode_deltas(&deltas).unwrap());
+    let mut cutter = Cutter::new(3_000);
+    let segments = deltas.into_iter().flat_map(|delta| cutter.push(delta));
+    let segments: Vec<_> = segments.collect();
+    for (number, parts) in segments.iter().take(4).enumerate() {
+        let bytes = encode_parts(parts).unwrap();
+        save("segment", format!("deltas-part-{number}"), &bytes);
+    }
+    save(
+        "segment",
+        "deltas-parts",
+        &encode_parts(&segments.concat()).unwrap(),
+    );
+
+    let whole = encode_coins(&coins[..5]).unwrap();
+    let with = |name: &str, at: usize, bytes: &[u8]| {
+        let mut changed = whole.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        save("segment", format!("refused-{name}"), &changed);
+    };
+    with("kind", 0, b"E");
+    with("version", 1, &[2]);
+    with("count", 2, &[0xff; 4]);
+    with("runs", 6, &[9]);
+    with("planes", 10, &[9]);
+    with("coding", 11, &[3]);
+    save("segment", "refused-cut", &whole[..whole.len() / 2]);
 }
 
 // The coinbase and so many of the next transactions as keep the block small.
