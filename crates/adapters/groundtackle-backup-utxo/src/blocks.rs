@@ -1,19 +1,54 @@
 //! What blocks changed, as a delta.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use groundtackle_backup::{
     BlockEntry, Content, Error, Hex, HexBytes, Position, Result, Retryability, Segment,
     SegmentInfo, SegmentWork, SetSummary, Source, SourceEnd,
 };
+use groundtackle_utxo_store::Tip;
 use groundtackle_utxo_store::digest::MuHash3072;
 
 use crate::delta::{Cutter, Delta, DeltaPart, encode_parts};
 use crate::error::{of_codec, of_journal};
-use crate::journal::{Chain, Epoch};
+use crate::journal::{Chain, Epoch, Journal};
 use crate::sink::DELTAS;
 use crate::source::{SEGMENT_BYTES, position};
+
+/// How often it is looked whether a journal has come as far as its store, and how long it is waited in between: five
+/// seconds in all.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks whether a journal has come as far as its store, some times.
+#[derive(Debug)]
+pub(crate) struct CatchUp(u32);
+
+impl CatchUp {
+    pub(crate) const fn new() -> Self {
+        Self(LOOKS)
+    }
+
+    /// Whether the store is to be read again, a moment later.
+    pub(crate) async fn lags(
+        &mut self,
+        journal: Option<&Journal>,
+        tip: Option<Tip>,
+    ) -> Result<bool> {
+        let lags = match (journal, tip) {
+            (Some(journal), Some(tip)) => journal.lags(&tip).map_err(of_journal)?,
+            _ => false,
+        };
+        self.0 = self.0.saturating_sub(1);
+        if !lags || self.0 == 0 {
+            return Ok(false);
+        }
+        tokio::time::sleep(PAUSE).await;
+        Ok(true)
+    }
+}
 
 /// A set at a block, with what a delta goes on from.
 #[derive(Clone, Debug, PartialEq)]

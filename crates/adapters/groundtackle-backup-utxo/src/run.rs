@@ -1,18 +1,23 @@
 //! Whether it is to be a base or a delta.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use groundtackle_backup::{BackUp, Content, Error, Hex, Manifest, Position, Repository, Result};
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{BlockHash, Tip, UtxoStore};
 
-use crate::blocks::{BlockSource, Known, past_the_journal, stopped};
+use crate::blocks::{BlockSource, CatchUp, Known, past_the_journal, stopped};
 use crate::error::{of_journal, of_store};
 use crate::journal::{Epoch, Journal};
 use crate::source::{BaseSource, position};
 
 /// Blocks of one delta at most; a manifest names each in some 400 bytes, and is at most 64 MiB.
 const MAX_DELTA_BLOCKS: usize = 50_000;
+
+/// Coins created and spent in deltas since a base, after which a new one is taken. A restore may keep as many in memory, some
+/// 150 bytes each.
+const BASE_AFTER: u64 = 20_000_000;
 
 /// What a backup of a set made.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,16 +36,29 @@ pub enum Made {
 pub struct SetBackup {
     store: Arc<dyn UtxoStore>,
     journal: Option<Journal>,
+    base_after: u64,
 }
 
 impl SetBackup {
     /// Of this store. With the journal that it writes, later backups are deltas.
     pub fn new(store: Arc<dyn UtxoStore>, journal: Option<Journal>) -> Self {
-        Self { store, journal }
+        Self {
+            store,
+            journal,
+            base_after: BASE_AFTER,
+        }
+    }
+
+    /// Takes a new base once the deltas since the last one have so many coins, created and spent: a restore may keep
+    /// them all in memory, some 150 bytes each. Default: 20,000,000.
+    #[must_use]
+    pub const fn with_base_after(mut self, coins: u64) -> Self {
+        self.base_after = coins;
+        self
     }
 
     /// Backs up what blocks changed since the last restore point, where the journal has all of it and they are at most
-    /// 50,000; otherwise, and where there is none, the whole set.
+    /// 50,000; otherwise, where there is none, and [now and then](Self::with_base_after), the whole set.
     ///
     /// **Atomicity**, **cancel safety**: see [`Repository::back_up`].
     ///
@@ -60,6 +78,7 @@ impl SetBackup {
                 .iter()
                 .rfind(|point| point.content.position().is_some())
                 .map(|point| point.point);
+            let is_long = since_base(&linked) > self.base_after;
             for start in starts(&linked) {
                 let at = start.content.position().map(|at| at.hash);
                 if at == Some(Hex(*now.tip.hash.as_bytes())) {
@@ -72,6 +91,9 @@ impl SetBackup {
                         true => Ok(Made::Nothing),
                         false => Err(past_the_journal()),
                     };
+                }
+                if is_long {
+                    break;
                 }
                 let source = blocks_since(&journal, epoch, start, &linked, &now).await?;
                 if let Some(mut source) = source {
@@ -100,18 +122,24 @@ impl SetBackup {
     }
 
     async fn now(&self) -> Result<Now> {
-        let (tip, muhash) = if self.store.capabilities().incremental_digest {
-            let digest = self.store.digest().await;
-            let digest = digest.map_err(of_store("reading the digest"))?;
-            (digest.tip, Some(digest.muhash))
-        } else {
-            let tip = self.store.tip().await;
-            (tip.map_err(of_store("reading the tip"))?, None)
-        };
-        let tip = tip.ok_or_else(|| {
-            Error::invalid_request("the store has no tip: sync it to a block first")
-        })?;
-        Ok(Now { tip, muhash })
+        let mut catch_up = CatchUp::new();
+        loop {
+            let (tip, muhash) = if self.store.capabilities().incremental_digest {
+                let digest = self.store.digest().await;
+                let digest = digest.map_err(of_store("reading the digest"))?;
+                (digest.tip, Some(digest.muhash))
+            } else {
+                let tip = self.store.tip().await;
+                (tip.map_err(of_store("reading the tip"))?, None)
+            };
+            if catch_up.lags(self.journal.as_ref(), tip).await? {
+                continue;
+            }
+            let tip = tip.ok_or_else(|| {
+                Error::invalid_request("the store has no tip: sync it to a block first")
+            })?;
+            return Ok(Now { tip, muhash });
+        }
     }
 
     fn journal_now(&self) -> Result<Option<(Journal, Epoch)>> {
@@ -131,11 +159,20 @@ struct Now {
     muhash: Option<[u8; 32]>,
 }
 
+/// Coins created and spent in the deltas that were made after the last base.
+fn since_base(linked: &[&Manifest]) -> u64 {
+    let deltas = linked.iter().rev().take_while(|point| !is_base(point));
+    deltas.fold(0, |sum, delta| sum.saturating_add(delta.items))
+}
+
+const fn is_base(point: &Manifest) -> bool {
+    matches!(point.content, Content::Base { .. })
+}
+
 /// Restore points to go on from. Deltas go on from the last delta, also past a base that was made since: so every block of
 /// the epoch stays linked to each of its bases.
 fn starts<'a>(linked: &[&'a Manifest]) -> Vec<&'a Manifest> {
-    let is_base = |point: &&&Manifest| matches!(point.content, Content::Base { .. });
-    let bases = linked.iter().filter(is_base).copied();
+    let bases = linked.iter().filter(|point| is_base(point)).copied();
     match linked.iter().rfind(|point| !is_base(point)) {
         Some(delta) => std::iter::once(*delta).chain(bases.rev()).collect(),
         None => bases.collect(),
@@ -154,25 +191,31 @@ async fn blocks_since(
         return Ok(None);
     };
     let (tip, muhash) = (now.tip.hash, now.muhash);
-    // Newest first: the chain has left the restore point by few blocks, if at all.
-    let mut candidates = vec![known.position];
-    candidates.extend(ancestors(known.position, linked));
+    let mut candidates = ancestors(known.position, linked);
+    candidates.insert(block_hash(known.position), known.position);
     let journal = journal.clone();
     let work = tokio::task::spawn_blocking(move || {
-        for at in candidates {
-            let hash = BlockHash::from_bytes(at.hash.0);
-            let Some(chain) = journal.chain(epoch, hash, tip).map_err(of_journal)? else {
-                continue;
-            };
-            // It may be of a branch that was left before.
-            if let Some(known) = rewound(&journal, epoch, known.clone(), at)? {
-                let some = (1..=MAX_DELTA_BLOCKS).contains(&chain.len());
-                return Ok(some.then(|| BlockSource::new(epoch, known, chain, muhash)));
-            }
-        }
-        Ok(None)
+        let from = candidates.keys().copied().collect();
+        let chain = journal
+            .chain_from_any(epoch, &from, tip)
+            .map_err(of_journal)?;
+        let Some((at, chain)) = chain else {
+            return Ok(None);
+        };
+        let Some(at) = candidates.get(&at) else {
+            return Ok(None);
+        };
+        // It may be of a branch that was left before.
+        let known = rewound(&journal, epoch, known, *at)?;
+        let fits = (1..=MAX_DELTA_BLOCKS).contains(&chain.len());
+        let known = known.filter(|_| fits);
+        Ok(known.map(|known| BlockSource::new(epoch, known, chain, muhash)))
     });
     work.await.map_err(stopped)?
+}
+
+const fn block_hash(at: Position) -> BlockHash {
+    BlockHash::from_bytes(at.hash.0)
 }
 
 /// What a delta could go on from at the end of a restore point.
@@ -186,8 +229,8 @@ fn known(point: &Manifest) -> Option<Known> {
     })
 }
 
-/// The blocks below `tip` that restore points know, newest first.
-fn ancestors(tip: Position, linked: &[&Manifest]) -> Vec<Position> {
+/// The blocks below `tip` that restore points know.
+fn ancestors(tip: Position, linked: &[&Manifest]) -> HashMap<BlockHash, Position> {
     let blocks = linked.iter().flat_map(|point| {
         let from = match &point.content {
             Content::Delta { from, .. } => Some(*from),
@@ -196,10 +239,8 @@ fn ancestors(tip: Position, linked: &[&Manifest]) -> Vec<Position> {
         let blocks = point.content.blocks().iter().map(|block| block.position);
         from.into_iter().chain(blocks)
     });
-    let mut below: Vec<_> = blocks.filter(|at| at.height < tip.height).collect();
-    below.sort_unstable_by_key(|at| (std::cmp::Reverse(at.height), at.hash));
-    below.dedup();
-    below
+    let below = blocks.filter(|at| at.height < tip.height);
+    below.map(|at| (block_hash(at), at)).collect()
 }
 
 /// The set at an earlier block of the branch that `known` ends; `None` where the journal has forgotten it.
@@ -209,8 +250,7 @@ fn rewound(
     mut known: Known,
     to: Position,
 ) -> Result<Option<Known>> {
-    let end = BlockHash::from_bytes(known.position.hash.0);
-    let chain = journal.chain(epoch, BlockHash::from_bytes(to.hash.0), end);
+    let chain = journal.chain(epoch, block_hash(to), block_hash(known.position));
     let Some(chain) = chain.map_err(of_journal)? else {
         return Ok(None);
     };

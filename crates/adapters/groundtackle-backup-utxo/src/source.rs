@@ -11,7 +11,7 @@ use groundtackle_backup::{
 use groundtackle_utxo_store::digest::{MuHash3072, coin_element};
 use groundtackle_utxo_store::{Coin, OutPoint, SetReader, Tip, UtxoStore};
 
-use crate::blocks::{stopped, work};
+use crate::blocks::{CatchUp, stopped, work};
 use crate::codec::{encode_coins, raw_bytes};
 use crate::delta::DeltaPart;
 use crate::error::{of_codec, of_journal, of_store};
@@ -138,8 +138,14 @@ impl BaseSource {
             return Ok(());
         }
         let began = self.reader.tip();
-        let digest = self.store.digest().await;
-        let digest = digest.map_err(of_store("reading the digest"))?;
+        let mut catch_up = CatchUp::new();
+        let digest = loop {
+            let digest = self.store.digest().await;
+            let digest = digest.map_err(of_store("reading the digest"))?;
+            if !catch_up.lags(Some(&journal), digest.tip).await? {
+                break digest;
+            }
+        };
         let read =
             tokio::task::spawn_blocking(move || Window::read(&journal, epoch, &began, digest));
         let (window, changes) = read.await.map_err(stopped)??;

@@ -13,41 +13,23 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use groundtackle_backup::{
-    At, BackUp, Content, Goal, Hex, HexBytes, KeyUnwrapping, KeyWrapping, Manifest, MemoryTarget,
-    Plan, Repository, Result, Retryability, SegmentWork, SigningKey, Source, SourceEnd,
-    SystemClock, SystemEntropy, Trust, WrappedKey,
+    At, BackUp, Content, Goal, Hex, Manifest, MemoryTarget, Plan, Repository, Result, Retryability,
+    SegmentWork, SigningKey, Source, SourceEnd, SystemClock, SystemEntropy, Trust,
 };
 use groundtackle_backup_utxo::{BaseSource, Journal, Journaled, Made, SetBackup, StoreSink};
 use groundtackle_utxo_store::pending::{MemoryCells, PendingConfig, PendingUtxoStore};
 use groundtackle_utxo_store::{
-    AlertStore, BlockStore, ChainBlock, MemoryUtxoStore, Reassignment, ScanStore, SetDigest,
-    SpendStore, UtxoStore, UtxoStoreExt, unfinished_copy,
+    AlertStore, BlockStore, ChainBlock, MemoryUtxoStore, Reassignment, ScanStore, SpendStore,
+    UtxoStore, UtxoStoreExt, unfinished_copy,
 };
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_testkit::builder::{BlockBuilder, TxBuilder, out, script, tip_of};
 use groundtackle_utxo_store_testkit::mainnet;
 use tempfile::TempDir;
 
-/// Keys in the clear: what wrapping does is another crate's matter.
-#[derive(Debug)]
-struct Open;
+mod common;
 
-impl KeyWrapping for Open {
-    fn wrap(&self, key: &groundtackle_backup::DataKey) -> Result<WrappedKey> {
-        Ok(WrappedKey {
-            scheme: "none".into(),
-            recipients: Vec::new(),
-            blob: HexBytes(key.expose().to_vec()),
-        })
-    }
-}
-
-impl KeyUnwrapping for Open {
-    fn unwrap(&self, wrapped: &WrappedKey) -> Result<Option<groundtackle_backup::DataKey>> {
-        let key = wrapped.blob.0.clone().try_into().unwrap();
-        Ok(Some(groundtackle_backup::DataKey::from_bytes(key)))
-    }
-}
+use common::{Open, assert_is, connect, synced};
 
 struct Place {
     repository: Repository,
@@ -106,32 +88,6 @@ async fn journaled(store: Arc<dyn UtxoStore>, folder: &Path) -> (Journals, SetBa
 
 fn embedded(folder: &Path) -> EmbeddedUtxoStore {
     EmbeddedUtxoStore::open(folder.join("store"), EmbeddedUtxoStoreConfig::default()).unwrap()
-}
-
-async fn connect(store: &dyn UtxoStore, block: &ChainBlock) {
-    store.connect_block(block).await.unwrap().unwrap();
-}
-
-async fn assert_is(store: &dyn UtxoStore, wanted: &SetDigest) {
-    assert_eq!(store.digest().await.unwrap(), *wanted);
-    assert_eq!(store.tip().await.unwrap(), wanted.tip);
-    assert_eq!(unfinished_copy(store).await.unwrap(), None);
-    let statistics = store.statistics(Default::default()).await.unwrap();
-    if let Some(muhash) = statistics.muhash {
-        assert_eq!(muhash, wanted.muhash);
-    }
-}
-
-/// The chain of blocks 0 to 599 as a fresh sync sees it, and what the store is after each.
-async fn synced() -> (Vec<ChainBlock>, BTreeMap<u32, SetDigest>) {
-    let blocks = mainnet::blocks().await;
-    let store = MemoryUtxoStore::new();
-    let mut digests = BTreeMap::new();
-    for block in &blocks {
-        connect(&store, block).await;
-        digests.insert(block.height, store.digest().await.unwrap());
-    }
-    (blocks, digests)
 }
 
 /// Fifty heights of the real chain, and both its ends, from bases and deltas of uneven lengths; into memory and into an
@@ -287,6 +243,43 @@ async fn a_chain_that_went_back_is_the_latest() {
     let into = Arc::new(MemoryUtxoStore::new());
     place.restore(At::Latest, into.clone()).await.unwrap();
     assert_is(&*into, &digests[&10]).await;
+}
+
+/// What a restore has to keep in memory does not grow for ever; and the deltas before a base and after it stay linked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_base_comes_now_and_then() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), folder.path()).await;
+    let backup = backup.with_base_after(25);
+    let place = Place::new().await;
+    let mut made = String::new();
+    for block in &blocks[..100] {
+        connect(&*store, block).await;
+        if block.height % 10 == 9 {
+            made.push(match place.back_up(&backup).await {
+                Made::Base(_) => 'B',
+                Made::Delta(_) => 'd',
+                other => panic!("{other:?}"),
+            });
+        }
+    }
+    // A block of this time makes one coin.
+    assert_eq!(made, "BdddBdddBd");
+    let points = place.points().await;
+    let bases = points
+        .iter()
+        .filter(|point| matches!(point.content, Content::Base { .. }));
+    for base in bases.map(|base| base.point).collect::<Vec<_>>() {
+        let others: Vec<_> = points
+            .iter()
+            .filter(|point| point.point == base || matches!(point.content, Content::Delta { .. }))
+            .cloned()
+            .collect();
+        let hash = digests[&99].tip.unwrap().hash;
+        let plan = Plan::find(&others, "set", At::Block(Hex(*hash.as_bytes()))).unwrap();
+        assert_eq!(plan.base.point, base);
+    }
 }
 
 /// What fills a store is what it must be, or the store says that it is unfinished; and only an empty one is filled.

@@ -27,7 +27,7 @@ const SEGMENT_BYTES: usize = 16 << 20;
 
 pub(super) const EPOCH: &str = "EPOCH";
 pub(super) const LOCK: &str = "LOCK";
-const INTENT: &str = "intent";
+pub(super) const INTENT: &str = "intent";
 const DELTA_ENDING: &str = ".delta";
 const HEAD_BYTES: usize = 16 + 4 + 32 + 32;
 

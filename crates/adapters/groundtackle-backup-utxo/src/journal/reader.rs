@@ -1,9 +1,10 @@
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use groundtackle_utxo_store::BlockHash;
+use groundtackle_utxo_store::{BlockHash, Tip};
 
 use super::error::JournalError;
-use super::file::{EPOCH, Epoch, Folder, exists};
+use super::file::{EPOCH, Epoch, Folder, INTENT, exists};
 use crate::delta::Delta;
 
 /// A journal, to be read: beside the process that writes it, or without one.
@@ -68,8 +69,21 @@ impl Journal {
         from: BlockHash,
         to: BlockHash,
     ) -> Result<Option<Chain>, JournalError> {
+        let from = HashSet::from([from]);
+        let found = self.chain_from_any(epoch, &from, to)?;
+        Ok(found.map(|(_, chain)| chain))
+    }
+
+    /// The same from the last of several blocks that leads there.
+    pub(crate) fn chain_from_any(
+        &self,
+        epoch: Epoch,
+        from: &HashSet<BlockHash>,
+        to: BlockHash,
+    ) -> Result<Option<(BlockHash, Chain)>, JournalError> {
         let mut blocks = Vec::new();
-        if from != to {
+        let mut start = to;
+        if !from.contains(&to) {
             let found = self
                 .folder
                 .deltas()?
@@ -84,7 +98,8 @@ impl Journal {
                     return Ok(None);
                 };
                 blocks.push(at);
-                if head.previous == from {
+                start = head.previous;
+                if from.contains(&start) {
                     break;
                 }
                 match height.checked_sub(1) {
@@ -93,12 +108,19 @@ impl Journal {
                 }
             }
         }
-        Ok(Some(Chain {
+        let chain = Chain {
             folder: self.folder.clone(),
             epoch,
-            at: from,
+            at: start,
             blocks,
-        }))
+        };
+        Ok(Some((start, chain)))
+    }
+
+    /// Whether the block that a store has as its tip is still to come: its delta is written right after it was connected.
+    pub(crate) fn lags(&self, tip: &Tip) -> Result<bool, JournalError> {
+        let delta = self.folder.delta_path(tip.height, &tip.hash);
+        Ok(!exists(&delta)? && exists(&self.folder.path(INTENT))?)
     }
 
     /// Removes the deltas of blocks at this height and below, of every branch: those that no restore point needs any
