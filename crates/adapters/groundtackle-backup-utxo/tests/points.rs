@@ -264,8 +264,8 @@ async fn a_new_base_comes_now_and_then() {
             });
         }
     }
-    // A block of this time makes one coin.
-    assert_eq!(made, "BdddBdddBd");
+    // A block of this time makes one coin; the first delta after a base goes on from the last delta before it.
+    assert_eq!(made, "BdddBddBdd");
     let points = place.points().await;
     let bases = points
         .iter()

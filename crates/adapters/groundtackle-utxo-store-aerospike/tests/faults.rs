@@ -247,7 +247,7 @@ async fn a_scan_shows_each_coin_once() {
         });
         tokio::time::sleep(Duration::from_millis(300)).await;
         cluster.kill(round);
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::task::block_in_place(|| cluster.settled(2));
         cluster.restart(round);
         let cluster = &cluster;
         tokio::task::block_in_place(|| cluster.settled(3));

@@ -1,6 +1,8 @@
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use groundtackle_core::fail_point;
 use groundtackle_utxo_store::{
@@ -349,17 +351,25 @@ macro_rules! journaled {
 
 forward_store!([S: UtxoStore] Journaled<S>, inner, journaled);
 
+/// A process that was killed holds its lock until it is gone, and one that is being started holds its parent's for a moment.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 fn prepare(folder: &Folder) -> Result<(File, Turn), JournalError> {
     let path = &folder.0;
     fs::create_dir_all(path).map_err(|error| failed("create", path, error))?;
     let lock_path = folder.path(LOCK);
     let lock = File::create(&lock_path).map_err(|error| failed("create", &lock_path, error))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(JournalError::InUse { path: path.clone() });
+    let mut tries = 0..LOCK_TRIES;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if tries.next().is_some() => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(JournalError::InUse { path: path.clone() });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_path, error)),
         }
-        Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_path, error)),
     }
     if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
         // The folder itself may be new.
