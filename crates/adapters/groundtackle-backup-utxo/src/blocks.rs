@@ -12,7 +12,7 @@ use groundtackle_utxo_store::digest::MuHash3072;
 use crate::delta::{Cutter, Delta, DeltaPart, encode_parts};
 use crate::error::{of_codec, of_journal};
 use crate::journal::{Chain, Epoch};
-use crate::sink::DELTAS;
+use crate::settle::DELTAS;
 use crate::source::{SEGMENT_BYTES, position};
 
 /// A set at a block, with what a delta goes on from.
