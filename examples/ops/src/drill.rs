@@ -360,7 +360,7 @@ impl DueShown {
 #[derive(Debug, Args)]
 pub struct EvidenceArgs {
     /// Print figures as Prometheus reads them from a file, and nothing else.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     metrics: bool,
 }
 
