@@ -21,6 +21,7 @@ use groundtackle_core::Secret;
 use groundtackle_utxo_store::UtxoStore;
 use serde::{Deserialize, Serialize};
 
+use crate::drill::DrillConfig;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::report::Report;
@@ -39,15 +40,15 @@ pub struct ConfigFile {
 /// The keys of a config; README.md explains each.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     #[serde(default)]
     network: Option<String>,
     #[serde(default)]
-    store: Option<String>,
+    pub store: Option<String>,
     #[serde(default)]
     journal: Option<PathBuf>,
     #[serde(default = "Config::stream")]
-    stream: String,
+    pub stream: String,
     #[serde(default)]
     signer: Option<PathBuf>,
     #[serde(default)]
@@ -57,7 +58,9 @@ struct Config {
     #[serde(default)]
     identities: Option<PathBuf>,
     #[serde(default = "Config::workers")]
-    workers: usize,
+    pub workers: usize,
+    #[serde(default)]
+    pub drill: DrillConfig,
     #[serde(default)]
     folder: Option<PathBuf>,
     #[serde(default)]
@@ -86,7 +89,7 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
 }
 
 impl ConfigFile {
-    fn read(&self) -> Result<Config> {
+    pub fn read(&self) -> Result<Config> {
         let text = fs::read_to_string(&self.path).map_err(unreadable(&self.path))?;
         toml::from_str(&text).map_err(|error| {
             // Never the line itself: it may have a password.
@@ -104,7 +107,7 @@ impl ConfigFile {
 }
 
 impl Config {
-    fn signer(&self) -> Result<SigningKey> {
+    pub fn signer(&self) -> Result<SigningKey> {
         let path = self.signer.as_ref().ok_or_else(|| {
             Failure::Config("signer is missing: name the file of the key that signs".into())
         })?;
@@ -149,7 +152,7 @@ impl Config {
         AgeRecipients::new(&self.recipients).map_err(Failure::Backup)
     }
 
-    fn identities(&self) -> Result<AgeIdentities> {
+    pub fn identities(&self) -> Result<AgeIdentities> {
         let path = self.identities.as_ref().ok_or_else(|| {
             Failure::Config("identities is missing: name the file that age-keygen wrote".into())
         })?;
@@ -179,7 +182,7 @@ impl Config {
         Ok(target)
     }
 
-    async fn repository(&self) -> Result<Repository> {
+    pub async fn repository(&self) -> Result<Repository> {
         let target = self.target(false).await?;
         let opened = Repository::open(target, self.trust()?).await;
         opened.map_err(Failure::Backup)
@@ -443,7 +446,7 @@ pub async fn check(
 
 /// A height, `latest`, or a block's hash.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment(At);
+pub struct Moment(pub At);
 
 impl FromStr for Moment {
     type Err = String;

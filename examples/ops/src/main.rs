@@ -4,6 +4,7 @@
 mod backup;
 mod copy;
 mod demo;
+mod drill;
 mod failure;
 mod get;
 mod interrupt;
@@ -35,7 +36,8 @@ use crate::stores::{Missing, StoreUrl};
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  the answer is no: the demo's digest differs, or the store has no such transaction or output
+    1  the answer is no: the demo's digest differs, the store has no such transaction or output, or a drill
+       failed or was missed
     2  the command line or a config is wrong, lacks what a snapshot does not say, or asks for a height that
        the store or the restore points do not have
    65  bad data: block files, a snapshot, a block that the store refuses, a damaged store or restore point
@@ -119,6 +121,23 @@ enum Backup {
         config: backup::ConfigFile,
         #[command(flatten)]
         args: backup::CheckArgs,
+    },
+    /// Restore for practice, at a level from a look at the chain to a store that is asked; signed evidence stays in the
+    /// repository.
+    #[command(after_help = EXIT_CODES)]
+    Drill {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: drill::DrillArgs,
+    },
+    /// Show and verify the evidence of drills, and figures to watch.
+    #[command(after_help = EXIT_CODES)]
+    Evidence {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: drill::EvidenceArgs,
     },
 }
 
@@ -306,6 +325,12 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Backup(Backup::List { config }) => backup::list(&config, report).await,
         Command::Backup(Backup::Check { config, args }) => {
             backup::check(&config, &args, report, &mut Interrupt::listen()?).await
+        }
+        Command::Backup(Backup::Drill { config, args }) => {
+            drill::drill(&config, &args, report, &mut Interrupt::listen()?).await
+        }
+        Command::Backup(Backup::Evidence { config, args }) => {
+            drill::evidence(&config, &args, report).await
         }
         Command::Restore { config, args, into } => {
             let mut interrupt = Interrupt::listen()?;

@@ -1,7 +1,7 @@
 //! The one place that knows which adapters are built in: add yours here.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -67,6 +67,33 @@ impl StoreUrl {
             place: Place::Embedded(path, EmbeddedUtxoStoreConfig::default()),
         }
     }
+
+    /// Where it lies, for comparing two: without user, password and options, since these tell no places apart.
+    pub fn place(&self) -> String {
+        if let Place::Embedded(path, _) = &self.place {
+            return format!("embedded:{}", real(path).display());
+        }
+        let place = self.text.split('?').next().unwrap_or_default();
+        let (scheme, rest) = place.split_once(':').unwrap_or((place, ""));
+        let rest = rest.trim_start_matches('/');
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let scheme = match scheme {
+            "postgresql" => "postgres",
+            "rediss" | "redis+cluster" | "rediss+cluster" => "redis",
+            other => other,
+        };
+        format!("{scheme}:{}", host.trim_end_matches('/').to_lowercase())
+    }
+}
+
+/// The path without links, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    path.canonicalize()
+        .unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => real(parent).join(name),
+            _ => path.clone(),
+        })
 }
 
 impl FromStr for StoreUrl {

@@ -159,6 +159,128 @@ fn every_known_height_comes_back() {
     assert_eq!(stats(&into), answers()[&170]);
 }
 
+/// A drill passes at each level; what breaks then fails it, and the evidence of both stays and is signed.
+#[test]
+fn drills_pass_until_something_breaks() {
+    let backups = Backups::new();
+    backups.sync_to(170);
+    backups.backup("run", &[]).exits(0);
+    backups.sync_to(256);
+    backups.backup("run", &[]).exits(0);
+    backups.backup("evidence", &[]).exits(0);
+    for level in ["chain", "presence", "bytes", "read", "replay"] {
+        let held = backups.backup("drill", &["--level", level]).exits(0);
+        let held = held.answer();
+        assert_eq!(
+            (&held["outcome"], &held["level"]),
+            (&"passed".into(), &level.into())
+        );
+        assert_eq!(held["height"], 256);
+        assert_eq!(held["restored"], level == "replay");
+    }
+    let known = &answers()[&170];
+    for choose in ["170", known["bestblock"].as_str().unwrap(), "oldest"] {
+        let held = backups.backup("drill", &["--choose", choose]).exits(0);
+        let held = held.answer();
+        assert_eq!(held["muhash"], known["muhash"]);
+        assert_eq!(held["bestblock"], known["bestblock"]);
+    }
+    for choose in ["random", "random-height"] {
+        backups.backup("drill", &["--choose", choose]).exits(0);
+    }
+    let scratch = backups.other("scratch");
+    let load = |scratch: &str| backups.backup("drill", &["--level", "load", "--scratch", scratch]);
+    let held = load(&scratch).exits(0).answer();
+    assert!(held["proofs"].as_array().unwrap().len() > 3, "{held}");
+    assert_eq!(stats(&scratch), answers()[&256]);
+
+    // Not where it is in use, by whatever name, nor twice in one place.
+    load(&scratch).exits(1).says(&["not empty"]);
+    let folder = backups.place.store();
+    let (above, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
+    let same = format!(
+        "embedded:{}/signer/../{}",
+        above.display(),
+        name.to_str().unwrap()
+    );
+    fs::create_dir(above.join("signer")).unwrap();
+    for url in [backups.place.url(), same] {
+        load(&url).exits(1).says(&["production"]);
+    }
+    assert_eq!(stats(&backups.place.url())["height"], 256);
+    for args in [
+        &["--level", "load"][..],
+        &["--level", "serve"],
+        &["--level", "deep"],
+        &["--choose", "best"],
+        &["--scratch", &scratch],
+        &["--if-due"],
+    ] {
+        backups.backup("drill", args).exits(2);
+    }
+    // The last one failed.
+    backups.backup("evidence", &[]).exits(1);
+
+    // A schedule, and objectives.
+    backups.write_config(
+        "[drill]\nevery = \"1h\"\nrecovery_time = \"10m\"\nrecovery_point_blocks = 10\n",
+    );
+    let waits = backups.backup("drill", &["--if-due"]).exits(0).answer();
+    assert_eq!(waits["due"], "not-yet");
+    let held = backups.backup("drill", &[]).exits(0).answer();
+    assert_eq!(held["recovery_point_blocks"], 0);
+    assert!(held["recovery_seconds"].as_f64().unwrap() > 0.0, "{held}");
+    backups
+        .backup("drill", &["--tip", "267"])
+        .exits(1)
+        .says(&["11 blocks", "10"]);
+    backups.backup("drill", &[]).exits(0);
+    let good = backups.backup("evidence", &[]).exits(0).answer();
+    assert_eq!(good["objectives_met"], true);
+    assert_eq!(good["due"], "not-yet");
+    let config = text(&backups.config);
+    let metrics = ops(&["backup", "evidence", "--metrics", "--config", config]).exits(0);
+    let line = "groundtackle_drill_last_good_height{stream=\"utxo\"} 256";
+    assert!(metrics.stdout.contains(line), "{metrics:?}");
+
+    // Damage.
+    let packs = backups.objects().into_iter();
+    let packs: Vec<_> = packs.filter(|path| text(path).contains("packs")).collect();
+    for pack in &packs {
+        let mut body = fs::read(pack).unwrap();
+        let middle = body.len() / 2;
+        body[middle] ^= 1;
+        fs::write(pack, body).unwrap();
+    }
+    let failed = backups.backup("drill", &["--level", "replay"]).exits(1);
+    let failed = failed.says(&["the drill failed", "packs/", "damaged"]);
+    assert_eq!(failed.answer()["outcome"], "failed");
+    let listed = backups.backup("evidence", &[]).exits(1);
+    let listed = listed.says(&["the last drill failed"]).lines();
+    let (figures, drills) = listed.split_last().unwrap();
+    assert_eq!(figures["last_drill_outcome"], "failed");
+    assert_eq!(figures["last_good_drill_height"], 256);
+    assert_eq!(figures["last_backup_height"], 256);
+    let count = |outcome: &str| {
+        drills
+            .iter()
+            .filter(|one| one["outcome"] == outcome)
+            .count()
+    };
+    assert_eq!((count("passed"), count("failed")), (13, 5));
+
+    // Somebody changes what was found.
+    let mut evidence = backups.objects().into_iter();
+    let evidence = evidence.find(|path| text(path).contains("drills")).unwrap();
+    let mut body = fs::read(&evidence).unwrap();
+    body[200] = if body[200] == b'A' { b'B' } else { b'A' };
+    fs::write(&evidence, body).unwrap();
+    backups
+        .backup("evidence", &[])
+        .exits(69)
+        .says(&["drills/", "trusted"]);
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let backups = Backups::new();

@@ -14,7 +14,7 @@ use groundtackle_utxo_store::digest::MuHash3072;
 use crate::delta::{Cutter, Delta, DeltaPart, encode_parts};
 use crate::error::{of_codec, of_journal};
 use crate::journal::{Chain, Epoch, Journal};
-use crate::sink::DELTAS;
+use crate::settle::DELTAS;
 use crate::source::{SEGMENT_BYTES, position};
 
 /// How often it is looked whether a journal has come as far as its store, and how long it is waited in between: five

@@ -3,14 +3,20 @@
 mod blocks;
 pub mod codec;
 pub mod delta;
+mod digest_sink;
+mod drill;
 mod error;
 pub mod journal;
 mod run;
+mod settle;
 mod sink;
 mod source;
 mod window;
 
+pub use digest_sink::DigestSink;
+pub use drill::{DigestGround, StoreGround};
 pub use journal::{Epoch, Journal, JournalError, Journaled};
 pub use run::{Made, SetBackup};
-pub use sink::{DELTAS, StoreSink};
+pub use settle::DELTAS;
+pub use sink::StoreSink;
 pub use source::{BaseSource, COINS};

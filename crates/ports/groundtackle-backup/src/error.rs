@@ -175,6 +175,14 @@ impl Error {
         Self::InvalidRequest { what: what.into() }
     }
 
+    /// Whether it says something of one object, rather than that the target could not answer.
+    pub(crate) const fn is_of_object(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. } | Self::Untrusted { .. } | Self::NewerFormat { .. }
+        )
+    }
+
     /// Whether the call may be repeated, and whether it may have been applied.
     pub const fn retryability(&self) -> Retryability {
         match self {

@@ -2,8 +2,10 @@
 
 mod bytes_as_text;
 mod clock;
+mod drill;
 mod envelope;
 mod error;
+mod evidence;
 mod keys;
 mod manifest;
 mod memory;
@@ -16,7 +18,12 @@ mod writer;
 
 pub use bytes_as_text::{Hex, HexBytes};
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
+pub use drill::{Drill, DrillChoice, DrillGround, DrillLevel, Drilled};
 pub use error::{Error, Result};
+pub use evidence::{
+    DrillOutcome, DrillRecord, DrillSchedule, Due, Evidence, EvidenceFound, Figures, Measured,
+    Objectives, Proof, Reached, Share, Subject, SubjectDigest,
+};
 pub use groundtackle_core::Retryability;
 pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, WrappedKey};
 pub use manifest::{BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position, SetSummary};

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
+use crate::evidence::Share;
 use crate::keys::{KeyUnwrapping, Seal};
 use crate::manifest::{Manifest, Pack, Place};
 use crate::plan::{Plan, Step};
@@ -141,8 +143,20 @@ impl Repository {
         depth: CheckDepth<'_>,
         workers: usize,
     ) -> Result<Checked> {
+        self.check_share(manifest, depth, None, workers).await
+    }
+
+    /// The same, with a part of its packs and segments; all of them must be there.
+    pub(crate) async fn check_share(
+        &self,
+        manifest: &Manifest,
+        depth: CheckDepth<'_>,
+        share: Option<Share>,
+        workers: usize,
+    ) -> Result<Checked> {
+        let counts = |number| share.is_none_or(|share| share.has(&manifest.point, number));
         let mut checked = Checked::default();
-        for pack in &manifest.packs {
+        for (number, pack) in (0..).zip(&manifest.packs) {
             let key = Pack::key(&pack.id)?;
             let info = self.target.info(&key).await?;
             let info = info.ok_or_else(|| missing(key.as_str(), manifest))?;
@@ -156,7 +170,7 @@ impl Repository {
                 ));
             }
             checked.packs = checked.packs.saturating_add(1);
-            if matches!(depth, CheckDepth::Presence) {
+            if matches!(depth, CheckDepth::Presence) || !counts(number) {
                 continue;
             }
             let mut hasher = Box::<blake3::Hasher>::default();
@@ -177,7 +191,9 @@ impl Repository {
         }
         if let CheckDepth::Read(keys) = depth {
             let point = self.open_point(manifest, keys).await?;
-            let mut segments = Segments::of(&point, point.entries.clone(), workers);
+            let entries = point.entries.iter();
+            let entries = entries.filter(|entry| counts(entry.place.ordinal));
+            let mut segments = Segments::of(&point, entries.cloned().collect(), workers);
             while segments.next().await?.is_some() {
                 checked.segments = checked.segments.saturating_add(1);
             }
@@ -199,7 +215,8 @@ pub enum CheckDepth<'a> {
 }
 
 /// What was looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Checked {
     /// Objects with segments.

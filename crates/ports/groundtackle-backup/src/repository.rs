@@ -9,12 +9,13 @@ use crate::bytes_as_text::Hex;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, unix_millis};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, Result};
+use crate::evidence::sha256;
 use crate::keys::SigningKey;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, of_known_format};
 use crate::target::{ObjectKey, PutIf, Target};
 
 /// The object that makes a place a repository.
-const DESCRIPTOR: &str = "repository.json";
+pub(crate) const DESCRIPTOR: &str = "repository.json";
 
 const DESCRIPTOR_TYPE: &str = "application/vnd.groundtackle.repository.v1+json";
 
@@ -61,6 +62,8 @@ impl Trust {
 pub struct Repository {
     pub(crate) target: Arc<dyn Target>,
     pub(crate) descriptor: Descriptor,
+    /// Of the signed object.
+    pub(crate) descriptor_sha256: Hex<32>,
     pub(crate) trust: Trust,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -100,6 +103,7 @@ impl Repository {
             created_unix_millis: unix_millis(clock.now()),
         };
         let body = envelope::seal(DESCRIPTOR_TYPE, &descriptor, signer)?;
+        let descriptor_sha256 = sha256(&body);
         let key = DESCRIPTOR.try_into()?;
         let put = target.put(&key, body.into(), &PutIf::Absent, None).await?;
         if put.is_err() {
@@ -110,6 +114,7 @@ impl Repository {
         Ok(Self {
             target,
             descriptor,
+            descriptor_sha256,
             trust: Trust(vec![signer.public()]),
             clock,
             entropy,
@@ -135,6 +140,7 @@ impl Repository {
         Ok(Self {
             target,
             descriptor,
+            descriptor_sha256: sha256(&body),
             trust,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
@@ -160,26 +166,39 @@ impl Repository {
     /// When the target could not answer. A manifest that can't be used is no error: see [`Points`].
     pub async fn points(&self) -> Result<Points> {
         let mut points = Points::default();
-        let mut after = None;
+        for key in self.keys(POINTS).await? {
+            match self.point(&key).await {
+                Ok(Some(manifest)) => points.usable.push(manifest),
+                // Removed since it was listed.
+                Ok(None) => {}
+                Err(error) if error.is_of_object() => points.unusable.push((key, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(points)
+    }
+
+    /// All keys that begin like this, in order.
+    pub(crate) async fn keys(&self, prefix: &str) -> Result<Vec<ObjectKey>> {
+        let mut keys = Vec::new();
         loop {
-            let listing = self.target.list(POINTS, after.as_ref(), LISTED).await?;
-            for info in &listing.objects {
-                match self.point(&info.key).await {
-                    Ok(Some(manifest)) => points.usable.push(manifest),
-                    // Removed since it was listed.
-                    Ok(None) => {}
-                    Err(
-                        error @ (Error::Corrupt { .. }
-                        | Error::Untrusted { .. }
-                        | Error::NewerFormat { .. }),
-                    ) => points.unusable.push((info.key.clone(), error)),
-                    Err(error) => return Err(error),
-                }
+            let listing = self.target.list(prefix, keys.last(), LISTED).await?;
+            let none = listing.objects.is_empty();
+            keys.extend(listing.objects.into_iter().map(|info| info.key));
+            if !listing.more || none {
+                return Ok(keys);
             }
-            after = listing.objects.last().map(|info| info.key.clone());
-            if !listing.more || after.is_none() {
-                return Ok(points);
-            }
+        }
+    }
+
+    /// What others sign could not be read again.
+    pub(crate) fn expect_trusted(&self, signer: &SigningKey) -> Result<()> {
+        match self.trust.0.contains(&signer.public()) {
+            true => Ok(()),
+            false => Err(Error::invalid_request(format!(
+                "the signer {} is not among those trusted: what it writes could not be read again",
+                signer.public()
+            ))),
         }
     }
 
@@ -209,7 +228,7 @@ impl Repository {
 }
 
 /// A small object, all of it.
-async fn whole(target: &dyn Target, key: &ObjectKey) -> Result<Option<Bytes>> {
+pub(crate) async fn whole(target: &dyn Target, key: &ObjectKey) -> Result<Option<Bytes>> {
     let Some(info) = target.info(key).await? else {
         return Ok(None);
     };

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use crate::bytes_as_text::Hex;
 use crate::clock::unix_millis;
 use crate::error::{Error, Result};
+use crate::evidence::TOOL;
 use crate::keys::{DataKey, KeyWrapping, Seal, SigningKey};
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, Pack, Place};
 use crate::repository::Repository;
@@ -52,12 +53,7 @@ impl Repository {
     /// # Errors
     /// The first one of source or target ends it. `Incomplete` when the source does not have what it said.
     pub async fn back_up(&self, source: &mut dyn Source, how: &BackUp<'_>) -> Result<Manifest> {
-        if !self.trust.0.contains(&how.signer.public()) {
-            return Err(Error::invalid_request(format!(
-                "the signer {} is not among those trusted: what it writes could not be read again",
-                how.signer.public()
-            )));
-        }
+        self.expect_trusted(how.signer)?;
         let mut point = Hex::default();
         self.entropy.fill(&mut point.0)?;
         let data_key = DataKey::random(&*self.entropy)?;
@@ -127,7 +123,7 @@ impl Repository {
             stream: how.stream.into(),
             network: self.descriptor.network.clone(),
             created_unix_millis,
-            tool: concat!("groundtackle ", env!("CARGO_PKG_VERSION")).into(),
+            tool: TOOL.into(),
             content: end.content,
             key,
             packs,

@@ -1,0 +1,463 @@
+//! Restores for practice: whether what was backed up comes back, as fast as it must.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::bytes_as_text::Hex;
+use crate::clock::unix_millis;
+use crate::error::{Error, Result};
+use crate::evidence::{
+    DrillOutcome, DrillRecord, Evidence, Measured, Objectives, Proof, Reached, Share, Subject, TOOL,
+};
+use crate::keys::{KeyUnwrapping, SigningKey};
+use crate::manifest::Manifest;
+use crate::plan::{At, Plan};
+use crate::reader::{CheckDepth, Checked};
+use crate::repository::{Repository, whole};
+use crate::source::{Goal, Sink};
+
+/// The longest reason that is kept, in characters.
+const REASON_CHARS: usize = 1_000;
+
+/// Objects that can't be used are named, so many at most.
+const UNUSABLE_NAMED: usize = 16;
+
+/// How far a drill goes, from the cheapest to the one that proves most.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DrillLevel {
+    /// Every manifest can be used, and restore points lead to what was chosen.
+    Chain,
+    /// Each object that it needs is there, as long as it was.
+    Presence,
+    /// Each of its bytes is what was written.
+    Bytes,
+    /// It can be decrypted, and the plaintext is what was sealed.
+    Read,
+    /// It is restored to where nothing is kept, and has the count and the digest that were backed up.
+    #[default]
+    Replay,
+    /// It is restored into a place of its own, and answers there.
+    Load,
+    /// A service runs on what was restored, and answers.
+    Serve,
+}
+
+impl DrillLevel {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Chain, "chain"),
+        (Self::Presence, "presence"),
+        (Self::Bytes, "bytes"),
+        (Self::Read, "read"),
+        (Self::Replay, "replay"),
+        (Self::Load, "load"),
+        (Self::Serve, "serve"),
+    ];
+}
+
+impl fmt::Display for DrillLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(level, _)| level == self);
+        f.write_str(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for DrillLevel {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let level = Self::ALL.iter().find(|(_, name)| *name == text);
+        level.map(|(level, _)| *level).ok_or_else(|| {
+            let names = Self::ALL.map(|(_, name)| name).join(", ");
+            Error::invalid_request(format!(
+                "{text:?} is no level of a drill; there are {names}"
+            ))
+        })
+    }
+}
+
+/// What a drill restores. What chance chooses is in the evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DrillChoice {
+    /// As [`At::Latest`].
+    #[default]
+    Latest,
+    /// What a restore point leads to that chance chooses.
+    Random,
+    /// Any block at which a restore point knows the set, also of an abandoned branch, as chance chooses.
+    RandomHeight,
+    /// What the oldest restore point leads to: the next one that will go.
+    Oldest,
+    /// What this restore point leads to.
+    Point(Hex<16>),
+    /// As [`At::Height`].
+    Height(u32),
+    /// As [`At::Block`].
+    Block(Hex<32>),
+}
+
+/// Where a drill restores to.
+///
+/// An adapter says no more than it does: [`reach`](Self::reach) is believed.
+#[async_trait]
+pub trait DrillGround: fmt::Debug + Send {
+    /// The highest level that it is good for: [`DrillLevel::Replay`] if nothing is kept.
+    fn reach(&self) -> DrillLevel;
+
+    /// Where it restores to, if that lasts; without secrets. A drill refuses what its
+    /// [`production`](Drill::production) lists, letter by letter, so the caller spells both alike.
+    fn place(&self) -> Option<String>;
+
+    /// An empty sink, once a drill.
+    ///
+    /// # Errors
+    /// When there is none.
+    async fn sink(&mut self) -> Result<Box<dyn Sink>>;
+
+    /// From [`DrillLevel::Load`] on, after a restore that came out right: asks what was restored, at
+    /// [`DrillLevel::Serve`] by way of a service that was started on it. What it found, at least one thing.
+    ///
+    /// # Errors
+    /// When the answer is wrong, or there is none.
+    async fn prove(&mut self, level: DrillLevel, goal: &Goal) -> Result<Vec<Proof>>;
+}
+
+/// A drill to hold.
+#[derive(Debug)]
+pub struct Drill<'a> {
+    /// What was backed up.
+    pub stream: &'a str,
+    /// Who signs the evidence.
+    pub signer: &'a SigningKey,
+    /// How far to go.
+    pub level: DrillLevel,
+    /// What to restore.
+    pub choice: DrillChoice,
+    /// At [`DrillLevel::Bytes`] and [`DrillLevel::Read`], a part of all restore points of the stream, rather than all of
+    /// what was chosen: see [`Share::of_day`].
+    pub share: Option<Share>,
+    /// What it has to keep to.
+    pub objectives: Objectives,
+    /// The height of the chain's tip, for the objective in blocks.
+    pub tip: Option<u32>,
+    /// Places that must not be restored to.
+    pub production: Vec<String>,
+    /// Whether a schedule asks for it, rather than a person.
+    pub scheduled: bool,
+    /// Who can read, from [`DrillLevel::Read`] on.
+    pub keys: Option<&'a dyn KeyUnwrapping>,
+    /// Where to restore to, from [`DrillLevel::Replay`] on.
+    pub ground: Option<&'a mut dyn DrillGround>,
+    /// Segments opened at a time, each on a thread of its own.
+    pub workers: usize,
+}
+
+impl<'a> Drill<'a> {
+    /// A replay of the latest set, by a person, without objectives; give it [`keys`](Self::keys) and a
+    /// [`ground`](Self::ground).
+    pub fn new(stream: &'a str, signer: &'a SigningKey) -> Self {
+        Self {
+            stream,
+            signer,
+            level: DrillLevel::default(),
+            choice: DrillChoice::default(),
+            share: None,
+            objectives: Objectives::default(),
+            tip: None,
+            production: Vec::new(),
+            scheduled: false,
+            keys: None,
+            ground: None,
+            workers: 2,
+        }
+    }
+}
+
+/// A drill that was held, whether it passed or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a drill that failed is no error"]
+#[non_exhaustive]
+pub struct Drilled {
+    /// What was found.
+    pub evidence: Evidence,
+    /// The same as it was signed and stored: see [`Evidence::read`].
+    pub signed: Vec<u8>,
+}
+
+impl Repository {
+    /// Holds a drill, and keeps signed evidence of it in the repository: also of one that failed, whatever the reason.
+    ///
+    /// **Atomicity**: the evidence is there or not; what the ground holds is the caller's to remove. **Idempotency**: none;
+    /// each call is another drill. **Cancel safety**: a drill that is dropped leaves no evidence, so that it counts as not
+    /// held. A time limit is the caller's: drop it. Memory: as of a restore.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a signer who is not trusted. When the evidence could not be stored. All else is a
+    /// [reason](DrillRecord::reasons).
+    pub async fn drill(&self, mut drill: Drill<'_>) -> Result<Drilled> {
+        self.expect_trusted(drill.signer)?;
+        let mut id = Hex::default();
+        self.entropy.fill(&mut id.0)?;
+        let started = self.clock.now();
+        let mut held = Held {
+            subjects: Vec::new(),
+            record: DrillRecord {
+                id,
+                repository: self.descriptor.repository,
+                network: self.descriptor.network.clone(),
+                stream: drill.stream.into(),
+                level: drill.level,
+                share: drill.share,
+                choice: Some(drill.choice),
+                scheduled: drill.scheduled,
+                started_unix_millis: unix_millis(started),
+                finished_unix_millis: 0,
+                place: None,
+                chosen: None,
+                restored: None,
+                checked: Checked::default(),
+                proofs: Vec::new(),
+                measured: Measured::default(),
+                objectives: drill.objectives,
+                outcome: DrillOutcome::Passed,
+                reasons: Vec::new(),
+                tool: TOOL.into(),
+            },
+        };
+        let done = Box::pin(self.hold(&mut drill, started, &mut held)).await;
+        let finished = self.clock.now();
+        let Held {
+            mut subjects,
+            mut record,
+        } = held;
+        record.finished_unix_millis = unix_millis(finished);
+        match done {
+            Ok(()) if record.restored.is_some() => {
+                // A clock that went back has measured nothing.
+                let took = finished.duration_since(started).ok();
+                record.measured.recovery_millis =
+                    took.and_then(|took| u64::try_from(took.as_millis()).ok());
+            }
+            Ok(()) => {}
+            Err(error) => record.reasons.push(reason(&error)),
+        }
+        let missed = drill.objectives.missed(drill.level, &record.measured);
+        record.reasons.extend(missed);
+        if !record.reasons.is_empty() {
+            record.outcome = DrillOutcome::Failed;
+        }
+        if subjects.is_empty() {
+            subjects.push(self.descriptor_as_subject());
+        }
+        let kept = self.keep(subjects, record, drill.signer).await?;
+        let (evidence, signed) = kept.ok_or_else(|| {
+            Error::invalid_request(
+                "there is evidence of that name, which was drawn at random: the randomness is not",
+            )
+        })?;
+        Ok(Drilled { evidence, signed })
+    }
+
+    async fn hold(
+        &self,
+        drill: &mut Drill<'_>,
+        started: SystemTime,
+        held: &mut Held,
+    ) -> Result<()> {
+        let record = &mut held.record;
+        let mut ground = match drill.ground.as_mut() {
+            Some(ground) if drill.level >= DrillLevel::Replay => {
+                record.place = ground.place();
+                may_restore_to(&**ground, drill.level, &drill.production)?;
+                Some(&mut **ground)
+            }
+            _ => None,
+        };
+        let points = self.points().await?;
+        record.reasons.extend(
+            points
+                .unusable
+                .iter()
+                .take(UNUSABLE_NAMED)
+                .map(|(_, error)| reason(error)),
+        );
+        let mut mine = points.usable;
+        mine.retain(|point| point.stream == drill.stream);
+        if let Some(latest) = mine.iter().max_by_key(|point| point.created_unix_millis) {
+            let age = unix_millis(started).saturating_sub(latest.created_unix_millis);
+            record.measured.recovery_point_age_millis = Some(age);
+            let height = latest.content.position().map(|position| position.height);
+            record.measured.recovery_point_blocks = drill
+                .tip
+                .zip(height)
+                .map(|(tip, height)| tip.saturating_sub(height));
+        }
+        let at = self.choose(drill.choice, &mine)?;
+        let plan = Plan::find(&mine, drill.stream, at)?;
+        let chosen = Reached {
+            position: plan.position,
+            set: plan.set,
+        };
+        record.chosen = Some(chosen);
+        // Only these levels read what others need as well.
+        let share = drill
+            .share
+            .filter(|_| matches!(drill.level, DrillLevel::Bytes | DrillLevel::Read));
+        let needed = plan.points();
+        mine.retain(|point| share.is_some() || needed.contains(&point.point));
+        for point in &mine {
+            held.subjects.push(self.subject(point).await?);
+        }
+        let no_keys = || Error::invalid_request("the drill needs an identity that reads");
+        let depth = match (drill.level, drill.keys) {
+            (DrillLevel::Chain, _) => return Ok(()),
+            (DrillLevel::Presence, _) => CheckDepth::Presence,
+            (DrillLevel::Bytes, _) => CheckDepth::Bytes,
+            (_, Some(keys)) => CheckDepth::Read(keys),
+            (_, None) => return Err(no_keys()),
+        };
+        if drill.level < DrillLevel::Replay {
+            for point in &mine {
+                let found = self.check_share(point, depth, share, drill.workers).await?;
+                let all = &mut record.checked;
+                all.packs = all.packs.saturating_add(found.packs);
+                all.bytes = all.bytes.saturating_add(found.bytes);
+                all.segments = all.segments.saturating_add(found.segments);
+            }
+            return Ok(());
+        }
+        let keys = drill.keys.ok_or_else(no_keys)?;
+        let ground = ground
+            .as_mut()
+            .ok_or_else(|| Error::invalid_request("the drill has no ground to restore to"))?;
+        let mut sink = ground.sink().await?;
+        let goal = self.restore(&plan, keys, &mut *sink, drill.workers).await?;
+        drop(sink);
+        record.restored = Some(chosen);
+        if drill.level >= DrillLevel::Load {
+            record.proofs = match ground.prove(drill.level, &goal).await {
+                Ok(proofs) => proofs,
+                Err(error) => {
+                    // Not recovered, as long as it does not answer.
+                    record.restored = None;
+                    return Err(error);
+                }
+            };
+            if record.proofs.is_empty() {
+                return Err(Error::invalid_request(
+                    "nothing was asked of what was restored, so nothing is proven",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&self, choice: DrillChoice, points: &[Manifest]) -> Result<At> {
+        let end = |point: Option<&Manifest>| {
+            let block = point.and_then(|point| point.content.position());
+            block.map(|block| At::Block(block.hash))
+        };
+        let chosen = match choice {
+            DrillChoice::Latest => Some(At::Latest),
+            DrillChoice::Height(height) => Some(At::Height(height)),
+            DrillChoice::Block(hash) => Some(At::Block(hash)),
+            DrillChoice::Oldest => end(points.iter().min_by_key(|point| point.created_unix_millis)),
+            DrillChoice::Random => end(points.get(self.below(points.len())?)),
+            DrillChoice::Point(name) => {
+                let point = points.iter().find(|point| point.point == name);
+                let block = end(point).ok_or_else(|| Error::Unreachable {
+                    what: format!("there is no restore point {name} of that stream"),
+                })?;
+                Some(block)
+            }
+            DrillChoice::RandomHeight => {
+                let own = points.iter().filter_map(|point| point.content.position());
+                let blocks = points.iter().flat_map(|point| point.content.blocks());
+                // In an order that is no accident.
+                let blocks: BTreeMap<_, _> = own
+                    .chain(blocks.map(|block| &block.position))
+                    .map(|block| ((block.height, block.hash), block.hash))
+                    .collect();
+                let mut blocks = blocks.into_values();
+                blocks.nth(self.below(blocks.len())?).map(At::Block)
+            }
+        };
+        // Planning says that there is no restore point.
+        Ok(chosen.unwrap_or(At::Latest))
+    }
+
+    /// A random number below `bound`, as evenly as some 64 bits are.
+    fn below(&self, bound: usize) -> Result<usize> {
+        let mut bytes = [0; 8];
+        self.entropy.fill(&mut bytes)?;
+        let number = u64::from_le_bytes(bytes).checked_rem(bound as u64);
+        // What is below a usize fits.
+        Ok(usize::try_from(number.unwrap_or_default()).unwrap_or_default())
+    }
+
+    /// The digest of the very bytes that say what the manifest says.
+    async fn subject(&self, manifest: &Manifest) -> Result<Subject> {
+        let key = manifest.object()?;
+        let body = whole(&*self.target, &key).await?;
+        let body = body.ok_or_else(|| Error::Missing {
+            object: key.to_string(),
+            needed_by: "it was there when the drill began".into(),
+        })?;
+        match Manifest::read(key.as_str(), &body, &self.trust.0)? == *manifest {
+            true => Ok(Subject::of(key.as_str(), &body)),
+            false => Err(Error::corrupt(
+                key.as_str(),
+                "it has changed during the drill",
+            )),
+        }
+    }
+}
+
+/// What is known of a drill so far.
+#[derive(Debug)]
+struct Held {
+    subjects: Vec<Subject>,
+    record: DrillRecord,
+}
+
+fn may_restore_to(
+    ground: &dyn DrillGround,
+    level: DrillLevel,
+    production: &[String],
+) -> Result<()> {
+    if let Some(place) = ground.place().filter(|place| production.contains(place)) {
+        return Err(Error::invalid_request(format!(
+            "{place} is production, and no drill restores there: name a place of its own"
+        )));
+    }
+    if ground.reach() < level {
+        return Err(Error::invalid_request(format!(
+            "the ground is good for level {} at most, and {level} is asked for",
+            ground.reach()
+        )));
+    }
+    Ok(())
+}
+
+/// An error with its causes, on one line.
+fn reason(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text.chars().take(REASON_CHARS).collect()
+}
