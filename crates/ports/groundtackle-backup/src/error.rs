@@ -124,6 +124,14 @@ pub enum Error {
         /// What is missing.
         detail: String,
     },
+    /// A backup took so long that a prune may have removed what it sent first, or what it goes on from.
+    #[error(
+        "the backup took more than {hours} hours; nothing was listed: let it run faster, or split the stream"
+    )]
+    TooSlow {
+        /// What it may take.
+        hours: u64,
+    },
     /// A retry that gave up.
     #[error("{action} failed {attempts} times; gave up")]
     GaveUp {
@@ -190,6 +198,7 @@ impl Error {
             | Self::Unreachable { .. }
             | Self::NewerFormat { .. }
             | Self::Incomplete { .. }
+            | Self::TooSlow { .. }
             | Self::InvalidRequest { .. } => Retryability::Permanent,
         }
     }
