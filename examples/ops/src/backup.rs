@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use groundtackle_backup::{
-    At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Plan, Repository,
-    SigningKey, SystemClock, SystemEntropy, Target, Trust,
+    At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Points, Repository,
+    Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust,
 };
 use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
 use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
@@ -39,7 +39,7 @@ pub struct ConfigFile {
 /// The keys of a config; README.md explains each.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     #[serde(default)]
     network: Option<String>,
     #[serde(default)]
@@ -47,7 +47,7 @@ struct Config {
     #[serde(default)]
     journal: Option<PathBuf>,
     #[serde(default = "Config::stream")]
-    stream: String,
+    pub stream: String,
     #[serde(default)]
     signer: Option<PathBuf>,
     #[serde(default)]
@@ -62,6 +62,8 @@ struct Config {
     folder: Option<PathBuf>,
     #[serde(default)]
     s3: Option<S3TargetConfig>,
+    #[serde(default)]
+    pub retention: Option<Retention>,
 }
 
 impl Config {
@@ -86,7 +88,7 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
 }
 
 impl ConfigFile {
-    fn read(&self) -> Result<Config> {
+    pub fn read(&self) -> Result<Config> {
         let text = fs::read_to_string(&self.path).map_err(unreadable(&self.path))?;
         toml::from_str(&text).map_err(|error| {
             // Never the line itself: it may have a password.
@@ -104,7 +106,7 @@ impl ConfigFile {
 }
 
 impl Config {
-    fn signer(&self) -> Result<SigningKey> {
+    pub fn signer(&self) -> Result<SigningKey> {
         let path = self.signer.as_ref().ok_or_else(|| {
             Failure::Config("signer is missing: name the file of the key that signs".into())
         })?;
@@ -179,7 +181,7 @@ impl Config {
         Ok(target)
     }
 
-    async fn repository(&self) -> Result<Repository> {
+    pub async fn repository(&self) -> Result<Repository> {
         let target = self.target(false).await?;
         let opened = Repository::open(target, self.trust()?).await;
         opened.map_err(Failure::Backup)
@@ -193,19 +195,18 @@ impl Config {
         url.parse().map_err(Failure::Config)
     }
 
-    async fn points(&self, passes_over: bool) -> Result<(Repository, Vec<Manifest>)> {
+    pub async fn points(&self, passes_over: bool) -> Result<(Repository, Points)> {
         let repository = self.repository().await?;
-        let points = repository.points().await.map_err(Failure::Backup)?;
+        let mut points = repository.points().await.map_err(Failure::Backup)?;
         for (object, error) in &points.unusable {
             crate::report::note(&format!("{object} can't be used: {error}"));
         }
         // The last one may be among them, or the one that left an abandoned branch.
-        if let (Some((_, error)), false) = (points.unusable.into_iter().next(), passes_over) {
+        if let (Some((_, error)), false) = (points.unusable.pop(), passes_over) {
             return Err(Failure::Backup(error));
         }
-        let mine = points.usable.into_iter();
-        let mine = mine.filter(|point| point.stream == self.stream).collect();
-        Ok((repository, mine))
+        points.usable.retain(|point| point.stream == self.stream);
+        Ok((repository, points))
     }
 }
 
@@ -368,7 +369,7 @@ pub async fn run(
 
 pub async fn list(file: &ConfigFile, report: Report) -> Result<()> {
     let (_, points) = file.read()?.points(true).await?;
-    for point in points.iter().map(Point::of) {
+    for point in points.usable.iter().map(Point::of) {
         report.answer(&point, &point.text())?;
     }
     Ok(())
@@ -493,7 +494,9 @@ pub async fn restore(
     // A block that is named is that block, whatever else there is.
     let named = matches!(args.at.0, At::Block(_));
     let (repository, points) = config.points(named).await?;
-    let plan = Plan::find(&points, &config.stream, args.at.0).map_err(Failure::Backup)?;
+    let plan = points
+        .plan(&config.stream, args.at.0)
+        .map_err(Failure::Backup)?;
     let mut sink = StoreSink::new(into);
     let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
     // It may be dropped: what is there is marked as unfinished.

@@ -156,7 +156,7 @@ fn naive(retention: &Retention, points: &[Manifest]) -> BTreeMap<Hex<16>, Vec<Re
         std::cmp::Reverse((point.created_unix_millis, height, point.point))
     });
     let mut keep = BTreeMap::<_, Vec<_>>::new();
-    for (reason, count) in rules {
+    for (reason, count) in rules.into_iter().filter(|(_, count)| count.is_some()) {
         let mut seen = HashSet::new();
         for (number, point) in newest_first.iter().enumerate() {
             let new = !seen.contains(&label(reason, retention, number, point));
