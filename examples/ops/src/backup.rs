@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use groundtackle_backup::{
-    At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Plan, Repository,
-    SigningKey, SystemClock, SystemEntropy, Target, Trust,
+    At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Points, Repository,
+    Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust,
 };
 use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
 use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
@@ -47,6 +47,8 @@ pub struct Config {
     pub store: Option<String>,
     #[serde(default)]
     journal: Option<PathBuf>,
+    #[serde(default = "Config::journal_keep_blocks")]
+    journal_keep_blocks: u32,
     #[serde(default = "Config::stream")]
     pub stream: String,
     #[serde(default)]
@@ -65,9 +67,16 @@ pub struct Config {
     folder: Option<PathBuf>,
     #[serde(default)]
     s3: Option<S3TargetConfig>,
+    #[serde(default)]
+    pub retention: Option<Retention>,
 }
 
 impl Config {
+    /// A week of a chain with a block every ten minutes.
+    const fn journal_keep_blocks() -> u32 {
+        1_008
+    }
+
     fn stream() -> String {
         "utxo".into()
     }
@@ -185,7 +194,21 @@ impl Config {
     pub async fn repository(&self) -> Result<Repository> {
         let target = self.target(false).await?;
         let opened = Repository::open(target, self.trust()?).await;
-        opened.map_err(Failure::Backup)
+        let opened = opened.map_err(Failure::Backup)?;
+        let found = &opened.descriptor().network;
+        match self.network()? {
+            Some(network) if network.to_string() != *found => Err(Failure::Config(format!(
+                "the repository is of network {found}, and the config says {network}: name the right place, or the right \
+                 network"
+            ))),
+            _ => Ok(opened),
+        }
+    }
+
+    fn network(&self) -> Result<Option<Network>> {
+        let name = self.network.as_ref();
+        let network = name.map(|name| name.parse::<Network>()).transpose();
+        network.map_err(|error| Failure::Config(error.to_string()))
     }
 
     /// By the config's own name for it.
@@ -196,19 +219,18 @@ impl Config {
         url.parse().map_err(Failure::Config)
     }
 
-    async fn points(&self, passes_over: bool) -> Result<(Repository, Vec<Manifest>)> {
+    pub async fn points(&self, passes_over: bool) -> Result<(Repository, Points)> {
         let repository = self.repository().await?;
-        let points = repository.points().await.map_err(Failure::Backup)?;
+        let mut points = repository.points().await.map_err(Failure::Backup)?;
         for (object, error) in &points.unusable {
             crate::report::note(&format!("{object} can't be used: {error}"));
         }
         // The last one may be among them, or the one that left an abandoned branch.
-        if let (Some((_, error)), false) = (points.unusable.into_iter().next(), passes_over) {
+        if let (Some((_, error)), false) = (points.unusable.pop(), passes_over) {
             return Err(Failure::Backup(error));
         }
-        let mine = points.usable.into_iter();
-        let mine = mine.filter(|point| point.stream == self.stream).collect();
-        Ok((repository, mine))
+        points.usable.retain(|point| point.stream == self.stream);
+        Ok((repository, points))
     }
 }
 
@@ -224,12 +246,7 @@ pub async fn init(file: &ConfigFile, report: Report) -> Result<()> {
     let config = file.read()?;
     // Before anything is made.
     config.recipients()?;
-    let network = match &config.network {
-        Some(name) => name
-            .parse::<Network>()
-            .map_err(|error| Failure::Config(error.to_string()))?,
-        None => Network::Main,
-    };
+    let network = config.network()?.unwrap_or(Network::Main);
     let signer = config.new_signer()?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let target = config.target(true).await?;
@@ -340,7 +357,7 @@ pub async fn run(
         signer: &signer,
         workers: config.workers,
     };
-    let backup = SetBackup::new(store, journal);
+    let backup = SetBackup::new(store, journal.clone());
     // It may be dropped: what is not committed is not listed.
     let made = match args.base {
         true => {
@@ -352,6 +369,13 @@ pub async fn run(
             made.map_err(Failure::Backup)?
         }
     };
+    if let (Some(journal), Made::Base(manifest) | Made::Delta(manifest)) = (&journal, &made)
+        && let Some(end) = manifest.content.position()
+        && let Some(through) = end.height.checked_sub(config.journal_keep_blocks)
+    {
+        let removed = journal.forget_through(through);
+        removed.map_err(|error| Failure::Store(error.into()))?;
+    }
     let point = match &made {
         Made::Base(manifest) | Made::Delta(manifest) => Point::of(manifest),
         _ => Point {
@@ -371,7 +395,7 @@ pub async fn run(
 
 pub async fn list(file: &ConfigFile, report: Report) -> Result<()> {
     let (_, points) = file.read()?.points(true).await?;
-    for point in points.iter().map(Point::of) {
+    for point in points.usable.iter().map(Point::of) {
         report.answer(&point, &point.text())?;
     }
     Ok(())
@@ -419,17 +443,27 @@ pub async fn check(
         _ => CheckDepth::Bytes,
     };
     let repository = config.repository().await?;
-    let points = repository.points().await.map_err(Failure::Backup)?;
-    if let Some((_, error)) = points.unusable.into_iter().next() {
+    let mut points = repository.points().await.map_err(Failure::Backup)?;
+    if let Some((_, error)) = points.unusable.pop() {
         return Err(Failure::Backup(error));
     }
+    // Each leads somewhere, and what it needs is looked at as well.
+    let mut needed = Vec::new();
+    for point in &points.usable {
+        if let Some(end) = point.content.position() {
+            let plan = points.plan(&point.stream, At::Block(end.hash));
+            needed.extend(plan.map_err(Failure::Backup)?.points());
+        }
+    }
+    let forgotten = points.forgotten.into_iter();
+    let forgotten = forgotten.filter(|point| needed.contains(&point.point));
     let mut answer = CheckAnswer {
         points: 0,
         packs: 0,
         bytes: 0,
         segments: 0,
     };
-    for point in points.usable {
+    for point in points.usable.into_iter().chain(forgotten) {
         let checking = repository.check(&point, depth, config.workers);
         let checked: Checked = interrupt.or(checking).await?.map_err(Failure::Backup)?;
         answer.points += 1;
@@ -496,7 +530,9 @@ pub async fn restore(
     // A block that is named is that block, whatever else there is.
     let named = matches!(args.at.0, At::Block(_));
     let (repository, points) = config.points(named).await?;
-    let plan = Plan::find(&points, &config.stream, args.at.0).map_err(Failure::Backup)?;
+    let plan = points
+        .plan(&config.stream, args.at.0)
+        .map_err(Failure::Backup)?;
     let mut sink = StoreSink::new(into);
     let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
     // It may be dropped: what is there is marked as unfinished.

@@ -8,6 +8,7 @@ mod drill;
 mod failure;
 mod get;
 mod interrupt;
+mod prune;
 mod report;
 mod rewind;
 mod snapshot;
@@ -138,6 +139,22 @@ enum Backup {
         config: backup::ConfigFile,
         #[command(flatten)]
         args: drill::EvidenceArgs,
+    },
+    /// Offer restore points no more: those that the config does not keep, or those that are named.
+    #[command(after_help = EXIT_CODES)]
+    Forget {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: prune::ForgetArgs,
+    },
+    /// Remove what was forgotten long enough ago and nobody needs, also beside backups and restores.
+    #[command(after_help = EXIT_CODES)]
+    Prune {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: prune::PruneArgs,
     },
 }
 
@@ -331,6 +348,12 @@ async fn run(cli: Cli) -> Result<()> {
         }
         Command::Backup(Backup::Evidence { config, args }) => {
             drill::evidence(&config, &args, report).await
+        }
+        Command::Backup(Backup::Forget { config, args }) => {
+            prune::forget(&config, &args, report).await
+        }
+        Command::Backup(Backup::Prune { config, args }) => {
+            prune::prune(&config, &args, report, &mut Interrupt::listen()?).await
         }
         Command::Restore { config, args, into } => {
             let mut interrupt = Interrupt::listen()?;

@@ -403,6 +403,108 @@ fn what_is_wrong_is_named() {
         .says(&["packs/", "missing"]);
 }
 
+#[test]
+fn what_is_not_kept_goes() {
+    let backups = Backups::new();
+    for (height, base) in [
+        (9, true),
+        (50, false),
+        (100, false),
+        (170, true),
+        (200, false),
+    ] {
+        backups.sync_to(height);
+        let args: &[&str] = if base { &["--base"] } else { &[] };
+        backups.backup("run", args).exits(0);
+    }
+    let names = || -> Vec<String> {
+        let listed = backups.backup("list", &[]).exits(0).lines();
+        let names = listed.iter().map(|point| point["point"].as_str());
+        names.map(|name| name.unwrap().to_owned()).collect()
+    };
+    let all = names();
+    backups
+        .backup("forget", &[])
+        .exits(2)
+        .says(&["[retention]", "--point"]);
+    backups.write_config("[retention]\n");
+    backups
+        .backup("forget", &[])
+        .exits(2)
+        .says(&["all would go"]);
+    backups.write_config("[retention]\ndayly = 3\n");
+    backups.backup("forget", &[]).exits(2).says(&["dayly"]);
+    backups.write_config("[retention]\nlast = 1\n");
+    // The last delta is at 200, and goes from 100 over the base at 170.
+    let would = backups.backup("forget", &["--dry-run"]).exits(0).answer();
+    let go: Vec<_> = would["go"].as_array().unwrap().iter().collect();
+    assert_eq!(names(), all);
+    assert_eq!(would["keep"][0][0], all[4]);
+    let forgot = backups.backup("forget", &[]).exits(0).answer();
+    assert_eq!(forgot["forgotten"], go.len());
+    assert_eq!(go, all[..3].iter().collect::<Vec<_>>());
+    assert_eq!(names(), all[3..]);
+    assert_eq!(
+        backups.backup("forget", &[]).exits(0).answer()["forgotten"],
+        0
+    );
+    let undone = ["--undo", "--point", &all[0]];
+    let undone = backups.backup("forget", &undone).exits(0).answer();
+    assert_eq!(undone["offered_again"], 1);
+    assert_eq!(names().len(), 3);
+    backups.backup("forget", &["--point", &all[0]]).exits(0);
+    let nobody = "12".repeat(16);
+    backups
+        .backup("forget", &["--point", &nobody])
+        .exits(69)
+        .says(&["no restore point", &nobody]);
+
+    // Too early, too short, and alone.
+    let early = backups.backup("prune", &[]).exits(0).answer();
+    assert_eq!((&early["points"], &early["packs"]), (&0.into(), &0.into()));
+    backups
+        .backup("prune", &["--grace", "1h"])
+        .exits(69)
+        .says(&["nobody else writes"]);
+    backups.backup("prune", &["--grace", "soon"]).exits(2);
+    let alone = ["--grace", "0s", "--nobody-else-writes"];
+    let before = backups.objects();
+    let would = backups
+        .backup("prune", &[&alone[..], &["--dry-run"]].concat())
+        .exits(0)
+        .answer();
+    assert_eq!(backups.objects(), before);
+    let pruned = backups.backup("prune", &alone).exits(0).answer();
+    assert_eq!(
+        (&pruned["points"], &pruned["packs"]),
+        (&3.into(), &3.into())
+    );
+    assert_eq!(would["bytes"], pruned["bytes"]);
+    // A point, a tombstone and a pack each.
+    assert_eq!(backups.objects().len(), before.len() - 9);
+    let again = backups.backup("prune", &alone).exits(0).answer();
+    assert_eq!(again["points"], 0);
+
+    assert_eq!(names(), all[3..]);
+    backups.backup("check", &["--depth", "read"]).exits(0);
+    for height in [170, 200] {
+        let into = backups.other(&height.to_string());
+        backups.restore(&height.to_string(), &into).exits(0);
+        assert_eq!(stats(&into)["height"], height);
+    }
+    backups
+        .restore("9", &backups.other("gone"))
+        .exits(2)
+        .says(&["height 9"]);
+    // It goes on.
+    backups.sync_to(256);
+    let made = backups.backup("run", &[]).exits(0).answer();
+    assert_eq!(made["made"], "delta");
+    let into = backups.other("256");
+    backups.restore("latest", &into).exits(0);
+    assert_eq!(stats(&into), answers()[&256]);
+}
+
 /// Neither in the repository nor in anything that is said.
 #[test]
 fn secrets_stay_secret() {

@@ -9,7 +9,7 @@ mod sealed;
 mod segment;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Read};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub use manifest::{Manifest, Position, SetSummary};
 pub use plan::At;
 pub use sealed::Identities;
 
-use manifest::Descriptor;
+use manifest::{Descriptor, Tombstone};
 use muhash::MuHash;
 use plan::Step;
 use sealed::OpenPoint;
@@ -38,6 +38,8 @@ const SORTED_BYTES: usize = 256 << 20;
 pub struct Repository {
     folder: PathBuf,
     points: Vec<Manifest>,
+    /// Objects of those that are offered no more.
+    forgotten: BTreeSet<String>,
     unusable: Vec<Error>,
 }
 
@@ -63,7 +65,18 @@ impl Repository {
         }
         objects.sort_unstable();
         let (mut points, mut unusable) = (Vec::new(), Vec::new());
+        let mut forgotten = BTreeSet::new();
         for object in objects {
+            let tombstone = object.replacen("points", "forgotten", 1);
+            if folder.join(&tombstone).try_exists().unwrap_or(true) {
+                let body = signed(&folder, &tombstone);
+                let body =
+                    body.and_then(|body| Tombstone::check(&tombstone, &body, trusted, &descriptor));
+                match body {
+                    Ok(()) => drop(forgotten.insert(object.clone())),
+                    Err(error) => unusable.push(error),
+                }
+            }
             let body = signed(&folder, &object);
             match body.and_then(|body| Manifest::read(&object, &body, trusted, &descriptor)) {
                 Ok(manifest) => points.push(manifest),
@@ -73,6 +86,7 @@ impl Repository {
         Ok(Self {
             folder,
             points,
+            forgotten,
             unusable,
         })
     }
@@ -80,6 +94,11 @@ impl Repository {
     /// The restore points that can be used, oldest first.
     pub fn points(&self) -> &[Manifest] {
         &self.points
+    }
+
+    /// Whether one of them was forgotten: it is not the latest, and is there only as long as others may need it.
+    pub fn is_forgotten(&self, point: &Manifest) -> bool {
+        self.forgotten.contains(&point.object())
     }
 
     /// Why others can't be used.
@@ -127,7 +146,14 @@ impl Repository {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        let (base, steps, (position, set)) = plan::find(&points, at)?;
+        let mut offered = points.clone();
+        offered.retain(|point| !self.is_forgotten(point));
+        // What was forgotten counts where nothing else leads there.
+        let found = match plan::find(&offered, &offered, at) {
+            Err(Error::Unreachable(_)) => plan::find(&points, &offered, at),
+            found => found,
+        };
+        let (base, steps, (position, set)) = found?;
 
         let base = OpenPoint::new(&self.folder, base, identities)?;
         let mut changes = Changes::new();

@@ -12,7 +12,7 @@ Reads backups of a UTXO store: the objects of a repository, in a folder, each in
     groundtackle-backup-unpack list   --repository FOLDER --trust KEY
     groundtackle-backup-unpack unpack --repository FOLDER --trust KEY --at WHERE --identity FILE --out FILE
 
-    --repository FOLDER  where the objects are: repository.json, points, packs
+    --repository FOLDER  where the objects are: repository.json, points, packs, forgotten
     --trust KEY          the public key of a host that writes backups, 64 hexadecimal digits; may be repeated
     --at WHERE           latest, a height, or: block HASH, with the hash as nodes print it
     --identity FILE      secret keys, as age-keygen writes them
@@ -95,7 +95,11 @@ fn run(to: &mut impl Write) -> Result<()> {
             known(options)?;
             let repository = Repository::open(folder, &trusted)?;
             for point in repository.points() {
-                writeln!(to, "{point}").map_err(failed)?;
+                let forgotten = match repository.is_forgotten(point) {
+                    true => " forgotten",
+                    false => "",
+                };
+                writeln!(to, "{point}{forgotten}").map_err(failed)?;
             }
             for error in repository.unusable() {
                 writeln!(to, "not usable: {error}").map_err(failed)?;

@@ -78,6 +78,31 @@ pub(crate) struct Descriptor {
     created_unix_millis: u64,
 }
 
+/// Says that a restore point is offered no more.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tombstone {
+    format: u64,
+    repository: Hex<16>,
+    point: Hex<16>,
+    created_unix_millis: u64,
+}
+
+impl Tombstone {
+    /// Looks whether it is that of the point whose object is named like it.
+    pub(crate) fn check(
+        object: &str,
+        bytes: &[u8],
+        trusted: &[Hex<32>],
+        within: &Descriptor,
+    ) -> Result<()> {
+        let read: Self = open(object, bytes, "forgotten", trusted)?;
+        let name = format!("forgotten/{:016x}-{}", read.created_unix_millis, read.point);
+        let same = name == object && read.repository == within.repository;
+        Error::unless(same, object, "it belongs to another restore point")
+    }
+}
+
 /// A block. Hashes are in internal order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -38,14 +38,15 @@ struct Known<'a> {
 }
 
 /// A base, the steps from there (those of the base's own blocks first), and where they lead. `points` are of one stream,
-/// by ascending key.
+/// by ascending key; the last of `offered` is the latest.
 pub(crate) fn find<'a>(
     points: &[&'a Manifest],
+    offered: &[&'a Manifest],
     at: At,
 ) -> Result<(&'a Manifest, Vec<Step<'a>>, (Position, SetSummary))> {
     let known = Known::of(points);
     let age = |point: &&&Manifest| (point.created_unix_millis, point.end().0.height);
-    let latest = points.iter().max_by_key(age);
+    let latest = offered.iter().max_by_key(age);
     let latest = latest.ok_or_else(|| Error::Unreachable("there is no restore point".into()))?;
     let tip = latest.end().0;
     let wanted = match at {

@@ -11,8 +11,10 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use common::{Scenario, chain, objects, restore, unpack, write};
+use groundtackle_backup::{SigningKey, Trust};
 use groundtackle_backup_unpack::{At, Error, Hex, Repository};
 use groundtackle_utxo_store_testkit::mainnet;
 use tempfile::TempDir;
@@ -79,4 +81,58 @@ async fn branches_windows_and_epochs_are_read() {
     }
     let latest = unpack(folder.path(), scenario.trust, At::Latest).unwrap();
     assert!(latest == scenario.sets[scenario.chain.values().last().unwrap()].1);
+}
+
+/// The latest is none that was forgotten; the way may lead over those; and a tombstone that says nothing is reported.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_forgotten_is_not_the_latest() {
+    let scenario = chain(99, 20, 50).await;
+    let trust = Trust::new([groundtackle_backup::Hex(scenario.trust.0)]).unwrap();
+    let target = Arc::new(scenario.target.clone());
+    let repository = groundtackle_backup::Repository::open(target, trust);
+    let repository = repository.await.unwrap();
+    let points = repository.points().await.unwrap().usable;
+    let heights = points.iter().map(|point| point.content.position().unwrap());
+    let heights: Vec<_> = heights.map(|position| position.height).collect();
+    assert_eq!(heights, [0, 20, 40, 50, 60, 80, 99]);
+    // The last one; the bases, which all others need.
+    let names = [6, 3, 0].map(|at: usize| points[at].point);
+    let signer = SigningKey::from_seed(&scenario.seed);
+    assert_eq!(repository.forget(&names, &signer).await.unwrap(), 3);
+
+    let (folder, objects) = written(&scenario).await;
+    for (at, height) in [
+        (At::Latest, 80),
+        (At::Height(70), 70),
+        (At::Height(10), 10),
+        (At::Block(Hex(*scenario.chain[&99].as_bytes())), 99),
+    ] {
+        let found = unpack(folder.path(), scenario.trust, at).unwrap();
+        assert!(found == scenario.sets[&scenario.chain[&height]].1, "{at:?}");
+        assert!(restore(&objects, scenario.trust, at).await.unwrap() == found);
+    }
+    let read = Repository::open(folder.path(), &[scenario.trust]).unwrap();
+    let forgotten = read
+        .points()
+        .iter()
+        .filter(|point| read.is_forgotten(point));
+    assert_eq!((forgotten.count(), read.points().len()), (3, 7));
+
+    let tombstones: Vec<_> = objects
+        .iter()
+        .filter(|(key, _)| key.starts_with("forgotten/"))
+        .collect();
+    let [(first, body), (other, _), _] = &tombstones[..] else {
+        panic!("{}", tombstones.len());
+    };
+    for (key, body) in [(first, &body[1..]), (other, &body[..])] {
+        std::fs::write(folder.path().join(key), body).unwrap();
+        let read = Repository::open(folder.path(), &[scenario.trust]).unwrap();
+        assert!(
+            read.unusable()
+                .iter()
+                .any(|error| error.to_string().contains(key.as_str()))
+        );
+        assert!(unpack(folder.path(), scenario.trust, At::Latest).is_err());
+    }
 }

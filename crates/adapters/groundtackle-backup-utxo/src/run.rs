@@ -67,6 +67,8 @@ impl SetBackup {
     pub async fn back_up(&self, repository: &Repository, how: &BackUp<'_>) -> Result<Made> {
         // Before the epoch: what ends that shows then.
         let now = self.now().await?;
+        // Before what it goes on from is looked for.
+        let began = repository.begin();
         if let Some((journal, epoch)) = self.journal_now()? {
             let points = repository.points().await?.usable;
             let linked: Vec<_> = points
@@ -97,7 +99,7 @@ impl SetBackup {
                 }
                 let source = blocks_since(&journal, epoch, start, &linked, &now).await?;
                 if let Some(mut source) = source {
-                    let manifest = repository.back_up(&mut source, how).await?;
+                    let manifest = repository.back_up_begun(began, &mut source, how).await?;
                     return Ok(Made::Delta(manifest));
                 }
             }

@@ -17,7 +17,7 @@ use crate::evidence::{
 };
 use crate::keys::{KeyUnwrapping, SigningKey};
 use crate::manifest::Manifest;
-use crate::plan::{At, Plan};
+use crate::plan::At;
 use crate::reader::{CheckDepth, Checked};
 use crate::repository::{Repository, whole};
 use crate::source::{Goal, Sink};
@@ -284,7 +284,7 @@ impl Repository {
             }
             _ => None,
         };
-        let points = self.points().await?;
+        let mut points = self.points().await?;
         record.reasons.extend(
             points
                 .unusable
@@ -292,8 +292,8 @@ impl Repository {
                 .take(UNUSABLE_NAMED)
                 .map(|(_, error)| reason(error)),
         );
-        let mut mine = points.usable;
-        mine.retain(|point| point.stream == drill.stream);
+        points.usable.retain(|point| point.stream == drill.stream);
+        let mine = &points.usable;
         if let Some(latest) = mine.iter().max_by_key(|point| point.created_unix_millis) {
             let age = unix_millis(started).saturating_sub(latest.created_unix_millis);
             record.measured.recovery_point_age_millis = Some(age);
@@ -303,8 +303,8 @@ impl Repository {
                 .zip(height)
                 .map(|(tip, height)| tip.saturating_sub(height));
         }
-        let at = self.choose(drill.choice, &mine)?;
-        let plan = Plan::find(&mine, drill.stream, at)?;
+        let at = self.choose(drill.choice, mine)?;
+        let plan = points.plan(drill.stream, at)?;
         let chosen = Reached {
             position: plan.position,
             set: plan.set,
@@ -315,7 +315,10 @@ impl Repository {
             .share
             .filter(|_| matches!(drill.level, DrillLevel::Bytes | DrillLevel::Read));
         let needed = plan.points();
-        mine.retain(|point| share.is_some() || needed.contains(&point.point));
+        let is_needed = |point: &Manifest| needed.contains(&point.point);
+        let mut mine = points.usable;
+        mine.retain(|point| share.is_some() || is_needed(point));
+        mine.extend(points.forgotten.into_iter().filter(is_needed));
         for point in &mine {
             held.subjects.push(self.subject(point).await?);
         }

@@ -124,6 +124,14 @@ pub enum Error {
         /// What is missing.
         detail: String,
     },
+    /// A backup took so long that a prune may have removed what it sent first, or what it goes on from.
+    #[error(
+        "the backup took more than {hours} hours; nothing was listed: let it run faster, or split the stream"
+    )]
+    TooSlow {
+        /// What it may take.
+        hours: u64,
+    },
     /// A retry that gave up.
     #[error("{action} failed {attempts} times; gave up")]
     GaveUp {
@@ -175,14 +183,6 @@ impl Error {
         Self::InvalidRequest { what: what.into() }
     }
 
-    /// Whether it says something of one object, rather than that the target could not answer.
-    pub(crate) const fn is_of_object(&self) -> bool {
-        matches!(
-            self,
-            Self::Corrupt { .. } | Self::Untrusted { .. } | Self::NewerFormat { .. }
-        )
-    }
-
     /// Whether the call may be repeated, and whether it may have been applied.
     pub const fn retryability(&self) -> Retryability {
         match self {
@@ -198,6 +198,7 @@ impl Error {
             | Self::Unreachable { .. }
             | Self::NewerFormat { .. }
             | Self::Incomplete { .. }
+            | Self::TooSlow { .. }
             | Self::InvalidRequest { .. } => Retryability::Permanent,
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::keys::SigningKey;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, Position, SetSummary};
 use crate::reader::Checked;
-use crate::repository::{DESCRIPTOR, Repository, whole};
+use crate::repository::{DESCRIPTOR, Repository, verdict, whole};
 use crate::target::{ObjectKey, PutIf, Refused};
 
 /// The media type of a signed statement: <https://github.com/in-toto/attestation/blob/main/spec/v1/envelope.md>.
@@ -354,17 +354,16 @@ impl Repository {
     /// When the target could not answer. What can't be used is no error: see [`EvidenceFound`].
     pub async fn evidence(&self) -> Result<EvidenceFound> {
         let mut found = EvidenceFound::default();
-        for key in self.keys(DRILLS).await? {
-            let read = match whole(&*self.target, &key).await {
+        for info in self.list_all(DRILLS).await? {
+            let read = match whole(&*self.target, &info.key).await {
                 // Removed since it was listed.
                 Ok(None) => continue,
-                Ok(Some(body)) => self.own_evidence(&key, &body),
+                Ok(Some(body)) => self.own_evidence(&info.key, &body),
                 Err(error) => Err(error),
             };
-            match read {
+            match verdict(read)? {
                 Ok(evidence) => found.usable.push(evidence),
-                Err(error) if error.is_of_object() => found.unusable.push((key, error)),
-                Err(error) => return Err(error),
+                Err(error) => found.unusable.push((info.key, error)),
             }
         }
         Ok(found)

@@ -6,12 +6,15 @@ mod drill;
 mod envelope;
 mod error;
 mod evidence;
+mod forget;
 mod keys;
 mod manifest;
 mod memory;
 mod plan;
+mod prune;
 mod reader;
 mod repository;
+mod retention;
 mod source;
 mod target;
 mod writer;
@@ -29,8 +32,10 @@ pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, Wrap
 pub use manifest::{BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position, SetSummary};
 pub use memory::MemoryTarget;
 pub use plan::{At, Plan, Step};
+pub use prune::{MIN_GRACE, PruneOptions, Pruned};
 pub use reader::{CheckDepth, Checked};
 pub use repository::{Descriptor, Points, Repository, Trust};
+pub use retention::{Chosen, Reason, Retention};
 pub use source::{
     Direction, Goal, Segment, SegmentEntry, SegmentInfo, SegmentWork, Sink, Source, SourceEnd,
 };
@@ -38,4 +43,4 @@ pub use target::{
     Listing, ObjectInfo, ObjectKey, ObjectTag, Outcome, PutIf, Refused, Target, TargetCapabilities,
     Upload,
 };
-pub use writer::BackUp;
+pub use writer::{BackUp, Began, WRITER_LIMIT};

@@ -227,6 +227,11 @@ pub(crate) fn point_key(created_unix_millis: u64, point: &Hex<16>) -> Result<Obj
     format!("points/{created_unix_millis:016x}-{point}").try_into()
 }
 
+/// What keys of restore points of that time and later come after. `-` and all that follows it are greater than nothing.
+pub(crate) fn points_since(created_unix_millis: u64) -> Result<ObjectKey> {
+    format!("points/{created_unix_millis:016x}").try_into()
+}
+
 /// What all of them begin with.
 pub(crate) const POINTS: &str = "points/";
 

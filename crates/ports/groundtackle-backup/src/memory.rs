@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::target::{
     Listing, ObjectInfo, ObjectKey, ObjectTag, Outcome, PutIf, Refused, Target, TargetCapabilities,
@@ -15,9 +16,16 @@ use crate::target::{
 };
 
 /// Objects in memory: for tests, and as the executable specification of a target. Clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryTarget {
     shared: Arc<Mutex<Objects>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for MemoryTarget {
+    fn default() -> Self {
+        Self::with_clock(Arc::new(SystemClock))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +47,14 @@ impl MemoryTarget {
         Self::default()
     }
 
+    /// The same with another clock, for when an object was written and how long it is locked.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            shared: Arc::default(),
+            clock,
+        }
+    }
+
     fn objects(&self) -> MutexGuard<'_, Objects> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,6 +67,7 @@ impl Objects {
         body: Bytes,
         condition: &PutIf,
         locked_until: Option<SystemTime>,
+        written: SystemTime,
     ) -> Outcome<ObjectInfo> {
         let key = key.clone();
         match (self.objects.get(&key), condition) {
@@ -64,7 +81,7 @@ impl Objects {
             key: key.clone(),
             bytes: body.len() as u64,
             tag: ObjectTag::new(self.writes.to_string()),
-            written: SystemTime::now(),
+            written,
         };
         let object = Object {
             info: info.clone(),
@@ -92,7 +109,8 @@ impl Target for MemoryTarget {
         condition: &PutIf,
         lock_until: Option<SystemTime>,
     ) -> Result<Outcome<ObjectInfo>> {
-        Ok(self.objects().put(key, body, condition, lock_until))
+        let now = self.clock.now();
+        Ok(self.objects().put(key, body, condition, lock_until, now))
     }
 
     async fn upload(
@@ -142,12 +160,13 @@ impl Target for MemoryTarget {
     }
 
     async fn remove(&self, key: &ObjectKey) -> Result<Outcome<()>> {
+        let now = self.clock.now();
         let mut objects = self.objects();
         let locked = objects
             .objects
             .get(key)
             .and_then(|object| object.locked_until);
-        if locked.is_some_and(|until| until > SystemTime::now()) {
+        if locked.is_some_and(|until| until > now) {
             return Ok(Err(Refused::Locked { key: key.clone() }));
         }
         objects.objects.remove(key);
@@ -190,10 +209,9 @@ impl Upload for MemoryUpload {
             lock_until,
             body,
         } = *self;
-        let put = target
-            .objects()
-            .put(&key, body.freeze(), &PutIf::Absent, lock_until);
-        Ok(put)
+        let now = target.clock.now();
+        let mut objects = target.objects();
+        Ok(objects.put(&key, body.freeze(), &PutIf::Absent, lock_until, now))
     }
 
     async fn abort(self: Box<Self>) -> Result<()> {

@@ -70,13 +70,24 @@ impl Plan {
     /// # Errors
     /// `Unreachable` where there is none; it says what can be reached.
     pub fn find(points: &[Manifest], stream: &str, at: At) -> Result<Self> {
-        let points: Vec<_> = points
-            .iter()
-            .filter(|point| point.stream == stream)
-            .map(|point| Arc::new(point.clone()))
-            .collect();
+        Self::by_way_of(points, &[], stream, at)
+    }
+
+    /// The same, also by way of restore points that are not asked for: none of them is the last one.
+    pub(crate) fn by_way_of(
+        offered: &[Manifest],
+        links: &[Manifest],
+        stream: &str,
+        at: At,
+    ) -> Result<Self> {
+        let offered = of_stream(offered, stream);
+        let mut points = offered.clone();
+        if !links.is_empty() {
+            points.extend(of_stream(links, stream));
+            points.sort_by_key(|point| (point.created_unix_millis, point.point));
+        }
         let map = Map::of(&points);
-        let latest = points
+        let latest = offered
             .iter()
             .filter_map(|point| Some((point, point.content.position()?)))
             .max_by_key(|(point, position)| (point.created_unix_millis, position.height));
@@ -93,29 +104,19 @@ impl Plan {
                 (epoch.copied().unwrap_or_default(), hash)
             }
         };
-        let (position, set) = map.sets.get(&wanted).ok_or_else(|| Error::Unreachable {
-            what: format!(
-                "no restore point knows the set at block {}",
-                shown(wanted.1)
-            ),
-        })?;
-        let ways = points
-            .iter()
-            .filter_map(|base| Some((base, map.way(base, wanted)?)));
-        let best = ways.min_by_key(|(_, way)| way.len());
-        let (base, way) = best.ok_or_else(|| Error::Unreachable {
-            what: format!(
-                "no base is linked to the block at height {}: blocks between them are in no restore point",
-                position.height
-            ),
-        })?;
-        Ok(Self {
-            base: base.clone(),
-            steps: map.steps(base, &way),
-            position: *position,
-            set: *set,
-        })
+        map.plan(&points, wanted)
     }
+}
+
+pub(crate) fn of_stream(points: &[Manifest], stream: &str) -> Vec<Arc<Manifest>> {
+    let points = points.iter().filter(|point| point.stream == stream);
+    points.map(|point| Arc::new(point.clone())).collect()
+}
+
+/// Where a restore point leads to.
+pub(crate) fn end(point: &Manifest) -> Option<Node> {
+    let position = point.content.position()?;
+    Some((*point.content.epoch(), position.hash))
 }
 
 fn shown(mut hash: Hex<32>) -> Hex<32> {
@@ -124,11 +125,11 @@ fn shown(mut hash: Hex<32>) -> Hex<32> {
 }
 
 /// A block, in an epoch.
-type Node = (Hex<16>, Hex<32>);
+pub(crate) type Node = (Hex<16>, Hex<32>);
 
 /// Every block that restore points know.
 #[derive(Debug, Default)]
-struct Map<'a> {
+pub(crate) struct Map<'a> {
     /// Blocks at which the set is known.
     sets: HashMap<Node, (Position, SetSummary)>,
     /// Blocks whose changes are known, and where.
@@ -139,8 +140,22 @@ struct Map<'a> {
 
 type Way = Vec<(Node, Direction)>;
 
+/// Where a way from a base can end: the block that is wanted and those before it, from where it is reached forwards.
+struct Goals {
+    back: Vec<Node>,
+    all: HashSet<Node>,
+}
+
+impl Goals {
+    fn of(map: &Map<'_>, wanted: Node) -> Self {
+        let back: Vec<_> = map.ancestors(wanted).collect();
+        let all = back.iter().copied().collect();
+        Self { back, all }
+    }
+}
+
 impl<'a> Map<'a> {
-    fn of(points: &'a [Arc<Manifest>]) -> Self {
+    pub(crate) fn of(points: &'a [Arc<Manifest>]) -> Self {
         let mut map = Self::default();
         for point in points {
             let epoch = *point.content.epoch();
@@ -163,6 +178,53 @@ impl<'a> Map<'a> {
             }
         }
         map
+    }
+
+    /// The shortest way.
+    pub(crate) fn plan(&self, points: &[Arc<Manifest>], wanted: Node) -> Result<Plan> {
+        let (position, set) = self.sets.get(&wanted).ok_or_else(|| Error::Unreachable {
+            what: format!(
+                "no restore point knows the set at block {}",
+                shown(wanted.1)
+            ),
+        })?;
+        let goal = Goals::of(self, wanted);
+        let ways = points
+            .iter()
+            .filter_map(|base| Some((base, self.way(base, &goal)?)));
+        let best = ways.min_by_key(|(_, way)| way.len());
+        let (base, way) = best.ok_or_else(|| Error::Unreachable {
+            what: format!(
+                "no base is linked to the block at height {}: blocks between them are in no restore point",
+                position.height
+            ),
+        })?;
+        Ok(Plan {
+            base: base.clone(),
+            steps: self.steps(base, &way),
+            position: *position,
+            set: *set,
+        })
+    }
+
+    /// All that could be of use on any way.
+    pub(crate) fn all_ways(&self, points: &[Arc<Manifest>], wanted: Node) -> Vec<Hex<16>> {
+        let goal = Goals::of(self, wanted);
+        let mut found = Vec::new();
+        for base in points {
+            let Some(way) = self.way(base, &goal) else {
+                continue;
+            };
+            found.push(base.point);
+            let holders = way.iter().filter_map(|(node, _)| self.changes.get(node));
+            found.extend(holders.flat_map(|(_, holders)| holders.iter().map(|point| point.point)));
+        }
+        found
+    }
+
+    /// The epoch that a block's hash alone means.
+    pub(crate) fn epoch_of(&self, hash: &Hex<32>) -> Option<&Hex<16>> {
+        self.epochs.get(hash)?.last()
     }
 
     /// A block and those before it, as far as their changes are known in its epoch; the last one's are not.
@@ -228,7 +290,7 @@ impl<'a> Map<'a> {
     }
 
     /// From a base back to where the branches part, and forwards from there.
-    fn way(&self, base: &Manifest, wanted: Node) -> Option<Way> {
+    fn way(&self, base: &Manifest, goal: &Goals) -> Option<Way> {
         let Content::Base {
             epoch,
             position,
@@ -243,19 +305,17 @@ impl<'a> Map<'a> {
         if self.sets.get(&from).is_none_or(|(_, known)| known != set) {
             return None;
         }
-        let to: Vec<_> = self.ancestors(wanted).collect();
-        let on_the_way: HashSet<_> = to.iter().collect();
         let mut way = Way::new();
         let mut meets = None;
         for node in self.ancestors(from) {
-            if on_the_way.contains(&node) {
+            if goal.all.contains(&node) {
                 meets = Some(node);
                 break;
             }
             way.push((node, Direction::Backwards));
         }
         let meets = meets?;
-        let forwards = to.into_iter().take_while(|node| *node != meets);
+        let forwards = goal.back.iter().copied().take_while(|node| *node != meets);
         let mut forwards: Vec<_> = forwards.map(|node| (node, Direction::Forwards)).collect();
         forwards.reverse();
         way.extend(forwards);

@@ -1,5 +1,6 @@
 //! A repository: restore points on a target.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +11,11 @@ use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy, unix_millis};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, Result};
 use crate::evidence::sha256;
+use crate::forget::{FORGOTTEN, tombstone_key};
 use crate::keys::SigningKey;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, of_known_format};
-use crate::target::{ObjectKey, PutIf, Target};
+use crate::plan::{At, Plan};
+use crate::target::{ObjectInfo, ObjectKey, PutIf, Target};
 
 /// The object that makes a place a repository.
 pub(crate) const DESCRIPTOR: &str = "repository.json";
@@ -20,7 +23,7 @@ pub(crate) const DESCRIPTOR: &str = "repository.json";
 const DESCRIPTOR_TYPE: &str = "application/vnd.groundtackle.repository.v1+json";
 
 /// Objects that are listed at a time.
-const LISTED: usize = 1_000;
+pub(crate) const LISTED: usize = 1_000;
 
 /// What a repository is for, fixed for its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +78,11 @@ pub struct Repository {
 pub struct Points {
     /// The restore points, oldest first.
     pub usable: Vec<Manifest>,
-    /// Objects in their place that can't be used, and why: damaged, or signed by nobody who is trusted.
+    /// Those that were forgotten and not removed yet, oldest first. They are not offered; the way to others may lead over
+    /// them: see [`plan`](Self::plan).
+    pub forgotten: Vec<Manifest>,
+    /// Objects in their place that can't be used, and why: damaged, or signed by nobody who is trusted. An object that
+    /// should say that a point was forgotten may be among them; the point is usable then.
     pub unusable: Vec<(ObjectKey, Error)>,
 }
 
@@ -160,33 +167,53 @@ impl Repository {
         &self.descriptor
     }
 
-    /// Reads every manifest.
+    /// Reads every manifest, and which of them were forgotten.
     ///
     /// # Errors
     /// When the target could not answer. A manifest that can't be used is no error: see [`Points`].
     pub async fn points(&self) -> Result<Points> {
         let mut points = Points::default();
-        for key in self.keys(POINTS).await? {
-            match self.point(&key).await {
+        // Before the points: a prune removes the point first, so what is listed without is offered.
+        let tombstones: HashSet<_> = self
+            .list_all(FORGOTTEN)
+            .await?
+            .into_iter()
+            .map(|info| info.key)
+            .collect();
+        for info in self.list_all(POINTS).await? {
+            let tombstone = tombstone_key(&info.key).filter(|key| tombstones.contains(key));
+            let forgotten = match tombstone {
+                None => false,
+                // Before the point, for the same reason.
+                Some(tombstone) => match verdict(self.tombstone(&tombstone).await)? {
+                    Ok(forgotten) => forgotten.is_some(),
+                    Err(error) => {
+                        points.unusable.push((tombstone, error));
+                        false
+                    }
+                },
+            };
+            match verdict(self.point(&info.key).await)? {
+                Ok(Some(manifest)) if forgotten => points.forgotten.push(manifest),
                 Ok(Some(manifest)) => points.usable.push(manifest),
                 // Removed since it was listed.
                 Ok(None) => {}
-                Err(error) if error.is_of_object() => points.unusable.push((key, error)),
-                Err(error) => return Err(error),
+                Err(error) => points.unusable.push((info.key, error)),
             }
         }
         Ok(points)
     }
 
-    /// All keys that begin like this, in order.
-    pub(crate) async fn keys(&self, prefix: &str) -> Result<Vec<ObjectKey>> {
-        let mut keys = Vec::new();
+    /// Every object below a prefix.
+    pub(crate) async fn list_all(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        let mut all = Vec::<ObjectInfo>::new();
         loop {
-            let listing = self.target.list(prefix, keys.last(), LISTED).await?;
-            let none = listing.objects.is_empty();
-            keys.extend(listing.objects.into_iter().map(|info| info.key));
-            if !listing.more || none {
-                return Ok(keys);
+            let after = all.last().map(|info| info.key.clone());
+            let listing = self.target.list(prefix, after.as_ref(), LISTED).await?;
+            let more = listing.more && !listing.objects.is_empty();
+            all.extend(listing.objects);
+            if !more {
+                return Ok(all);
             }
         }
     }
@@ -224,6 +251,32 @@ impl Repository {
             ));
         }
         Ok(Some(manifest))
+    }
+}
+
+impl Points {
+    /// As [`Plan::find`] by what is usable; where that does not lead there, by way of what was forgotten and is still
+    /// there. The last restore point is none of the latter.
+    ///
+    /// # Errors
+    /// `Unreachable` where there is no way; it says what can be reached.
+    pub fn plan(&self, stream: &str, at: At) -> Result<Plan> {
+        match Plan::find(&self.usable, stream, at) {
+            Err(Error::Unreachable { .. }) if !self.forgotten.is_empty() => {
+                Plan::by_way_of(&self.usable, &self.forgotten, stream, at)
+            }
+            found => found,
+        }
+    }
+}
+
+/// What is wrong with an object itself, apart from what kept it from being read.
+pub(crate) fn verdict<T>(read: Result<T>) -> Result<Result<T>> {
+    match read {
+        Err(
+            error @ (Error::Corrupt { .. } | Error::Untrusted { .. } | Error::NewerFormat { .. }),
+        ) => Ok(Err(error)),
+        read => read.map(Ok),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a source into the repository.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -10,8 +11,8 @@ use crate::clock::unix_millis;
 use crate::error::{Error, Result};
 use crate::evidence::TOOL;
 use crate::keys::{DataKey, KeyWrapping, Seal, SigningKey};
-use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, Pack, Place};
-use crate::repository::Repository;
+use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, Pack, Place, points_since};
+use crate::repository::{LISTED, Repository, verdict};
 use crate::source::{Segment, SegmentEntry, SegmentInfo, SegmentWork, Source};
 use crate::target::{ObjectKey, PutIf, Refused, Upload};
 
@@ -26,6 +27,31 @@ pub(crate) const INDEX_ENTRIES: usize = 4_096;
 
 /// The codec of the index's segments.
 pub(crate) const INDEX_CODEC: &str = "index.1";
+
+/// How long a backup may take, from [`Repository::begin`] to its commit. Whatever prunes waits longer before it removes
+/// what no manifest names ([`MIN_GRACE`](crate::MIN_GRACE)).
+pub const WRITER_LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// When a backup began.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    wall: SystemTime,
+    /// The wall clock may be set back, and this one may stand still while the machine sleeps.
+    monotonic: Instant,
+}
+
+impl Began {
+    fn check(&self, wall: SystemTime, monotonic: Instant) -> Result<()> {
+        let wall = wall.duration_since(self.wall).unwrap_or_default();
+        let monotonic = monotonic.saturating_duration_since(self.monotonic);
+        match wall.max(monotonic) <= WRITER_LIMIT {
+            true => Ok(()),
+            false => Err(Error::TooSlow {
+                hours: WRITER_LIMIT.as_secs() / 3_600,
+            }),
+        }
+    }
+}
 
 /// How to back up.
 #[derive(Debug)]
@@ -43,16 +69,38 @@ pub struct BackUp<'a> {
 type Sealed = (SegmentInfo, u64, Hex<32>, Vec<u8>);
 
 impl Repository {
+    /// Begins a backup. Whoever looks which restore points there are, to go on from one of them, calls this before.
+    pub fn begin(&self) -> Began {
+        Began {
+            wall: self.clock.now(),
+            monotonic: Instant::now(),
+        }
+    }
+
+    /// [`back_up_begun`](Self::back_up_begun), beginning now: for what goes on from no other restore point.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn back_up(&self, source: &mut dyn Source, how: &BackUp<'_>) -> Result<Manifest> {
+        self.back_up_begun(self.begin(), source, how).await
+    }
+
     /// Backs up a source: a new restore point, once everything is on the target and the source has said that it was
-    /// whole.
+    /// whole. It is made later than each one that is there of its stream, also where the clock is behind another host's.
     ///
     /// **Atomicity**: the restore point is listed as a whole, or not at all; what was sent without coming so far is in
     /// nobody's way. **Idempotency**: none; each call makes another point. **Cancel safety**: nothing is listed, or all
     /// is: look. Memory: `workers` + 1 segments and what the target holds on its way.
     ///
     /// # Errors
-    /// The first one of source or target ends it. `Incomplete` when the source does not have what it said.
-    pub async fn back_up(&self, source: &mut dyn Source, how: &BackUp<'_>) -> Result<Manifest> {
+    /// The first one of source or target ends it. `Incomplete` when the source does not have what it said. `TooSlow` after
+    /// [`WRITER_LIMIT`].
+    pub async fn back_up_begun(
+        &self,
+        began: Began,
+        source: &mut dyn Source,
+        how: &BackUp<'_>,
+    ) -> Result<Manifest> {
         self.expect_trusted(how.signer)?;
         let mut point = Hex::default();
         self.entropy.fill(&mut point.0)?;
@@ -66,6 +114,7 @@ impl Repository {
         let (mut items, mut encoded_bytes, mut ordinal) = (0_u64, 0_u64, 0_u64);
         let mut under_way: VecDeque<JoinHandle<Result<Sealed>>> = VecDeque::new();
         loop {
+            began.check(self.clock.now(), Instant::now())?;
             let work = source.next().await?;
             let ended = work.is_none();
             if let Some(work) = work {
@@ -116,6 +165,7 @@ impl Repository {
             ordinal = ordinal.saturating_add(1);
         }
         let packs = packs.finish().await?;
+        let created_unix_millis = self.later_than_all(how.stream, created_unix_millis).await?;
         let manifest = Manifest {
             format: FORMAT,
             repository: self.descriptor.repository,
@@ -132,11 +182,35 @@ impl Repository {
             encoded_bytes,
             index,
         };
-        self.commit(&manifest, how.signer).await?;
+        self.commit(began, &manifest, how.signer).await?;
         Ok(manifest)
     }
 
-    async fn commit(&self, manifest: &Manifest, signer: &SigningKey) -> Result<()> {
+    /// `now`, or a moment after the last restore point of a stream.
+    async fn later_than_all(&self, stream: &str, now: u64) -> Result<u64> {
+        let mut after = points_since(now)?;
+        let mut later = Vec::new();
+        loop {
+            let listing = self.target.list(POINTS, Some(&after), LISTED).await?;
+            later.extend(listing.objects.into_iter().map(|info| info.key));
+            match later.last() {
+                Some(last) if listing.more => after = last.clone(),
+                _ => break,
+            }
+        }
+        // None, but where clocks differ.
+        for object in later.into_iter().rev() {
+            // What nobody signed can't move the time.
+            if let Ok(Some(point)) = verdict(self.point(&object).await)?
+                && point.stream == stream
+            {
+                return Ok(now.max(point.created_unix_millis.saturating_add(1)));
+            }
+        }
+        Ok(now)
+    }
+
+    async fn commit(&self, began: Began, manifest: &Manifest, signer: &SigningKey) -> Result<()> {
         let object = manifest.object()?;
         let body = manifest.sign(signer)?;
         // What can't be read again must not be listed.
@@ -148,6 +222,7 @@ impl Repository {
             )));
         }
         Manifest::read(object.as_str(), &body, &self.trust.0)?;
+        began.check(self.clock.now(), Instant::now())?;
         let put = self
             .target
             .put(&object, Bytes::from(body), &PutIf::Absent, None)
@@ -200,6 +275,21 @@ struct Open {
 }
 
 impl Open {
+    async fn begin(repository: &Repository) -> Result<Self> {
+        let mut id = Hex::default();
+        repository.entropy.fill(&mut id.0)?;
+        let key = Pack::key(&id)?;
+        let mut open = Self {
+            id,
+            upload: repository.target.upload(&key, None).await?,
+            key,
+            bytes: 0,
+            blake3: Box::default(),
+        };
+        open.write(PACK_MAGIC.to_vec()).await?;
+        Ok(open)
+    }
+
     async fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.blake3.update(&bytes);
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
@@ -226,7 +316,7 @@ impl<'a> Packs<'a> {
         }
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.begin().await?,
+            None => Open::begin(self.repository).await?,
         };
         let place = Place {
             pack: u32::try_from(self.done.len()).map_err(|_| {
@@ -239,21 +329,6 @@ impl<'a> Packs<'a> {
         open.write(sealed).await?;
         self.open = Some(open);
         Ok(place)
-    }
-
-    async fn begin(&self) -> Result<Open> {
-        let mut id = Hex::default();
-        self.repository.entropy.fill(&mut id.0)?;
-        let key = Pack::key(&id)?;
-        let mut open = Open {
-            id,
-            upload: self.repository.target.upload(&key, None).await?,
-            key,
-            bytes: 0,
-            blake3: Box::default(),
-        };
-        open.write(PACK_MAGIC.to_vec()).await?;
-        Ok(open)
     }
 
     async fn close(&mut self) -> Result<()> {
@@ -281,5 +356,32 @@ impl<'a> Packs<'a> {
     async fn finish(mut self) -> Result<Vec<Pack>> {
         self.close().await?;
         Ok(self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_clock_ends_a_backup() {
+        let (wall, monotonic) = (SystemTime::UNIX_EPOCH + WRITER_LIMIT * 2, Instant::now());
+        let began = Began { wall, monotonic };
+        let over = WRITER_LIMIT + Duration::from_secs(1);
+        assert!(began.check(wall, monotonic).is_ok());
+        assert!(
+            began
+                .check(wall + WRITER_LIMIT, monotonic + WRITER_LIMIT)
+                .is_ok()
+        );
+        // Set back.
+        assert!(began.check(wall - over, monotonic).is_ok());
+        for error in [
+            began.check(wall + over, monotonic),
+            began.check(wall, monotonic + over),
+            began.check(wall - over, monotonic + over),
+        ] {
+            assert!(matches!(error, Err(Error::TooSlow { hours: 12 })));
+        }
     }
 }

@@ -7,6 +7,11 @@
     reason = "a test asserts"
 )]
 
+#[path = "engine/prune.rs"]
+mod prune;
+#[path = "engine/retention.rs"]
+mod retention;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use groundtackle_backup::{
-    BackUp, MemoryTarget, ObjectKey, PutIf, Repository, SegmentWork, SigningKey, Source, SourceEnd,
-    SystemClock, SystemEntropy, Target, Trust,
+    BackUp, Entropy as _, MemoryTarget, ObjectKey, PutIf, Repository, SegmentWork, SigningKey,
+    Source, SourceEnd, SystemClock, SystemEntropy, Target, Trust,
 };
 use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
 use groundtackle_backup_unpack::{At, Error, Hex, Identities};
@@ -65,6 +65,7 @@ pub(crate) async fn table(store: &dyn UtxoStore) -> String {
 pub(crate) struct Scenario {
     pub(crate) target: MemoryTarget,
     pub(crate) trust: Hex<32>,
+    pub(crate) seed: [u8; 32],
     pub(crate) sets: BTreeMap<BlockHash, (u32, String)>,
     /// By height, those of the chain.
     pub(crate) chain: BTreeMap<u32, BlockHash>,
@@ -110,7 +111,9 @@ impl Making {
             inner.connect_block(block).await.unwrap().unwrap();
         }
         let target = MemoryTarget::new();
-        let signer = SigningKey::random(&SystemEntropy).unwrap();
+        let mut seed = [0; 32];
+        SystemEntropy.fill(&mut seed).unwrap();
+        let signer = SigningKey::from_seed(&seed);
         let shared = Arc::new(target.clone());
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let repository = Repository::init(shared, "main", &signer, clock, entropy);
@@ -121,6 +124,7 @@ impl Making {
         let scenario = Scenario {
             target,
             trust: Hex(signer.public().0),
+            seed,
             sets: BTreeMap::new(),
             chain: BTreeMap::new(),
         };
@@ -355,7 +359,7 @@ pub(crate) async fn restore(
     };
     let points = repository.points().await?;
     assert!(points.unusable.is_empty());
-    let plan = groundtackle_backup::Plan::find(&points.usable, "set", at)?;
+    let plan = points.plan("set", at)?;
     let store = Arc::new(MemoryUtxoStore::new());
     let mut sink = groundtackle_backup_utxo::StoreSink::new(store.clone());
     repository.restore(&plan, &secrets(), &mut sink, 1).await?;
