@@ -14,6 +14,9 @@ use crate::repository::Points;
 const HOUR_MILLIS: u64 = 3_600_000;
 const DAY_MILLIS: u64 = 24 * HOUR_MILLIS;
 
+/// What it keeps, how many, and what a time is counted by.
+type Rule = (Reason, u32, fn(u64) -> u64);
+
 /// How many restore points to keep. Each rule keeps the newest one of each of the newest so many hours, days, … that have
 /// any; what one rule keeps, stays. Times are those of the restore points, in UTC; weeks begin on Monday.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,8 +110,8 @@ impl Retention {
         Ok(chosen)
     }
 
-    /// Counts, and what a time is counted by.
-    fn rules(&self) -> [(Reason, u32, fn(u64) -> u64); 6] {
+    /// Those that count by time.
+    fn rules(&self) -> [Rule; 6] {
         let of = |count: Option<u32>| count.unwrap_or_default();
         [
             (Reason::Last, of(self.last), |time| time),
