@@ -16,9 +16,7 @@ use groundtackle_backup::{
     SigningKey, SystemClock, SystemEntropy, Target, WrappedKey,
 };
 use groundtackle_backup_utxo::{DigestGround, Journal, Journaled, SetBackup, StoreGround};
-use groundtackle_utxo_store::{
-    BlockStore, MemoryUtxoStore, ScanStore, SetDigest, SpendStore, UtxoStore,
-};
+use groundtackle_utxo_store::{BlockStore, MemoryUtxoStore, ScanStore, SetDigest, UtxoStore};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use groundtackle_utxo_store_testkit::mainnet;
 use tempfile::TempDir;
