@@ -13,7 +13,7 @@ use groundtackle_backup::{
 };
 use groundtackle_backup_utxo::{DigestGround, StoreGround};
 use groundtackle_chain::BlockHash;
-use groundtackle_utxo_store::{SpendStore, Tip, UtxoStore};
+use groundtackle_utxo_store::{Tip, UtxoStore};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::{Config, ConfigFile, Moment};
