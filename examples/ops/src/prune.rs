@@ -14,7 +14,7 @@ use crate::report::Report;
 
 #[derive(Debug, Args)]
 pub struct ForgetArgs {
-    /// Forget these restore points, by their names. Default: what the table [retention] of the config does not keep.
+    /// Forget these restore points, by their names. Default: what the config does not keep.
     #[arg(long = "point", value_name = "NAME")]
     points: Vec<Name>,
     /// Say what would be forgotten, and forget nothing.
