@@ -695,7 +695,8 @@ async fn no_flipped_bit_and_no_cut_gets_in() {
 #[tokio::test]
 async fn a_store_that_holds_something_else_is_refused_first() {
     let (folder, path) = folder();
-    let from = filled(MemoryUtxoStore::new(), 50).await;
+    // So many that an import of them can be cut.
+    let from = filled(MemoryUtxoStore::new(), 20_000).await;
     let exported = export(&*from, &path).await.unwrap();
     let options = expecting(ExpectedDigest::Muhash(exported.muhash));
     let opened = SnapshotFile::open(&path, &options).await.unwrap();
