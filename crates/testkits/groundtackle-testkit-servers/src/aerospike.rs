@@ -58,6 +58,12 @@ pub struct Aerospike {
     _folder: Option<TempDir>,
 }
 
+/// How often a cluster is started until it comes up.
+const STARTS: u32 = 3;
+
+/// Lines of a log that tell why it did not.
+const LAST_WORDS: usize = 20;
+
 #[derive(Debug)]
 struct Node {
     folder: PathBuf,
@@ -100,8 +106,13 @@ impl Aerospike {
         }
     }
 
-    /// Starts a cluster on new data.
+    /// Starts a cluster on new data; again on other ports, if one of these was taken just then.
     pub fn start(options: &AerospikeOptions) -> Self {
+        let started = (0..STARTS).find_map(|_| Self::try_start(options));
+        started.expect("asd comes up")
+    }
+
+    fn try_start(options: &AerospikeOptions) -> Option<Self> {
         assert!(
             !(options.proxied && options.apart),
             "proxies lead to this machine only"
@@ -127,7 +138,7 @@ impl Aerospike {
             let access = proxy.as_ref().map_or(*port, Proxy::port);
             let config = config(&folder, n, &hosts, &ports, access, options);
             fs::write(folder.join("conf"), config).expect("a file");
-            let process = launch(network.as_ref(), n, &folder, (*host, *port));
+            let process = launch(network.as_ref(), n, &folder, (*host, *port))?;
             nodes.push(Node {
                 folder,
                 host: *host,
@@ -143,7 +154,7 @@ impl Aerospike {
             _folder: Some(folder),
         };
         cluster.settled(options.nodes);
-        cluster
+        Some(cluster)
     }
 
     /// Where a client begins: all nodes, and the namespace.
@@ -263,7 +274,8 @@ impl Aerospike {
         let number = node;
         let node = self.nodes.get_mut(number).expect("a node");
         let at = (node.host, node.port);
-        node.process = launch(self.network.as_ref(), number, &node.folder, at);
+        let process = launch(self.network.as_ref(), number, &node.folder, at);
+        node.process = process.expect("asd comes up again");
     }
 
     /// A node's process.
@@ -288,7 +300,13 @@ impl Drop for Aerospike {
     }
 }
 
-fn launch(network: Option<&Network>, node: usize, folder: &Path, at: (Ipv4Addr, u16)) -> Process {
+/// `None` if it does not come up, after its last words.
+fn launch(
+    network: Option<&Network>,
+    node: usize,
+    folder: &Path,
+    at: (Ipv4Addr, u16),
+) -> Option<Process> {
     let mut asd = match network {
         Some(network) => network.command(node, "asd"),
         None => Command::new("asd"),
@@ -302,8 +320,14 @@ fn launch(network: Option<&Network>, node: usize, folder: &Path, at: (Ipv4Addr, 
     let up = process.is_up("asd", || {
         info(at, "status").is_some_and(|answer| answer.contains("ok"))
     });
-    assert!(up, "asd ends: see {}", folder.join("log").display());
-    process
+    if !up {
+        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+        let from = log.lines().count().saturating_sub(LAST_WORDS);
+        log.lines()
+            .skip(from)
+            .for_each(|line| eprintln!("asd: {line}"));
+    }
+    up.then_some(process)
 }
 
 fn config(

@@ -79,7 +79,7 @@ impl Process {
         }
     }
 
-    /// Waits until `ready`; `false` if the process ends before.
+    /// Waits until `ready`; `false` if the process ends before, or hangs and is killed.
     pub(crate) fn is_up(&mut self, what: &str, mut ready: impl FnMut() -> bool) -> bool {
         let begun = Instant::now();
         while !ready() {
@@ -87,7 +87,12 @@ impl Process {
                 self.wait();
                 return false;
             }
-            assert!(begun.elapsed() < PATIENCE, "{what} does not come up");
+            if begun.elapsed() > PATIENCE {
+                eprintln!("{what} does not come up");
+                self.child.kill().expect("a child");
+                self.wait();
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
         true
