@@ -451,7 +451,7 @@ pub fn read_transaction(reader: &mut Reader<'_>) -> Result<Transaction, DecodeEr
         }
         outputs.push(TxOut {
             value_sat,
-            script: reader.prefixed_bytes()?.to_vec().into(),
+            script: reader.prefixed_bytes()?.into(),
         });
     }
     let body = reader.since(&body);

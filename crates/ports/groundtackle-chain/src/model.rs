@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::hash::{BlockHash, Txid, from_hex, to_hex};
 
@@ -75,12 +76,18 @@ impl FromStr for OutPoint {
 
 /// A locking script: the bytes that say who may spend an output.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Script(Vec<u8>);
+pub struct Script(SmallVec<[u8; INLINE]>);
+
+/// Scripts of up to this many bytes need no memory of their own: all of the usual forms but bare public keys.
+const INLINE: usize = 40;
 
 impl Script {
     /// From the raw bytes.
-    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        if bytes.len() <= INLINE {
+            return Self::from(bytes.as_slice());
+        }
+        Self(SmallVec::from_vec(bytes))
     }
 
     /// The raw bytes.
@@ -90,7 +97,7 @@ impl Script {
 
     /// Takes the raw bytes out.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+        self.0.into_vec()
     }
 
     /// Whether no spend can ever satisfy the script, by Bitcoin Core's rule: it begins with
@@ -108,7 +115,13 @@ impl fmt::Debug for Script {
 
 impl From<Vec<u8>> for Script {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self::from_bytes(bytes)
+    }
+}
+
+impl From<&[u8]> for Script {
+    fn from(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
     }
 }
 
@@ -121,7 +134,7 @@ impl Serialize for Script {
 impl<'de> Deserialize<'de> for Script {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_hex(&String::deserialize(deserializer)?)
-            .map(Self)
+            .map(Self::from_bytes)
             .ok_or_else(|| serde::de::Error::custom("a script is written in hexadecimal"))
     }
 }

@@ -177,7 +177,7 @@ impl View {
             vout,
             output: TxOut {
                 value_sat: slot.value_sat,
-                script: self.value(&slot.script)?.to_vec().into(),
+                script: self.value(&slot.script)?.into(),
             },
             spent_by: slot
                 .mark
