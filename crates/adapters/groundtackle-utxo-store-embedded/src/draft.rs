@@ -9,11 +9,11 @@ use std::num::NonZeroUsize;
 
 use fjall::Snapshot;
 use groundtackle_utxo_store::digest::coin_element;
+use groundtackle_utxo_store::draft::{TxidHash, TxidMap};
 use groundtackle_utxo_store::{BlockHash, Coin, OutPoint, Result, SpentBy, Tip, Txid, Verdict};
 
 use crate::engine::{Change, Engine, MAX_VALUE_BYTES};
 use crate::error::{Stop, corrupt};
-use crate::fast::{TxidHash, TxidMap};
 use crate::record::{
     BlockUndo, Head, Inputs, Slot, TIP_KEY, TipState, block_key, chunk_of, decode_chunk,
     decode_head, decode_inputs, encode_chunk, encode_head, encode_inputs, encode_tip, encode_undo,

@@ -5,7 +5,6 @@ mod config;
 mod draft;
 mod engine;
 mod error;
-mod fast;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -83,11 +83,15 @@ fn connect(draft: &mut Draft<'_>, block: &ChainBlock) -> Answer<Connected> {
         transactions: Vec::with_capacity(transactions.len()),
         replaced_coinbase: None,
     };
+    let (spent, created) = transactions.iter().fold((0, 0), |(spent, created), tx| {
+        (spent + tx.inputs.len(), created + tx.outputs.len())
+    });
     let mut answer = Connected {
         applied: Applied::Now,
         created_outputs: 0,
-        spent: Vec::new(),
+        spent: Vec::with_capacity(spent),
     };
+    draft.coins.reserve(spent + created);
     draft.each((0..).zip(transactions), |draft, (index, tx)| {
         let first = index == 0;
         connect_transaction(draft, block, first, tx, &mut undo, &mut answer).map_err(|stop| {

@@ -16,13 +16,15 @@
 //! Single slots are read, never whole records, where that is enough: a parent may have a million.
 
 mod blocks;
+mod hash;
 pub mod ops;
 
 use std::collections::hash_map::Entry as Place;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 
 use groundtackle_chain::{BlockHash, OutPoint, Txid};
+pub use hash::{TxidHash, TxidHasher, TxidMap};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{MuHash3072, coin_element};
@@ -104,7 +106,7 @@ impl Reads {
 #[derive(Debug, Default)]
 pub struct Loaded {
     asked: Reads,
-    records: HashMap<Txid, Box<Entry>>,
+    records: TxidMap<Box<Entry>>,
     undo: HashMap<BlockHash, BlockUndo>,
     tip: Option<Tip>,
 }
@@ -131,21 +133,39 @@ impl Loaded {
         &self.asked
     }
 
+    /// Whether the record is there.
+    pub fn has_record(&self, txid: &Txid) -> bool {
+        self.records.contains_key(txid)
+    }
+
     /// A record; its inputs and outputs count where they were asked for.
-    pub fn put_record(&mut self, mut head: Record) {
+    pub fn put_record(&mut self, head: Record) {
+        let asked = &self.asked;
+        let has = |set: &BTreeSet<Txid>| set.contains(&head.txid);
+        let (inputs, outputs) = (has(&asked.inputs), has(&asked.outputs));
+        self.put(head, inputs, outputs);
+    }
+
+    /// A record with its inputs and all its outputs, whether they were asked for or not.
+    pub fn put_whole(&mut self, record: Record) {
+        self.put(record, true, true);
+    }
+
+    fn put(&mut self, mut head: Record, with_inputs: bool, with_outputs: bool) {
         let txid = head.txid;
         let inputs = std::mem::take(&mut head.inputs);
         let outputs = std::mem::take(&mut head.outputs);
         let entry = self.records.entry(txid);
         let entry = entry.or_insert_with(|| Box::new(Entry::of(head)));
-        if self.asked.inputs.contains(&txid) {
+        if with_inputs {
             entry.inputs = Some(inputs);
         }
-        entry.whole = self.asked.outputs.contains(&txid);
+        entry.whole = with_outputs;
+        entry.slots.reserve(outputs.len());
         outputs.into_iter().for_each(|output| entry.put(output));
     }
 
-    /// An output; one of a record that is not there is ignored.
+    /// An output; one of a record that is not there is ignored. Those of one record are best put ascending.
     pub fn put_output(&mut self, txid: Txid, output: RecordOutput) {
         if let Some(entry) = self.records.get_mut(&txid) {
             entry.put(output);
@@ -164,8 +184,8 @@ struct Entry {
     /// Without inputs and outputs.
     head: Record,
     inputs: Option<Vec<OutPoint>>,
-    /// Boxed, since most have one or two: the map's nodes have room for eleven.
-    slots: BTreeMap<u32, Box<Slot>>,
+    /// Ascending. They are put in that order, mostly.
+    slots: Vec<Slot>,
     /// Whether `slots` are all there are.
     whole: bool,
     head_changed: bool,
@@ -184,7 +204,7 @@ impl Entry {
         Self {
             head,
             inputs: None,
-            slots: BTreeMap::new(),
+            slots: Vec::new(),
             whole: false,
             head_changed: false,
             new: false,
@@ -196,13 +216,35 @@ impl Entry {
             output,
             changed: false,
         };
-        self.slots.insert(slot.output.vout, Box::new(slot));
+        let vout = slot.output.vout;
+        if self.slots.last().is_none_or(|last| last.output.vout < vout) {
+            self.slots.push(slot);
+        } else if let Some(place) = self.slot_mut(vout) {
+            *place = slot;
+        } else if let Err(at) = self.find(vout) {
+            self.slots.insert(at, slot);
+        }
+    }
+
+    fn find(&self, vout: u32) -> Result<usize, usize> {
+        self.slots
+            .binary_search_by_key(&vout, |slot| slot.output.vout)
+    }
+
+    fn slot(&self, vout: u32) -> Option<&Slot> {
+        self.slots.get(self.find(vout).ok()?)
+    }
+
+    fn slot_mut(&mut self, vout: u32) -> Option<&mut Slot> {
+        let at = self.find(vout).ok()?;
+        self.slots.get_mut(at)
     }
 
     fn new(mut record: Record) -> Self {
         let inputs = std::mem::take(&mut record.inputs);
         let outputs = std::mem::take(&mut record.outputs);
         let mut entry = Self::of(record);
+        entry.slots.reserve(outputs.len());
         outputs.into_iter().for_each(|output| entry.put(output));
         Self {
             inputs: Some(inputs),
@@ -215,7 +257,7 @@ impl Entry {
     fn into_record(self) -> Record {
         Record {
             inputs: self.inputs.unwrap_or_default(),
-            outputs: self.slots.into_values().map(|slot| slot.output).collect(),
+            outputs: self.slots.into_iter().map(|slot| slot.output).collect(),
             ..self.head
         }
     }
@@ -387,10 +429,10 @@ pub struct Draft<'a> {
     loaded: &'a Loaded,
     rule: UnspendableRule,
     /// Records that were looked at, as they will be.
-    records: HashMap<Txid, Option<Box<Entry>>>,
+    records: TxidMap<Option<Box<Entry>>>,
     missing: Reads,
     /// What happens to the confirmed set: a coin that comes and goes leaves no trace.
-    coins: HashMap<OutPoint, Delta>,
+    coins: HashMap<OutPoint, Delta, TxidHash>,
     expiring: BTreeSet<(u32, Txid)>,
     in_block: bool,
     tip: Option<Option<Tip>>,
@@ -403,9 +445,12 @@ impl<'a> Draft<'a> {
         Self {
             loaded,
             rule,
-            records: HashMap::with_capacity(loaded.asked.records.len()),
+            records: TxidMap::with_capacity_and_hasher(
+                loaded.asked.records.len(),
+                TxidHash::default(),
+            ),
             missing: Reads::new(),
-            coins: HashMap::new(),
+            coins: HashMap::default(),
             expiring: BTreeSet::new(),
             in_block: false,
             tip: None,
@@ -451,7 +496,7 @@ impl<'a> Draft<'a> {
         let there = match self.place(outpoint.txid) {
             Ok(place) => place
                 .as_ref()
-                .map(|entry| (entry.slots.contains_key(&outpoint.vout), entry.whole)),
+                .map(|entry| (entry.slot(outpoint.vout).is_some(), entry.whole)),
             Err(stop) => {
                 self.missing.slot(outpoint);
                 return Err(stop);
@@ -469,7 +514,7 @@ impl<'a> Draft<'a> {
             }
         }
         self.entry(outpoint.txid)?
-            .and_then(|entry| Some((entry, &entry.slots.get(&outpoint.vout)?.output)))
+            .and_then(|entry| Some((entry, &entry.slot(outpoint.vout)?.output)))
             .ok_or(Stop::Verdict(Verdict::MissingOutput { outpoint }))
     }
 
@@ -478,28 +523,31 @@ impl<'a> Draft<'a> {
         let slot = self
             .place(outpoint.txid)?
             .as_mut()
-            .and_then(|entry| entry.slots.get_mut(&outpoint.vout));
+            .and_then(|entry| entry.slot_mut(outpoint.vout));
         Ok(slot.map(|slot| {
             slot.changed = true;
             &mut slot.output
         }))
     }
 
+    /// A record with all its outputs, if it is there.
+    fn whole_entry(&mut self, txid: Txid) -> Answer<Option<&Entry>> {
+        if self
+            .entry(txid)
+            .is_ok_and(|entry| entry.is_none_or(|entry| entry.whole))
+        {
+            return self.entry(txid);
+        }
+        self.missing.record(txid);
+        self.missing.outputs.insert(txid);
+        Err(Stop::NotLoaded)
+    }
+
     /// All outputs; none of a record that is not there.
     fn outputs(&mut self, txid: Txid) -> Answer<Vec<RecordOutput>> {
-        let outputs = match self.entry(txid) {
-            Ok(None) => Some(Vec::new()),
-            Ok(Some(entry)) => entry.whole.then(|| {
-                let slots = entry.slots.values();
-                slots.map(|slot| slot.output.clone()).collect()
-            }),
-            Err(_) => None,
-        };
-        outputs.ok_or_else(|| {
-            self.missing.record(txid);
-            self.missing.outputs.insert(txid);
-            Stop::NotLoaded
-        })
+        let entry = self.whole_entry(txid)?;
+        let slots = entry.into_iter().flat_map(|entry| &entry.slots);
+        Ok(slots.map(|slot| slot.output.clone()).collect())
     }
 
     /// The inputs, each with the mark that it makes.
@@ -645,26 +693,28 @@ impl<'a> Draft<'a> {
 
     /// The coins of a confirmed transaction that no confirmed one spends.
     fn coins_of(&mut self, txid: Txid) -> Answer<Vec<Coin>> {
-        let outputs = self.outputs(txid)?;
-        let Some((Some(height), coinbase)) = self
-            .entry(txid)?
-            .map(|entry| (entry.head.confirmed_height(), entry.head.coinbase))
-        else {
+        let Some(entry) = self.whole_entry(txid)? else {
             return Ok(Vec::new());
         };
-        let mut coins = Vec::with_capacity(outputs.len());
-        self.each(outputs, |draft, slot| {
-            let in_set = match slot.spent_by {
-                None => true,
-                Some(by) => draft.standing_of_spender(by.txid)? == Standing::Unmined,
-            };
-            if in_set {
-                coins.push(Coin {
-                    outpoint: OutPoint::new(txid, slot.vout),
-                    output: slot.output,
-                    height,
-                    coinbase,
-                });
+        let Some(height) = entry.head.confirmed_height() else {
+            return Ok(Vec::new());
+        };
+        let coin = |slot: &Slot| Coin {
+            outpoint: OutPoint::new(txid, slot.output.vout),
+            output: slot.output.output.clone(),
+            height,
+            coinbase: entry.head.coinbase,
+        };
+        let (mut coins, mut spent) = (Vec::with_capacity(entry.slots.len()), Vec::new());
+        for slot in &entry.slots {
+            match slot.output.spent_by {
+                None => coins.push(coin(slot)),
+                Some(by) => spent.push((by.txid, coin(slot))),
+            }
+        }
+        self.each(spent, |draft, (by, coin)| {
+            if draft.standing_of_spender(by)? == Standing::Unmined {
+                coins.push(coin);
             }
             Ok(())
         })?;
@@ -717,6 +767,11 @@ impl<'a> Draft<'a> {
             doubtful: self.doubtful,
             ..Changes::default()
         };
+        // Grown by and by, they would be copied again and again.
+        changes.added.reserve(self.coins.len());
+        changes.removed.reserve(self.coins.len());
+        changes.inserted.reserve(self.records.len());
+        changes.slots.reserve(self.records.len());
         for delta in self.coins.into_values() {
             changes.added.extend(delta.added);
             changes.removed.extend(delta.removed);
@@ -735,7 +790,7 @@ impl<'a> Draft<'a> {
                     changes.inserted.push(entry.into_record());
                 }
                 Some(entry) => {
-                    let slots = entry.slots.into_values().filter(|slot| slot.changed);
+                    let slots = entry.slots.into_iter().filter(|slot| slot.changed);
                     changes.slots.extend(slots.map(|slot| (txid, slot.output)));
                     if entry.head_changed {
                         changes.heads.push(entry.head);

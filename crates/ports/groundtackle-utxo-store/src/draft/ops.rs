@@ -6,7 +6,7 @@ use groundtackle_chain::model::MAX_MONEY_SAT;
 use groundtackle_chain::{BlockHash, OutPoint, Transaction, TxOut, Txid};
 
 pub use super::blocks::{connect_block, disconnect_block, set_tip};
-use super::{Answer, Draft, Entry, Standing, Stop, found};
+use super::{Answer, Draft, Entry, Standing, Stop, TxidHash, found};
 use crate::types::{
     Applied, LongestChain, MinedIn, NewRecord, NewTransaction, Reassignment, Record, RecordOutput,
     SpendOptions, SpentBy, UnspendableRule,
@@ -150,7 +150,7 @@ pub(super) fn judge_all(
     on_record: bool,
     rules: Judge,
 ) -> Answer<Applied> {
-    let mut seen = HashMap::with_capacity(inputs.len());
+    let mut seen = HashMap::with_capacity_and_hasher(inputs.len(), TxidHash::default());
     let mut all = Applied::Before;
     draft.each((0_u32..).zip(inputs), |draft, (vin, &outpoint)| {
         let me = SpentBy { txid, vin };

@@ -1,16 +1,15 @@
-//! Maps keyed by transaction identifiers.
-
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use groundtackle_utxo_store::Txid;
+use groundtackle_chain::Txid;
 
-pub(crate) type TxidMap<T> = HashMap<Txid, T, TxidHash>;
+/// A map by identifier, quicker than the standard one.
+pub type TxidMap<T> = HashMap<Txid, T, TxidHash>;
 
-/// Identifiers are hashes, so that a few of their bytes are as good as all of them. The secret keeps
+/// Hashes keys that begin with an identifier, of a transaction or a block. Identifiers are hashes, so that a few of their bytes are as good as all of them. The secret keeps
 /// anybody from choosing identifiers that share a bucket.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TxidHash {
+pub struct TxidHash {
     secret: u64,
     factor: u64,
 }
@@ -36,8 +35,9 @@ impl BuildHasher for TxidHash {
     }
 }
 
+/// See [`TxidHash`].
 #[derive(Debug)]
-pub(crate) struct TxidHasher {
+pub struct TxidHasher {
     state: u64,
     factor: u64,
 }
