@@ -1,9 +1,9 @@
 //! Keys, and reading what lies under them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use groundtackle_utxo_store::digest::MuHash3072;
-use groundtackle_utxo_store::draft::{BlockUndo, Loaded, Reads};
+use groundtackle_utxo_store::draft::{BlockUndo, Loaded, Reads, TxidHash, TxidMap};
 use groundtackle_utxo_store::{BlockHash, OutPoint, Record, RecordOutput, Result, Tip, Txid};
 use redis::{Cmd, Value};
 
@@ -53,7 +53,14 @@ impl Keys {
     /// Hash: the records whose identifiers begin with two bytes. Field: an identifier for the
     /// record; with `i` for a body that lies apart; with a number for a chunk of outputs.
     pub(crate) fn bucket(&self, number: u32) -> Vec<u8> {
-        format!("{}r:{number:04x}", self.prefix).into_bytes()
+        // Asked for so often that `format!` shows.
+        let digits = b"0123456789abcdef";
+        let digit = |shift: u32| digits.get((number >> shift & 15) as usize).copied();
+        let mut key = Vec::with_capacity(self.prefix.len() + 6);
+        key.extend_from_slice(self.prefix.as_bytes());
+        key.extend_from_slice(b"r:");
+        key.extend([12, 8, 4, 0].into_iter().filter_map(digit));
+        key
     }
 }
 
@@ -201,12 +208,13 @@ pub(crate) fn chain_command(keys: &Keys) -> Cmd {
 /// What a call has read so far.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    pub(crate) records: HashMap<Txid, Option<Stored>>,
+    pub(crate) records: TxidMap<Option<Stored>>,
     pub(crate) undo: HashMap<BlockHash, Option<(Token, BlockUndo)>>,
     pub(crate) chain: Option<Chain>,
     pub(crate) rounds: usize,
     /// What is read in one round is of one moment.
     pub(crate) one_moment: bool,
+    pub(crate) presumed: HashSet<Txid, TxidHash>,
 }
 
 /// One record's fields to read.
@@ -217,8 +225,16 @@ struct Want {
 }
 
 impl Want {
+    fn fields(&self) -> usize {
+        1 + usize::from(self.body) + self.chunks.len()
+    }
+
     fn command(&self, keys: &Keys) -> Cmd {
-        let mut command = redis::cmd("HMGET");
+        // One answer alone is no list.
+        let mut command = redis::cmd(match self.fields() {
+            1 => "HGET",
+            _ => "HMGET",
+        });
         command.arg(keys.bucket(bucket_of(&self.txid)));
         command.arg(self.txid.as_bytes().as_slice());
         if self.body {
@@ -232,6 +248,13 @@ impl Want {
 }
 
 impl View {
+    /// Takes transactions to be new: they are not read, but expected not to be there when something is
+    /// written.
+    pub(crate) fn presume_new(&mut self, txids: &[Txid]) {
+        self.records.extend(txids.iter().map(|txid| (*txid, None)));
+        self.presumed.extend(txids);
+    }
+
     /// Reads what is asked for, in one round trip, and one more where records of many outputs are
     /// read whole. Says `false` where something that was read before has changed.
     pub(crate) async fn read(
@@ -249,6 +272,7 @@ impl View {
         let wants: Vec<_> = reads
             .records
             .iter()
+            .filter(|txid| !self.presumed.contains(txid))
             .map(|txid| Want {
                 txid: *txid,
                 body: reads.inputs.contains(txid) || reads.outputs.contains(txid),
@@ -330,7 +354,11 @@ impl View {
 
     fn put(&mut self, want: &Want, answer: Value) -> Result<bool> {
         let txid = want.txid;
-        let mut fields = array(answer)?.into_iter().map(bytes);
+        let answer = match want.fields() {
+            1 => vec![answer],
+            _ => array(answer)?,
+        };
+        let mut fields = answer.into_iter().map(bytes);
         let mut next = || fields.next().transpose().map(Option::flatten);
         let main = next()?
             .map(|bytes| record::unpack_main(txid, &bytes))
@@ -384,17 +412,17 @@ impl View {
             .filter_map(|txid| Some((*txid, self.records.get(txid)?.as_ref()?)))
             .collect();
         for (txid, stored) in &found {
-            if stored.body.is_some() {
+            if stored.body.is_some() && !stored.has_all_outputs() {
                 reads.inputs.insert(*txid);
-            }
-            if stored.has_all_outputs() {
-                reads.outputs.insert(*txid);
             }
         }
         let blocks = reads.undo.clone();
         loaded.asked(reads);
         for (_, stored) in found {
-            loaded.put_record(stored.record());
+            match stored.has_all_outputs() {
+                true => loaded.put_whole(stored.record()),
+                false => loaded.put_record(stored.record()),
+            }
         }
         for block in blocks {
             if let Some(Some((_, undo))) = self.undo.get(&block) {

@@ -11,6 +11,8 @@
 //! | undo | height, previous tip, transactions, the coinbase that was replaced |
 //! | chain | tip, digest |
 
+use std::borrow::Borrow;
+
 use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::draft::{BlockUndo, Undo};
 use groundtackle_utxo_store::{
@@ -204,6 +206,12 @@ impl Writer {
         self.bytes(script);
     }
 
+    fn outputs(&mut self, outputs: impl IntoIterator<Item = impl Borrow<RecordOutput>>) {
+        for output in outputs {
+            self.output(output.borrow());
+        }
+    }
+
     fn tip(&mut self, tip: Option<&Tip>) {
         self.byte(u8::from(tip.is_some()));
         if let Some(tip) = tip {
@@ -353,7 +361,7 @@ impl<'a> Reader<'a> {
             vout,
             output: TxOut {
                 value_sat,
-                script: self.bytes()?.to_vec().into(),
+                script: self.bytes()?.into(),
             },
             spent_by,
             frozen: has(FROZEN),
@@ -403,14 +411,14 @@ pub(crate) fn pack_main(
     token: Token,
     head: &Record,
     body: Option<&Body>,
-    outputs: &[RecordOutput],
+    outputs: impl IntoIterator<Item = impl Borrow<RecordOutput>>,
 ) -> Vec<u8> {
     let mut writer = Writer::begin(token, head.txid.as_bytes());
     writer.head(head, body.is_none());
     if let Some(body) = body {
         writer.body(body);
     }
-    outputs.iter().for_each(|output| writer.output(output));
+    writer.outputs(outputs);
     writer.0
 }
 
@@ -434,9 +442,13 @@ pub(crate) fn unpack_body(txid: Txid, bytes: &[u8]) -> Result<Body> {
     Ok(body)
 }
 
-pub(crate) fn pack_chunk(token: Token, txid: Txid, outputs: &[RecordOutput]) -> Vec<u8> {
+pub(crate) fn pack_chunk(
+    token: Token,
+    txid: Txid,
+    outputs: impl IntoIterator<Item = impl Borrow<RecordOutput>>,
+) -> Vec<u8> {
     let mut writer = Writer::begin(token, txid.as_bytes());
-    outputs.iter().for_each(|output| writer.output(output));
+    writer.outputs(outputs);
     writer.0
 }
 
@@ -519,10 +531,7 @@ pub(crate) fn pack_undo(token: Token, block: &BlockHash, undo: &BlockUndo) -> Ve
             inputs: record.inputs.clone(),
             ranges: Vec::new(),
         });
-        record
-            .outputs
-            .iter()
-            .for_each(|output| writer.output(output));
+        writer.outputs(&record.outputs);
     }
     writer.0
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -73,6 +73,9 @@ pub(crate) struct Inner {
     /// Those who change the chain's value take turns, since they would overtake each other.
     chain: Arc<Semaphore>,
     lanes: Arc<Mutex<Vec<Lane>>>,
+    /// Whether the transactions that the last call of a kind brought were new to the store: of those that
+    /// are not of the chain, and of those that are.
+    new_before: [AtomicBool; 2],
     /// This process's part of a lane's name, and where its tokens begin.
     id: u64,
     tokens: AtomicU64,
@@ -185,6 +188,26 @@ impl Kind {
     }
 }
 
+/// How a call reads.
+#[derive(Clone, Copy, Debug)]
+struct Look<'a> {
+    /// The transactions that it brings.
+    brought: &'a [Txid],
+    /// They are taken to be new, and not read.
+    presumed: bool,
+    /// All of one moment.
+    one_moment: bool,
+}
+
+/// What an attempt came to.
+enum Attempt<T> {
+    Done(Vec<Outcome<T>>),
+    /// There is nothing to write, and so nothing that was looked at once more.
+    Unproven,
+    /// Others have changed what it had read, or something presumed is not so.
+    Overtaken,
+}
+
 /// Parts of a record that were read one after another don't belong together.
 pub(crate) fn changing(action: &str) -> Failed {
     Failed {
@@ -210,6 +233,7 @@ impl Inner {
             turns: Arc::new(Semaphore::new(permits)),
             chain: Arc::new(Semaphore::new(1)),
             lanes: Arc::default(),
+            new_before: [const { AtomicBool::new(true) }; 2],
             id: random(),
             tokens: AtomicU64::new(random()),
         })
@@ -395,6 +419,19 @@ impl Inner {
         first: Reads,
         judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
     ) -> Result<Vec<Outcome<T>>> {
+        self.call_with(kind, items, first, &[], judge).await
+    }
+
+    /// As [`call`](Self::call), of one that brings transactions, which `first` names too: they are taken to
+    /// be new as long as those of the last call were. That is not read but expected when it is written.
+    async fn call_with<I: Sync, T: Send>(
+        &self,
+        kind: Kind,
+        items: &[I],
+        first: Reads,
+        brought: &[Txid],
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
         self.check_items(items.len())?;
         if items.is_empty() {
             return Ok(Vec::new());
@@ -402,14 +439,37 @@ impl Inner {
         let mut attempts = self.attempts(kind.action);
         let mut turn = self.turn(kind.action, kind.chain).await?;
         let mut reads = first;
+        let mut look = Look {
+            brought,
+            presumed: !brought.is_empty() && self.new_before(kind).load(Ordering::Relaxed),
+            // Most that bring something write, so that the server looks once more.
+            one_moment: brought.is_empty(),
+        };
         loop {
-            let attempt = self.attempt(kind, items, &mut reads, &judge, &mut turn, &mut attempts);
+            let attempt = self.attempt(
+                kind,
+                items,
+                &mut reads,
+                look,
+                &judge,
+                &mut turn,
+                &mut attempts,
+            );
             match attempt.await {
-                Ok(Some(outcomes)) => return Ok(outcomes),
-                Ok(None) => self.overtaken(&mut turn, kind.action).await?,
+                Ok(Attempt::Done(outcomes)) => return Ok(outcomes),
+                Ok(Attempt::Unproven) => look.one_moment = true,
+                // With nothing presumed, nobody was faster yet.
+                Ok(Attempt::Overtaken) if look.presumed => {}
+                Ok(Attempt::Overtaken) => self.overtaken(&mut turn, kind.action).await?,
                 Err(failed) => attempts.again(failed).await?,
             }
+            look.presumed = false;
         }
+    }
+
+    const fn new_before(&self, kind: Kind) -> &AtomicBool {
+        let [others, of_chain] = &self.new_before;
+        if kind.chain { of_chain } else { others }
     }
 
     async fn attempt<I: Sync, T: Send>(
@@ -417,31 +477,45 @@ impl Inner {
         kind: Kind,
         items: &[I],
         reads: &mut Reads,
+        look: Look<'_>,
         judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
         turn: &mut Turn,
         attempts: &mut Attempts,
-    ) -> Result<Option<Vec<Outcome<T>>>, Failed> {
+    ) -> Result<Attempt<T>, Failed> {
         let mut view = View {
-            one_moment: true,
+            one_moment: look.one_moment,
             ..View::default()
         };
+        if look.presumed {
+            view.presume_new(look.brought);
+        }
         let mut loaded = Loaded::new();
         let mut missing = reads.clone();
-        for _ in 0..MOST_ROUNDS {
+        for round in 0..MOST_ROUNDS {
             let (link, keys) = (&self.link, &self.keys);
             if !view
                 .read(link, keys, kind.action, &missing, kind.chain)
                 .await?
             {
-                return Ok(None);
+                return Ok(Attempt::Overtaken);
+            }
+            if round == 0 && !look.presumed && !look.brought.is_empty() {
+                let there = |txid| matches!(view.records.get(txid), Some(Some(_)));
+                let any = look.brought.iter().any(there);
+                self.new_before(kind).store(!any, Ordering::Relaxed);
             }
             view.tell(&mut loaded, std::mem::take(&mut missing));
             let judged = blocking(|| run(&loaded, self.config.unspendable, items, judge));
             missing = match judged {
                 Run::Incomplete(more) => more,
+                Run::Done(_, changes)
+                    if changes.is_empty() && (look.presumed || !look.one_moment) =>
+                {
+                    return Ok(Attempt::Unproven);
+                }
                 // All of one moment.
                 Run::Done(outcomes, changes) if changes.is_empty() && view.rounds <= 1 => {
-                    return Ok(Some(outcomes));
+                    return Ok(Attempt::Done(outcomes));
                 }
                 Run::Done(outcomes, changes) => {
                     let token = self.token();
@@ -464,8 +538,14 @@ impl Inner {
                     })?;
                     match drawn {
                         Ok(change) => {
-                            let done = self.carry_out(&change, turn, attempts).await?;
-                            return Ok(done.then_some(outcomes));
+                            // Freed while the server is busy.
+                            let tidy = async { blocking(|| drop((view, loaded, changes))) };
+                            let carried = self.carry_out(&change, turn, attempts);
+                            let (done, ()) = tokio::join!(biased; carried, tidy);
+                            return Ok(match done? {
+                                true => Attempt::Done(outcomes),
+                                false => Attempt::Overtaken,
+                            });
                         }
                         Err(more) => more,
                     }
@@ -723,8 +803,9 @@ impl SpendStore for RedisUtxoStore {
             reads.of_inputs(tx.txid, &tx.inputs);
         }
         let kind = Kind::new("spend and create");
+        let brought: Vec<_> = transactions.iter().map(|new| new.tx.txid).collect();
         self.inner
-            .call(kind, transactions, reads, |draft, new| {
+            .call_with(kind, transactions, reads, &brought, |draft, new| {
                 ops::spend_and_create(draft, new, options)
             })
             .await
@@ -906,9 +987,10 @@ impl BlockStore for RedisUtxoStore {
         }
         let kind = Kind::of_chain("connect a block");
         let blocks = [block];
+        let brought: Vec<_> = block.transactions.iter().map(|tx| tx.txid).collect();
         let outcomes = self
             .inner
-            .call(kind, &blocks, reads, |draft, block| {
+            .call_with(kind, &blocks, reads, &brought, |draft, block| {
                 ops::connect_block(draft, block)
             })
             .await?;

@@ -11,19 +11,39 @@ use crate::error::corrupt;
 use crate::read::{
     Keys, Member, Stored, View, body_field, bucket_of, chunk_field, height_member, unmined_member,
 };
-use crate::record::{self, Token, chunk_of};
+use crate::record::{self, Main, Token, chunk_of};
 
 /// What one command of the script has at most: Lua returns no more than some thousand values.
 const GROUP: usize = 1_000;
+
+/// A key, or its index.
+pub(crate) enum Key {
+    At(usize),
+    Named(Vec<u8>),
+}
+
+impl From<usize> for Key {
+    fn from(index: usize) -> Self {
+        Self::At(index)
+    }
+}
+
+impl From<Vec<u8>> for Key {
+    fn from(name: Vec<u8>) -> Self {
+        Self::Named(name)
+    }
+}
 
 /// Reads and commands under change.
 pub(crate) struct Change {
     keys: Vec<Vec<u8>>,
     indexes: HashMap<Vec<u8>, usize>,
+    /// Of buckets.
+    bucket_indexes: HashMap<u32, usize>,
     /// As the script takes them.
     expects: Vec<u8>,
     /// Of hashes: name, key, field, value. In order.
-    commands: Vec<(&'static str, usize, Vec<u8>, Vec<u8>)>,
+    commands: Vec<(&'static str, usize, Vec<u8>, Option<Vec<u8>>)>,
     removed: BTreeMap<usize, Vec<Member>>,
     added: BTreeMap<usize, Vec<Member>>,
     /// Buckets that hold something.
@@ -40,6 +60,7 @@ impl Change {
         let mut change = Self {
             keys: Vec::new(),
             indexes: HashMap::new(),
+            bucket_indexes: HashMap::new(),
             expects: Vec::new(),
             commands: Vec::new(),
             removed: BTreeMap::new(),
@@ -55,16 +76,28 @@ impl Change {
     }
 
     /// The key's index, as Lua counts.
-    fn key(&mut self, key: Vec<u8>) -> usize {
+    fn key(&mut self, key: impl Into<Key>) -> usize {
         let keys = &mut self.keys;
-        *self.indexes.entry(key).or_insert_with_key(|key| {
-            keys.push(key.clone());
-            keys.len()
+        match key.into() {
+            Key::At(index) => index,
+            Key::Named(key) => *self.indexes.entry(key).or_insert_with_key(|key| {
+                keys.push(key.clone());
+                keys.len()
+            }),
+        }
+    }
+
+    /// That of the bucket of a transaction.
+    fn bucket(&mut self, keys: &Keys, txid: &Txid) -> usize {
+        let number = bucket_of(txid);
+        *self.bucket_indexes.entry(number).or_insert_with(|| {
+            self.keys.push(keys.bucket(number));
+            self.keys.len()
         })
     }
 
     /// The value must be the one with this token, or none.
-    pub(crate) fn expect(&mut self, key: Vec<u8>, field: &[u8], token: Option<Token>) {
+    pub(crate) fn expect(&mut self, key: impl Into<Key>, field: &[u8], token: Option<Token>) {
         let key = self.key(key);
         let token = token.as_ref().map_or(&[][..], |token| token);
         // There are fewer keys than 2^24, and no longer field than a record's.
@@ -75,19 +108,24 @@ impl Change {
         }
     }
 
-    fn command(&mut self, name: &'static str, key: Vec<u8>, a: Vec<u8>, b: Vec<u8>) {
-        self.bytes += a.len() + b.len();
+    fn command(
+        &mut self,
+        name: &'static str,
+        key: impl Into<Key>,
+        field: Vec<u8>,
+        value: Option<Vec<u8>>,
+    ) {
+        self.bytes += field.len() + value.as_ref().map_or(0, Vec::len);
         let key = self.key(key);
-        self.commands.push((name, key, a, b));
+        self.commands.push((name, key, field, value));
     }
 
-    pub(crate) fn set(&mut self, key: Vec<u8>, field: Vec<u8>, value: Vec<u8>) {
-        self.command("HSET", key, field, value);
+    pub(crate) fn set(&mut self, key: impl Into<Key>, field: Vec<u8>, value: Vec<u8>) {
+        self.command("HSET", key, field, Some(value));
     }
 
-    /// All commands have three arguments: to name a field twice does no harm.
-    pub(crate) fn unset(&mut self, key: Vec<u8>, field: Vec<u8>) {
-        self.command("HDEL", key, field.clone(), field);
+    pub(crate) fn unset(&mut self, key: impl Into<Key>, field: Vec<u8>) {
+        self.command("HDEL", key, field, None);
     }
 
     pub(crate) fn add(&mut self, key: Vec<u8>, member: Member) {
@@ -105,15 +143,16 @@ impl Change {
 
     /// The record itself must be as it was, or not be there.
     pub(crate) fn expect_main(&mut self, keys: &Keys, txid: &Txid, token: Option<Token>) {
-        self.expect(keys.bucket(bucket_of(txid)), txid.as_bytes(), token);
+        let bucket = self.bucket(keys, txid);
+        self.expect(bucket, txid.as_bytes(), token);
     }
 
     /// What was read of a record must be as it was.
     pub(crate) fn expect_record(&mut self, keys: &Keys, txid: &Txid, stored: Option<&Stored>) {
         self.expect_main(keys, txid, stored.map(|stored| stored.main.token));
-        let bucket = keys.bucket(bucket_of(txid));
+        let bucket = self.bucket(keys, txid);
         for (chunk, (token, _)) in stored.iter().flat_map(|stored| &stored.chunks) {
-            self.expect(bucket.clone(), &chunk_field(txid, *chunk), Some(*token));
+            self.expect(bucket, &chunk_field(txid, *chunk), Some(*token));
         }
     }
 
@@ -133,12 +172,12 @@ impl Change {
 
     /// Removes a record that was read whole.
     pub(crate) fn delete(&mut self, keys: &Keys, txid: &Txid, stored: &Stored) {
-        let bucket = keys.bucket(bucket_of(txid));
-        self.unset(bucket.clone(), chunk_field(txid, 0));
+        let bucket = self.bucket(keys, txid);
+        self.unset(bucket, chunk_field(txid, 0));
         // One that lies with its record costs nothing to unset.
-        self.unset(bucket.clone(), body_field(txid));
+        self.unset(bucket, body_field(txid));
         for chunk in stored.chunks.keys() {
-            self.unset(bucket.clone(), chunk_field(txid, *chunk));
+            self.unset(bucket, chunk_field(txid, *chunk));
         }
         if let Some(since) = stored.main.head.unmined_since {
             self.remove(keys.unmined(), unmined_member(txid, since));
@@ -147,21 +186,20 @@ impl Change {
 
     fn insert(&mut self, keys: &Keys, token: Token, record: &Record) {
         let txid = &record.txid;
-        let number = bucket_of(txid);
-        let bucket = keys.bucket(number);
+        let bucket = self.bucket(keys, txid);
         let cut = record::cut(token, record);
-        self.set(bucket.clone(), chunk_field(txid, 0), cut.main);
+        self.set(bucket, chunk_field(txid, 0), cut.main);
         if let Some(body) = cut.body {
-            self.set(bucket.clone(), body_field(txid), body);
+            self.set(bucket, body_field(txid), body);
         }
         for (chunk, value) in cut.chunks {
-            self.set(bucket.clone(), chunk_field(txid, chunk), value);
+            self.set(bucket, chunk_field(txid, chunk), value);
         }
         if let Some(since) = record.unmined_since {
             self.add(keys.unmined(), unmined_member(txid, since));
         }
         self.bytes += 3;
-        self.buckets.push(number);
+        self.buckets.push(bucket_of(txid));
     }
 
     pub(crate) fn chain(
@@ -204,8 +242,15 @@ impl Change {
     }
 
     pub(crate) fn evaluate(&self, sha: &str, lane: &str, number: u64, now: u64) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(sha).arg(self.keys.len());
+        let mut command = Cmd::with_capacity(
+            64 + self.keys.len() + self.commands.len(),
+            4_096
+                + 32 * self.keys.len()
+                + self.expects.len()
+                + 4 * self.commands.len()
+                + self.bytes,
+        );
+        command.arg("EVALSHA").arg(sha).arg(self.keys.len());
         for key in &self.keys {
             command.arg(key.as_slice());
         }
@@ -216,9 +261,17 @@ impl Change {
             .arg(self.expects.as_slice());
         for run in self.commands.chunk_by(|(a, ..), (b, ..)| a == b) {
             let name = run.first().map_or("", |(name, ..)| name);
-            command.arg(name).arg(run.len());
-            for (_, key, a, b) in run {
-                command.arg(*key).arg(a.as_slice()).arg(b.as_slice());
+            let mut fields = Vec::with_capacity(40 * run.len());
+            for (_, key, field, _) in run {
+                fields.extend(three_bytes(*key));
+                fields.push(u8::try_from(field.len()).unwrap_or(0));
+                fields.extend_from_slice(field);
+            }
+            command.arg(name).arg(run.len()).arg(fields);
+            for (.., value) in run {
+                if let Some(value) = value {
+                    command.arg(value.as_slice());
+                }
             }
         }
         let (removed, added) = (("ZREM", &self.removed), ("ZADD", &self.added));
@@ -286,40 +339,37 @@ pub(crate) fn draw_up(
         }
         change.delete(keys, txid, stored);
     }
-    let mut mains: BTreeMap<Txid, (&Stored, Record, Vec<RecordOutput>)> = BTreeMap::new();
-    let mut chunks: BTreeMap<(Txid, u32), Vec<RecordOutput>> = BTreeMap::new();
+    let mut mains: BTreeMap<Txid, (&Stored, &Record, Vec<&RecordOutput>)> = BTreeMap::new();
+    let mut chunks: BTreeMap<(Txid, u32), Vec<&RecordOutput>> = BTreeMap::new();
     for head in &changes.heads {
         let stored = stored(&head.txid)?;
-        let outputs = stored.main.outputs.clone();
-        mains.insert(head.txid, (stored, head.clone(), outputs));
+        let outputs = stored.main.outputs.iter().collect();
+        mains.insert(head.txid, (stored, head, outputs));
     }
     for (txid, slot) in &changes.slots {
         let stored = stored(txid)?;
         let outputs = match chunk_of(slot.vout) {
             0 => {
-                let main = mains.entry(*txid).or_insert_with(|| {
-                    (
-                        stored,
-                        stored.main.head.clone(),
-                        stored.main.outputs.clone(),
-                    )
-                });
+                let Main { head, outputs, .. } = &stored.main;
+                let main = mains.entry(*txid);
+                let main = main.or_insert_with(|| (stored, head, outputs.iter().collect()));
                 &mut main.2
             }
             chunk => {
                 let (_, outputs) = stored.chunks.get(&chunk).ok_or_else(|| unread(txid))?;
                 chunks
                     .entry((*txid, chunk))
-                    .or_insert_with(|| outputs.clone())
+                    .or_insert_with(|| outputs.iter().collect())
             }
         };
         let place = outputs.iter_mut().find(|output| output.vout == slot.vout);
-        *place.ok_or_else(|| unread(txid))? = slot.clone();
+        *place.ok_or_else(|| unread(txid))? = slot;
     }
     for (txid, (stored, head, outputs)) in &mains {
         let inline = stored.inline.then_some(stored.body.as_ref()).flatten();
-        let value = record::pack_main(token, head, inline, outputs);
-        change.set(keys.bucket(bucket_of(txid)), chunk_field(txid, 0), value);
+        let value = record::pack_main(token, head, inline, outputs.iter().copied());
+        let bucket = change.bucket(keys, txid);
+        change.set(bucket, chunk_field(txid, 0), value);
         let before = stored.main.head.unmined_since;
         if before != head.unmined_since {
             if let Some(since) = before {
@@ -331,12 +381,9 @@ pub(crate) fn draw_up(
         }
     }
     for ((txid, chunk), outputs) in &chunks {
-        let value = record::pack_chunk(token, *txid, outputs);
-        change.set(
-            keys.bucket(bucket_of(txid)),
-            chunk_field(txid, *chunk),
-            value,
-        );
+        let value = record::pack_chunk(token, *txid, outputs.iter().copied());
+        let bucket = change.bucket(keys, txid);
+        change.set(bucket, chunk_field(txid, *chunk), value);
     }
     for record in &changes.inserted {
         change.insert(keys, token, record);

@@ -580,7 +580,7 @@ async fn a_late_call_changes_nothing() {
             "0",
         ];
         words.push(expects);
-        words.extend(["HSET", "1", "2", "field", value]);
+        words.extend(["HSET", "1", "\0\0\x02\x05field", value]);
         let answer = server().command(&words);
         answer.lines().nth(1).expect("an answer").to_owned()
     };

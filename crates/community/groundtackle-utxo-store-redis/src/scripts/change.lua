@@ -6,7 +6,8 @@
 -- ARGV: lane, the call's number there, the time; values that must be as they were read, in one string: of
 -- each its key's index (3 bytes), the field's length and the field, the token's length (0 where there was
 -- none) and the token. Then commands by groups: name, how many, and
---   HSET, HDEL: of each its key's index, field, value;
+--   HSET, HDEL: in one string of each its key's index (3 bytes), the field's length and the field; and of
+--     HSET the values;
 --   ZADD, ZREM: the key's index, members of 36 bytes in one string;
 --   BITFIELD: the key's index, offsets of 3 bytes in one string, and the bit's value.
 local call, byte, sub = redis.call, string.byte, string.sub
@@ -41,10 +42,19 @@ while at <= #ARGV do
     local name, count = ARGV[at], tonumber(ARGV[at + 1])
     at = at + 2
     if name == 'HSET' or name == 'HDEL' then
-        for i = at, at + 3 * (count - 1), 3 do
-            call(name, KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
+        local packed, from = ARGV[at], 1
+        at = at + 1
+        for _ = 1, count do
+            local to = from + 3 + byte(packed, from + 3)
+            local key, field = KEYS[index(packed, from)], sub(packed, from + 4, to)
+            from = to + 1
+            if name == 'HSET' then
+                call(name, key, field, ARGV[at])
+                at = at + 1
+            else
+                call(name, key, field)
+            end
         end
-        at = at + 3 * count
     else
         local key, packed = KEYS[tonumber(ARGV[at])], ARGV[at + 1]
         at = at + 2
