@@ -94,7 +94,7 @@ pub(crate) fn output(row: &Row, at: usize) -> Result<RecordOutput> {
         vout: number(column(row, at)?)?,
         output: TxOut {
             value_sat: column::<i64>(row, at + 1)?.cast_unsigned(),
-            script: column::<Vec<u8>>(row, at + 2)?.into(),
+            script: column::<&[u8]>(row, at + 2)?.into(),
         },
         spent_by,
         frozen: column(row, at + 5)?,
@@ -118,10 +118,41 @@ impl<'a> FromSql<'a> for Version {
     }
 }
 
-/// An output as it was read, from the columns of the statement `slots`.
-pub(crate) fn slot(row: &Row) -> Result<(Txid, RecordOutput, i32)> {
+/// An output as it was read, in which version.
+pub(crate) type Slot = (Txid, RecordOutput, i32);
+
+/// From the columns of the statement `slots`.
+pub(crate) fn slot(row: &Row) -> Result<Slot> {
     let Version(version) = column(row, 8)?;
     Ok((txid(row, 0)?, output(row, 1)?, version))
+}
+
+/// From the columns of the statement `slots_of_block`: what judging a block takes of a record, and its output if
+/// it has it.
+pub(crate) fn slot_of_block(row: &Row) -> Result<(Record, Option<Slot>)> {
+    let confirmed = numbers(row, 12)?.map(|height| MinedIn {
+        block: None,
+        height,
+        subtree_index: 0,
+        on_longest_chain: true,
+    });
+    let head = Record {
+        txid: txid(row, 0)?,
+        coinbase: column(row, 9)?,
+        locked: column(row, 10)?,
+        conflicting: column(row, 11)?,
+        fee_sat: None,
+        size_bytes: 0,
+        lock_time: 0,
+        unmined_since: None,
+        preserve_until: None,
+        mined_in: confirmed.into_iter().collect(),
+        conflicting_children: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let there = column::<Option<i64>>(row, 2)?.is_some();
+    Ok((head, there.then(|| slot(row)).transpose()?))
 }
 
 /// The versions in which outputs were read.

@@ -38,7 +38,7 @@ macro_rules! records {
                     t.unmined_since, t.preserve_until, t.mined_in, t.conflicting_children,
                     CASE WHEN a.inputs THEN t.inputs END
              FROM unnest($1::bytea[], $2::boolean[]) AS a (txid, inputs)
-             JOIN transactions t ON t.txid = a.txid ORDER BY t.txid",
+             JOIN transactions t ON t.txid = a.txid",
             $lock
         )
     };
@@ -110,10 +110,17 @@ statements! {
     chain_locked = "SELECT tip_height, tip_hash, tip_median_time_past, muhash FROM chain FOR UPDATE";
     records = records!("");
     /// Against those who change the records, not against those who spend other outputs of them.
-    records_shared = records!(" FOR KEY SHARE OF t");
-    records_locked = records!(" FOR UPDATE OF t");
+    records_shared = records!(" ORDER BY t.txid FOR KEY SHARE OF t");
+    records_locked = records!(" ORDER BY t.txid FOR UPDATE OF t");
     slots = slots!("");
     slots_locked = slots!(" ORDER BY o.txid, o.vout FOR NO KEY UPDATE OF o");
+    /// What a block spends, with as much of its records as judging that takes.
+    slots_of_block =
+        "SELECT t.txid, a.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from, o.xmin,
+                t.coinbase, t.locked, t.conflicting, t.confirmed_height
+         FROM unnest($1::bytea[], $2::bigint[]) AS a (txid, vout)
+         JOIN transactions t ON t.txid = a.txid
+         LEFT JOIN outputs o ON o.txid = a.txid AND o.vout = a.vout";
     outputs =
         "SELECT o.txid, o.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from,
                 o.xmin

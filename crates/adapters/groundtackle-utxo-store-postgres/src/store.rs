@@ -1,15 +1,21 @@
+use std::collections::HashSet;
 use std::fmt;
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
+use futures_util::future::maybe_done;
 use groundtackle_core::RetrySchedule;
 use groundtackle_core::fail_point;
 use groundtackle_utxo_store::digest::MuHash3072;
-use groundtackle_utxo_store::draft::{Changes, Draft, Loaded, Reads, Run, Stop, ops, run};
+use groundtackle_utxo_store::draft::{
+    Changes, Draft, Loaded, Reads, Run, Stop, TxidHash, ops, run,
+};
 use groundtackle_utxo_store::{
     AlertStore, Applied, BlockHash, BlockStore, Capabilities, ChainBlock, ConflictStore, Connected,
     Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain, MaintenanceStore,
@@ -50,6 +56,9 @@ pub(crate) struct Inner {
     pub(crate) server: Arc<Server>,
     pub(crate) pool: SessionPool,
     pub(crate) config: PostgresUtxoStoreConfig,
+    /// Whether the transactions that the last call of a kind brought were new to the store: of blocks, and
+    /// of others.
+    new_before: [AtomicBool; 2],
 }
 
 /// What a call keeps others from changing while it judges.
@@ -63,7 +72,8 @@ pub(crate) enum Locks {
     Slots,
     /// Its records with all their outputs.
     Records,
-    /// The tip with the digest, and the records that it reads whole. Its change tells which outputs it saw.
+    /// The tip with the digest, and the records that it reads whole. Its change tells which outputs it saw. Of
+    /// records that it does not read whole it sees no more than judging takes, and can't change them.
     ///
     /// Of other records a block needs that they are confirmed and not conflicting. Whoever confirms one or
     /// takes it back has the chain's row; and what is confirmed is neither marked nor removed.
@@ -197,16 +207,62 @@ struct View {
     chain: Option<Chain>,
 }
 
-/// Reads `reads` into `view`, after `begin`, in one round trip.
+/// Which of these transactions are there.
+async fn existing(
+    action: &str,
+    lease: &Lease,
+    txids: impl IntoIterator<Item = &Txid>,
+) -> Result<Vec<Row>, Failed> {
+    let txids: Vec<&[u8]> = txids.into_iter().map(bytes).collect();
+    if txids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let session = lease.session()?;
+    let values: [&(dyn ToSql + Sync); 1] = [&txids];
+    let query = session.client.query(&session.statements.existing, &values);
+    lease.answer(action, query).await
+}
+
+/// Reads `reads` into `view` without keeping others from anything, after `begin`, in one round trip.
 async fn load(
     action: &str,
     lease: &mut Lease,
     begin: &str,
     view: &mut View,
     reads: &Reads,
-    locks: Locks,
 ) -> Result<(), Failed> {
     let at_rest = lease.begin();
+    let new = Presumed::default();
+    load_locked(
+        action,
+        lease,
+        begin,
+        view,
+        reads,
+        Locks::None,
+        &new,
+        async {},
+    )
+    .await?;
+    if begin.is_empty() && at_rest {
+        lease.end();
+    }
+    Ok(())
+}
+
+/// Reads `reads` into `view`, after `begin`, in one round trip, but for what is presumed to be new. What is asked
+/// `beside` is sent last, and not waited for.
+#[expect(clippy::too_many_arguments, reason = "each is another thing")]
+async fn load_locked(
+    action: &str,
+    lease: &Lease,
+    begin: &str,
+    view: &mut View,
+    reads: &Reads,
+    locks: Locks,
+    presumed: &Presumed,
+    beside: impl Future<Output = ()>,
+) -> Result<(), Failed> {
     let session = lease.session()?;
     let statements = &session.statements;
     let records_by = match locks {
@@ -228,8 +284,20 @@ async fn load(
     let (inputs_before, locked) = (&before.inputs, |txid: &Txid| {
         locks != Locks::Block || reads.outputs.contains(txid)
     });
+    // What is presumed to be new has nothing to read.
+    let spent = || {
+        let slots = reads.slots.iter();
+        slots.filter(|slot| !presumed.contains(&slot.txid))
+    };
+    let spent_from: HashSet<&Txid, TxidHash> = match locks {
+        Locks::Block => spent().map(|slot| &slot.txid).collect(),
+        _ => HashSet::default(),
+    };
     let some_records = async |by, locked_ones: bool| {
-        let wanted = |txid: &&Txid| locked(txid) == locked_ones;
+        let wanted = |txid: &&Txid| {
+            let elsewhere = presumed.contains(*txid) || !locked_ones && spent_from.contains(*txid);
+            locked(txid) == locked_ones && !elsewhere
+        };
         let txids: Vec<_> = reads.records.iter().filter(wanted).collect();
         if txids.is_empty() {
             return Ok(Ok(Vec::new()));
@@ -247,12 +315,21 @@ async fn load(
         }
     };
     let slots = async {
-        if reads.slots.is_empty() {
+        let txids: Vec<_> = spent().map(|slot| bytes(&slot.txid)).collect();
+        let vouts: Vec<i64> = spent().map(|slot| slot.vout.into()).collect();
+        if txids.is_empty() {
             return Ok(Ok(Vec::new()));
         }
-        let txids: Vec<_> = reads.slots.iter().map(|slot| bytes(&slot.txid)).collect();
-        let vouts: Vec<i64> = reads.slots.iter().map(|slot| slot.vout.into()).collect();
-        rows(session, slots_by, [&txids, &vouts], record::slot).await
+        let values: [&(dyn ToSql + Sync); 2] = [&txids, &vouts];
+        if locks == Locks::Block {
+            let read = |row: &Row| {
+                let (head, slot) = record::slot_of_block(row)?;
+                Ok((Some(head), slot))
+            };
+            return rows(session, &statements.slots_of_block, values, read).await;
+        }
+        let read = |row: &Row| Ok((None, Some(record::slot(row)?)));
+        rows(session, slots_by, values, read).await
     };
     let outputs = async |whole: Vec<&[u8]>| {
         if whole.is_empty() {
@@ -299,20 +376,33 @@ async fn load(
             slots,
             all_outputs,
             undo,
+            async {
+                beside.await;
+                Ok(())
+            },
         )
     };
-    let ((), chain, (records, outputs_there), others, slots, outputs, undo) =
+    let ((), chain, (records, outputs_there), others, slots, outputs, undo, ()) =
         lease.answer(action, Box::pin(answers)).await?;
     let has_chain = chain_by.is_some();
-    if begin.is_empty() && at_rest {
-        lease.end();
-    }
     let View { loaded, seen, .. } = view;
     loaded.asked(reads.clone());
     for record in records?.into_iter().chain(others?) {
         loaded.put_record(record);
     }
-    for (txid, output, version) in slots?.into_iter().chain(outputs_there?).chain(outputs?) {
+    let mut spent = Vec::new();
+    for (head, slot) in slots? {
+        // Those that are read whole are there.
+        if let Some(head) = head.filter(|head| !reads.outputs.contains(&head.txid)) {
+            loaded.put_record(head);
+        }
+        spent.extend(slot);
+    }
+    let mut whole = outputs_there?;
+    whole.extend(outputs?);
+    // As they are best put.
+    whole.sort_by_key(|(txid, output, _)| (*txid, output.vout));
+    for (txid, output, version) in spent.into_iter().chain(whole) {
         seen.put(OutPoint::new(txid, output.vout), version);
         loaded.put_output(txid, output);
     }
@@ -326,6 +416,9 @@ async fn load(
     }
     Ok(())
 }
+
+/// Transactions that a call brings and that are taken to be new: they are looked for while it is judged.
+type Presumed = HashSet<Txid, TxidHash>;
 
 fn bytes(txid: &Txid) -> &[u8] {
     txid.as_bytes()
@@ -409,12 +502,33 @@ impl Inner {
         Ok(())
     }
 
+    fn new_before(&self, kind: Kind) -> &AtomicBool {
+        let [of_blocks, others] = &self.new_before;
+        match kind.locks {
+            Locks::Block => of_blocks,
+            _ => others,
+        }
+    }
+
     /// Carries a call out: reads what it needs under locks, judges, writes, commits.
     pub(crate) async fn call<I: Sync, T: Send>(
         &self,
         kind: Kind,
         items: &[I],
         first: Reads,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
+    ) -> Result<Vec<Outcome<T>>> {
+        self.call_with(kind, items, first, &[], judge).await
+    }
+
+    /// As [`call`](Self::call), of one that brings transactions, which `first` names too: they are taken to be
+    /// new as long as those of the last call were.
+    async fn call_with<I: Sync, T: Send>(
+        &self,
+        kind: Kind,
+        items: &[I],
+        first: Reads,
+        brought: &[Txid],
         judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
     ) -> Result<Vec<Outcome<T>>> {
         self.check_items(items.len())?;
@@ -424,7 +538,7 @@ impl Inner {
         let mut attempts = self.attempts(kind.action);
         let mut reads = first;
         loop {
-            match Box::pin(self.attempt(kind, items, &mut reads, &judge)).await {
+            match Box::pin(self.attempt(kind, items, &mut reads, brought, &judge)).await {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(failed) => attempts.again(failed).await?,
             }
@@ -436,10 +550,11 @@ impl Inner {
         kind: Kind,
         items: &[I],
         reads: &mut Reads,
+        brought: &[Txid],
         judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
     ) -> Result<Vec<Outcome<T>>, Failed> {
         let mut lease = self.lease(kind.action).await?;
-        let done = Box::pin(self.work(&mut lease, kind, items, reads, judge)).await;
+        let done = Box::pin(self.work(&mut lease, kind, items, reads, brought, judge)).await;
         if done
             .as_ref()
             .is_err_and(|failed| failed.again == Again::Yes)
@@ -456,18 +571,53 @@ impl Inner {
         kind: Kind,
         items: &[I],
         reads: &mut Reads,
+        brought: &[Txid],
         judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
     ) -> Result<Vec<Outcome<T>>, Failed> {
         let action = kind.action;
         let (mut looks, mut locks) = (kind.looks_first, kind.locks);
+        let new_before = self.new_before(kind);
+        let mut presumed = match new_before.load(Ordering::Relaxed) {
+            true => brought.iter().copied().collect(),
+            false => Presumed::default(),
+        };
         for _ in 0..MOST_ROUNDS {
             if looks {
                 self.look(lease, action, "", items, reads, judge).await?;
             }
             looks = true;
             let mut view = View::default();
-            load(action, lease, BEGIN, &mut view, reads, locks).await?;
-            match blocking(|| run(&view.loaded, self.config.unspendable, items, judge)) {
+            lease.begin();
+            let (judged, there) = {
+                let lease = &*lease;
+                let mut there = pin!(maybe_done(existing(action, lease, &presumed)));
+                let beside = poll_fn(|context| {
+                    // Answered at once it is where the connection is lost.
+                    let _ = there.as_mut().poll(context);
+                    Poll::Ready(())
+                });
+                let load = load_locked(
+                    action, lease, BEGIN, &mut view, reads, locks, &presumed, beside,
+                );
+                load.await?;
+                let judged = blocking(|| run(&view.loaded, self.config.unspendable, items, judge));
+                there.as_mut().await;
+                let there = there.take_output().transpose()?.unwrap_or_default();
+                (judged, !there.is_empty())
+            };
+            let was_presumed = !presumed.is_empty();
+            presumed.clear();
+            if !was_presumed && !brought.is_empty() {
+                let any = brought.iter().any(|txid| view.loaded.has_record(txid));
+                new_before.store(!any, Ordering::Relaxed);
+            }
+            match judged {
+                // Some are not new: with them read.
+                _ if there => looks = false,
+                // One that has gone between the reads could be taken for pruned.
+                Run::Done(_, changes) if was_presumed && !changes.doubtful.is_empty() => {
+                    looks = false;
+                }
                 // Locking more now could make others wait in a circle: begin again with all of it.
                 Run::Incomplete(missing) => reads.extend(missing),
                 Run::Done(outcomes, changes) => {
@@ -510,7 +660,7 @@ impl Inner {
         let mut missing = reads.clone();
         let mut begin = begin;
         for _ in 0..MOST_ROUNDS {
-            load(action, lease, begin, &mut view, &missing, Locks::None).await?;
+            load(action, lease, begin, &mut view, &missing).await?;
             begin = "";
             match blocking(|| run(&view.loaded, self.config.unspendable, items, judge)) {
                 Run::Incomplete(more) => {
@@ -531,18 +681,7 @@ impl Inner {
         action: &str,
         changes: &Changes,
     ) -> Result<bool, Failed> {
-        if changes.doubtful.is_empty() {
-            return Ok(false);
-        }
-        let txids: Vec<&[u8]> = changes
-            .doubtful
-            .iter()
-            .map(|txid| txid.as_bytes().as_slice())
-            .collect();
-        let session = lease.session()?;
-        let values: [&(dyn ToSql + Sync); 1] = [&txids];
-        let query = session.client.query(&session.statements.existing, &values);
-        Ok(!lease.answer(action, query).await?.is_empty())
+        Ok(!existing(action, lease, &changes.doubtful).await?.is_empty())
     }
 
     /// Writes and commits; `false`, with nothing written, where an output is not as it was seen.
@@ -878,6 +1017,7 @@ impl PostgresUtxoStore {
                 server: Arc::new(server),
                 pool,
                 config,
+                new_before: [const { AtomicBool::new(true) }; 2],
             }),
         })
     }
@@ -906,8 +1046,9 @@ impl SpendStore for PostgresUtxoStore {
             reads.of_inputs(tx.txid, &tx.inputs);
         }
         let kind = Kind::spending("spend and create", Locks::Seen);
+        let brought: Vec<_> = transactions.iter().map(|new| new.tx.txid).collect();
         self.inner
-            .call(kind, transactions, reads, |draft, new| {
+            .call_with(kind, transactions, reads, &brought, |draft, new| {
                 ops::spend_and_create(draft, new, options)
             })
             .await
@@ -1108,10 +1249,11 @@ impl BlockStore for PostgresUtxoStore {
             reads.of_inputs(tx.txid, &tx.inputs);
         }
         let kind = Kind::spending("connect a block", Locks::Block);
+        let brought: Vec<_> = block.transactions.iter().map(|tx| tx.txid).collect();
         let blocks = [block];
         let outcomes = self
             .inner
-            .call(kind, &blocks, reads, |draft, block| {
+            .call_with(kind, &blocks, reads, &brought, |draft, block| {
                 ops::connect_block(draft, block)
             })
             .await?;
