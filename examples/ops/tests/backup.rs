@@ -334,6 +334,14 @@ fn what_is_wrong_is_named() {
         .restore("latest", &backups.other("c"))
         .exits(69)
         .says(&["trusted"]);
+    for (network, says) in [("regtest", "of network main"), ("nonet", "nonet")] {
+        backups.write_config(&format!("network = {network:?}\n"));
+        for command in ["list", "run", "check"] {
+            backups.backup(command, &[]).exits(2).says(&[says, network]);
+        }
+    }
+    backups.write_config("network = \"main\"\n");
+    backups.backup("list", &[]).exits(0);
     backups.write_config("colour = 3\n");
     backups
         .restore("latest", &backups.other("c"))
@@ -503,6 +511,56 @@ fn what_is_not_kept_goes() {
     let into = backups.other("256");
     backups.restore("latest", &into).exits(0);
     assert_eq!(stats(&into), answers()[&256]);
+}
+
+/// What a delta goes on from is gone, though nothing of its own is.
+#[test]
+fn a_point_that_leads_nowhere_is_found() {
+    let backups = Backups::new();
+    for height in [9, 50] {
+        backups.sync_to(height);
+        backups.backup("run", &[]).exits(0);
+    }
+    backups.backup("check", &[]).exits(0);
+    let listed = backups.backup("list", &[]).exits(0).lines();
+    let base = listed[0]["point"].as_str().unwrap().to_owned();
+    let point = backups.objects().into_iter().find(|path| {
+        let path = text(path);
+        path.contains("points/") && path.contains(&base)
+    });
+    fs::remove_file(point.unwrap()).unwrap();
+    backups.backup("check", &[]).exits(2).says(&["50"]);
+    backups
+        .restore("latest", &backups.other("nowhere"))
+        .exits(2)
+        .says(&["50"]);
+}
+
+#[test]
+fn the_journal_keeps_as_much_as_it_is_told_to() {
+    let backups = Backups::new();
+    let kept = || {
+        let entries = fs::read_dir(backups.place.file("journal")).unwrap();
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        let height = |name: std::ffi::OsString| name.to_str()?.split_once('-')?.0.parse().ok();
+        let mut heights: Vec<u32> = entries.map(name).filter_map(height).collect();
+        heights.sort_unstable();
+        heights
+    };
+    backups.sync_to(50);
+    backups.backup("run", &[]).exits(0);
+    assert_eq!(kept(), (0..=50).collect::<Vec<_>>(), "by default a week");
+    backups.write_config("journal_keep_blocks = 10\n");
+    backups.sync_to(100);
+    assert_eq!(kept().len(), 101, "what is not backed up stays");
+    backups.backup("run", &[]).exits(0);
+    assert_eq!(kept(), (91..=100).collect::<Vec<_>>());
+    backups.sync_to(105);
+    let made = backups.backup("run", &[]).exits(0).answer();
+    assert_eq!(made["made"], "delta");
+    let into = backups.other("there");
+    backups.restore("60", &into).exits(0);
+    assert_eq!(stats(&into)["height"], 60);
 }
 
 /// Neither in the repository nor in anything that is said.

@@ -565,6 +565,19 @@ async fn a_journal_has_one_writer_and_many_readers() {
     let subject = subject().await;
     let open = || Journaled::open(MemoryUtxoStore::new(), subject.folder.path());
     assert!(matches!(open().await, Err(Error::InUse { .. })));
+    // For as long as a process takes to die it is waited for.
+    let other = TempDir::new().unwrap();
+    let path = other.path().join("LOCK");
+    let dying = fs::File::create(&path).unwrap();
+    dying.lock().unwrap();
+    let dies = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(dying);
+    });
+    Journaled::open(MemoryUtxoStore::new(), other.path())
+        .await
+        .unwrap();
+    dies.join().unwrap();
     let nothing = TempDir::new().unwrap();
     assert!(matches!(
         Journal::open(nothing.path()),

@@ -573,3 +573,49 @@ async fn without_a_journal_there_are_bases() {
     place.restore(At::Latest, into.clone()).await.unwrap();
     assert_is(&*into, &digests[&19]).await;
 }
+
+/// Between a block's connection and its delta a backup waits; without it, the block would have cost a new base.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_under_way_is_waited_for() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let journal = folder.path().join("journal");
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), &journal).await;
+    let place = Place::new().await;
+    for block in &blocks[..10] {
+        connect(&*store, block).await;
+    }
+    assert!(matches!(place.back_up(&backup).await, Made::Base(_)));
+    connect(&*store, &blocks[10]).await;
+    // As the writer leaves it in the middle: its intent is there, the delta is not.
+    let name = format!("{:010}-", 10);
+    let entries = std::fs::read_dir(&journal).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    let delta = paths.find(|path| {
+        path.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with(&name)
+    });
+    let (delta, aside, intent) = (
+        delta.unwrap(),
+        folder.path().join("aside"),
+        journal.join("intent"),
+    );
+    std::fs::rename(&delta, &aside).unwrap();
+    std::fs::write(&intent, "").unwrap();
+    let writer = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        std::fs::rename(&aside, &delta).unwrap();
+        std::fs::remove_file(&intent).unwrap();
+    };
+    let (made, ()) = tokio::join!(place.back_up(&backup), writer);
+    let Made::Delta(manifest) = made else {
+        panic!("{made:?}");
+    };
+    assert_eq!(manifest.content.position().unwrap().height, 10);
+    let into = Arc::new(MemoryUtxoStore::new());
+    place.restore(At::Latest, into.clone()).await.unwrap();
+    assert_is(&*into, &digests[&10]).await;
+}
