@@ -132,7 +132,7 @@ statements! {
     undo =
         "SELECT hash, height, previous_height, previous_hash, previous_median_time_past, undo, replaced_coinbase
          FROM blocks WHERE hash = ANY ($1)";
-    existing = "SELECT txid FROM transactions WHERE txid = ANY ($1)";
+    existing = "SELECT count(*) FROM transactions WHERE txid = ANY ($1)";
     views =
         "SELECT a.number, t.txid, t.coinbase, t.locked, t.conflicting, t.confirmed_height,
                 o.vout, o.value_sat, o.script, o.spent_by, o.spent_vin, o.frozen, o.spendable_from

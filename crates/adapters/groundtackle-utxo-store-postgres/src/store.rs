@@ -207,20 +207,23 @@ struct View {
     chain: Option<Chain>,
 }
 
-/// Which of these transactions are there.
-async fn existing(
+/// Whether any of these transactions is there.
+async fn any_exists(
     action: &str,
     lease: &Lease,
     txids: impl IntoIterator<Item = &Txid>,
-) -> Result<Vec<Row>, Failed> {
+) -> Result<bool, Failed> {
     let txids: Vec<&[u8]> = txids.into_iter().map(bytes).collect();
     if txids.is_empty() {
-        return Ok(Vec::new());
+        return Ok(false);
     }
     let session = lease.session()?;
     let values: [&(dyn ToSql + Sync); 1] = [&txids];
-    let query = session.client.query(&session.statements.existing, &values);
-    lease.answer(action, query).await
+    let query = session
+        .client
+        .query_one(&session.statements.existing, &values);
+    let count: i64 = column(&lease.answer(action, query).await?, 0)?;
+    Ok(count > 0)
 }
 
 /// Reads `reads` into `view` without keeping others from anything, after `begin`, in one round trip.
@@ -289,8 +292,13 @@ async fn load_locked(
         let slots = reads.slots.iter();
         slots.filter(|slot| !presumed.contains(&slot.txid))
     };
+    // Of these no more is read than judging takes.
     let spent_from: HashSet<&Txid, TxidHash> = match locks {
-        Locks::Block => spent().map(|slot| &slot.txid).collect(),
+        Locks::Block => {
+            let txids = spent().map(|slot| &slot.txid);
+            let more = |txid| reads.inputs.contains(txid) || reads.outputs.contains(txid);
+            txids.filter(|txid| !more(*txid)).collect()
+        }
         _ => HashSet::default(),
     };
     let some_records = async |by, locked_ones: bool| {
@@ -392,8 +400,7 @@ async fn load_locked(
     }
     let mut spent = Vec::new();
     for (head, slot) in slots? {
-        // Those that are read whole are there.
-        if let Some(head) = head.filter(|head| !reads.outputs.contains(&head.txid)) {
+        if let Some(head) = head.filter(|head| spent_from.contains(&head.txid)) {
             loaded.put_record(head);
         }
         spent.extend(slot);
@@ -590,7 +597,7 @@ impl Inner {
             lease.begin();
             let (judged, there) = {
                 let lease = &*lease;
-                let mut there = pin!(maybe_done(existing(action, lease, &presumed)));
+                let mut there = pin!(maybe_done(any_exists(action, lease, &presumed)));
                 let beside = poll_fn(|context| {
                     // Answered at once it is where the connection is lost.
                     let _ = there.as_mut().poll(context);
@@ -602,8 +609,7 @@ impl Inner {
                 load.await?;
                 let judged = blocking(|| run(&view.loaded, self.config.unspendable, items, judge));
                 there.as_mut().await;
-                let there = there.take_output().transpose()?.unwrap_or_default();
-                (judged, !there.is_empty())
+                (judged, there.take_output().transpose()?.unwrap_or_default())
             };
             let was_presumed = !presumed.is_empty();
             presumed.clear();
@@ -681,7 +687,7 @@ impl Inner {
         action: &str,
         changes: &Changes,
     ) -> Result<bool, Failed> {
-        Ok(!existing(action, lease, &changes.doubtful).await?.is_empty())
+        any_exists(action, lease, &changes.doubtful).await
     }
 
     /// Writes and commits; `false`, with nothing written, where an output is not as it was seen.
