@@ -472,6 +472,7 @@ impl Inner {
         if kind.chain { of_chain } else { others }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is another thing")]
     async fn attempt<I: Sync, T: Send>(
         &self,
         kind: Kind,

@@ -34,6 +34,15 @@ impl From<Vec<u8>> for Key {
     }
 }
 
+/// A command of a hash.
+struct HashCommand {
+    name: &'static str,
+    key: usize,
+    field: Vec<u8>,
+    /// None to unset the field.
+    value: Option<Vec<u8>>,
+}
+
 /// Reads and commands under change.
 pub(crate) struct Change {
     keys: Vec<Vec<u8>>,
@@ -42,8 +51,8 @@ pub(crate) struct Change {
     bucket_indexes: HashMap<u32, usize>,
     /// As the script takes them.
     expects: Vec<u8>,
-    /// Of hashes: name, key, field, value. In order.
-    commands: Vec<(&'static str, usize, Vec<u8>, Option<Vec<u8>>)>,
+    /// In order.
+    commands: Vec<HashCommand>,
     removed: BTreeMap<usize, Vec<Member>>,
     added: BTreeMap<usize, Vec<Member>>,
     /// Buckets that hold something.
@@ -117,7 +126,12 @@ impl Change {
     ) {
         self.bytes += field.len() + value.as_ref().map_or(0, Vec::len);
         let key = self.key(key);
-        self.commands.push((name, key, field, value));
+        self.commands.push(HashCommand {
+            name,
+            key,
+            field,
+            value,
+        });
     }
 
     pub(crate) fn set(&mut self, key: impl Into<Key>, field: Vec<u8>, value: Vec<u8>) {
@@ -259,19 +273,17 @@ impl Change {
             .arg(format!("{number:016x}"))
             .arg(now)
             .arg(self.expects.as_slice());
-        for run in self.commands.chunk_by(|(a, ..), (b, ..)| a == b) {
-            let name = run.first().map_or("", |(name, ..)| name);
+        for run in self.commands.chunk_by(|a, b| a.name == b.name) {
+            let name = run.first().map_or("", |command| command.name);
             let mut fields = Vec::with_capacity(40 * run.len());
-            for (_, key, field, _) in run {
+            for HashCommand { key, field, .. } in run {
                 fields.extend(three_bytes(*key));
                 fields.push(u8::try_from(field.len()).unwrap_or(0));
                 fields.extend_from_slice(field);
             }
             command.arg(name).arg(run.len()).arg(fields);
-            for (.., value) in run {
-                if let Some(value) = value {
-                    command.arg(value.as_slice());
-                }
+            for value in run.iter().filter_map(|command| command.value.as_ref()) {
+                command.arg(value.as_slice());
             }
         }
         let (removed, added) = (("ZREM", &self.removed), ("ZADD", &self.added));
