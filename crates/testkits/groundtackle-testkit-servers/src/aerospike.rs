@@ -249,7 +249,7 @@ impl Aerospike {
             .get_mut(node)
             .expect("a node")
             .process
-            .signal(Signal::STOP);
+            .stop_threads();
     }
 
     /// Lets a node go on.

@@ -1,9 +1,11 @@
 //! A child process that does not outlive the test.
 
+use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,6 +55,32 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         // It may be gone already.
         let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// Makes it stand still; on a busy machine a thread goes on for a while after the signal.
+    pub(crate) fn stop_threads(&self) {
+        self.signal(Signal::STOP);
+        let begun = Instant::now();
+        while self.runs() && begun.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether one of its threads is not stopped.
+    fn runs(&self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.id())) else {
+            return false;
+        };
+        let runs = |thread: fs::DirEntry| {
+            // The state stands behind the name, which may have any characters.
+            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+            let (_, state) = stat.rsplit_once(") ")?;
+            Some(!state.starts_with(['T', 't', 'Z', 'X']))
+        };
+        threads
+            .filter_map(Result::ok)
+            .filter_map(runs)
+            .any(|runs| runs)
     }
 
     pub(crate) fn id(&self) -> u32 {
