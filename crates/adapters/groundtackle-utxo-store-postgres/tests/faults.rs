@@ -806,9 +806,14 @@ async fn a_spender_that_comes_and_goes_refuses_no_block() {
         .unwrap();
     let others = PostgresUtxoStore::open(place.config()).await.unwrap();
     store.set_tip(&tip()).await.unwrap();
-    let coins = coins(&store, 1, 2).await;
+    let coins = coins(&store, 1, 3).await;
     let (known, fleeting) = (spender(2, coins[0]), spender(3, coins[1]));
     spend(&others, known.clone()).await.unwrap();
+    // After a block of a transaction that was there, those of the next are not taken to be new.
+    let there = spender(4, coins[2]);
+    spend(&others, there.clone()).await.unwrap();
+    let before = BlockBuilder::after(Some(tip())).with(&[&there.tx]).build();
+    store.connect_block(&before).await.unwrap().unwrap();
 
     // The block has read that there is no such record, and waits for the other one.
     let rival = client(&server().url()).await;
@@ -821,7 +826,7 @@ async fn a_spender_that_comes_and_goes_refuses_no_block() {
     let locked = rival.query(&lock, &[&txid.as_bytes().as_slice()]).await;
     assert_eq!(locked.unwrap().len(), 1);
     proxy.pause(1, b"");
-    let block = BlockBuilder::after(Some(tip()))
+    let block = BlockBuilder::after(Some(tip_of(&before)))
         .with(&[&known.tx, &fleeting.tx])
         .build();
     let call = tokio::spawn({
