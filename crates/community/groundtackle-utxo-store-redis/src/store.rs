@@ -193,19 +193,9 @@ impl Kind {
 struct Look<'a> {
     /// The transactions that it brings.
     brought: &'a [Txid],
-    /// They are taken to be new, and not read.
+    /// They are taken to be new, and not read. Then what is read need not be of one moment: the server looks at
+    /// all of it once more when something is written, and else the call reads again.
     presumed: bool,
-    /// All of one moment.
-    one_moment: bool,
-}
-
-/// What an attempt came to.
-enum Attempt<T> {
-    Done(Vec<Outcome<T>>),
-    /// There is nothing to write, and so nothing that was looked at once more.
-    Unproven,
-    /// Others have changed what it had read, or something presumed is not so.
-    Overtaken,
 }
 
 /// Parts of a record that were read one after another don't belong together.
@@ -442,8 +432,6 @@ impl Inner {
         let mut look = Look {
             brought,
             presumed: !brought.is_empty() && self.new_before(kind).load(Ordering::Relaxed),
-            // Most that bring something write, so that the server looks once more.
-            one_moment: brought.is_empty(),
         };
         loop {
             let attempt = self.attempt(
@@ -456,11 +444,10 @@ impl Inner {
                 &mut attempts,
             );
             match attempt.await {
-                Ok(Attempt::Done(outcomes)) => return Ok(outcomes),
-                Ok(Attempt::Unproven) => look.one_moment = true,
-                // With nothing presumed, nobody was faster yet.
-                Ok(Attempt::Overtaken) if look.presumed => {}
-                Ok(Attempt::Overtaken) => self.overtaken(&mut turn, kind.action).await?,
+                Ok(Some(outcomes)) => return Ok(outcomes),
+                // Something presumed may not be so: nobody was faster yet.
+                Ok(None) if look.presumed => {}
+                Ok(None) => self.overtaken(&mut turn, kind.action).await?,
                 Err(failed) => attempts.again(failed).await?,
             }
             look.presumed = false;
@@ -482,9 +469,9 @@ impl Inner {
         judge: &(impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync),
         turn: &mut Turn,
         attempts: &mut Attempts,
-    ) -> Result<Attempt<T>, Failed> {
+    ) -> Result<Option<Vec<Outcome<T>>>, Failed> {
         let mut view = View {
-            one_moment: look.one_moment,
+            one_moment: !look.presumed,
             ..View::default()
         };
         if look.presumed {
@@ -498,7 +485,7 @@ impl Inner {
                 .read(link, keys, kind.action, &missing, kind.chain)
                 .await?
             {
-                return Ok(Attempt::Overtaken);
+                return Ok(None);
             }
             if round == 0 && !look.presumed && !look.brought.is_empty() {
                 let there = |txid| matches!(view.records.get(txid), Some(Some(_)));
@@ -509,14 +496,10 @@ impl Inner {
             let judged = blocking(|| run(&loaded, self.config.unspendable, items, judge));
             missing = match judged {
                 Run::Incomplete(more) => more,
-                Run::Done(_, changes)
-                    if changes.is_empty() && (look.presumed || !look.one_moment) =>
-                {
-                    return Ok(Attempt::Unproven);
-                }
+                Run::Done(_, changes) if changes.is_empty() && look.presumed => return Ok(None),
                 // All of one moment.
                 Run::Done(outcomes, changes) if changes.is_empty() && view.rounds <= 1 => {
-                    return Ok(Attempt::Done(outcomes));
+                    return Ok(Some(outcomes));
                 }
                 Run::Done(outcomes, changes) => {
                     let token = self.token();
@@ -543,10 +526,7 @@ impl Inner {
                             let tidy = async { blocking(|| drop((view, loaded, changes))) };
                             let carried = self.carry_out(&change, turn, attempts);
                             let (done, ()) = tokio::join!(biased; carried, tidy);
-                            return Ok(match done? {
-                                true => Attempt::Done(outcomes),
-                                false => Attempt::Overtaken,
-                            });
+                            return Ok(done?.then_some(outcomes));
                         }
                         Err(more) => more,
                     }
