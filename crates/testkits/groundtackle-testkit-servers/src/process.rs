@@ -61,7 +61,8 @@ impl Process {
     pub(crate) fn stop_threads(&self) {
         self.signal(Signal::STOP);
         let begun = Instant::now();
-        while self.runs() && begun.elapsed() < PATIENCE {
+        while self.runs() {
+            assert!(begun.elapsed() < PATIENCE, "a frozen process runs");
             thread::sleep(Duration::from_millis(1));
         }
     }
