@@ -100,7 +100,6 @@ impl<C: Cells> PendingUtxoStore<C> {
                     }
                 }
             }
-            let keys: Vec<_> = keys.into_iter().collect();
             let cells = match view.mode {
                 Mode::Look => self.read_as_committed(&keys).await?,
                 Mode::Change => self.read(&keys).await?,

@@ -9,7 +9,7 @@ use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Phase, Step, Write};
 use super::engine::Kind;
 use super::plan::{Aside, cut};
 use super::{PendingUtxoStore, codec, page_of, random};
-use crate::draft::{Reads, ops};
+use crate::draft::{Reads, TxidHash, TxidMap, ops};
 use crate::error::Result;
 use crate::types::{Applied, NewTransaction, Record, SpendOptions, SpentBy};
 use crate::verdict::Outcome;
@@ -20,9 +20,9 @@ type Wave = Vec<usize>;
 /// Cuts a call so that each transaction comes after those before it with which it shares anything.
 fn waves(transactions: &[NewTransaction]) -> Vec<Wave> {
     let mut waves: Vec<Wave> = Vec::new();
-    let mut made: HashMap<Txid, usize> = HashMap::new();
-    let mut wanted: HashMap<OutPoint, usize> = HashMap::new();
-    let mut named: HashMap<Txid, usize> = HashMap::new();
+    let mut made = TxidMap::<usize>::default();
+    let mut wanted: HashMap<OutPoint, usize, TxidHash> = HashMap::default();
+    let mut named = TxidMap::<usize>::default();
     for (at, NewTransaction { tx, .. }) in transactions.iter().enumerate() {
         let own = made.get(&tx.txid).into_iter().chain(named.get(&tx.txid));
         let of_inputs = tx

@@ -10,7 +10,7 @@ use super::codec::{self, Head};
 use super::intent::{Contents, Intent};
 use super::{page_of, random};
 use crate::digest::MuHash3072;
-use crate::draft::{BlockUndo, Loaded, Reads};
+use crate::draft::{BlockUndo, Loaded, Reads, TxidHash, TxidMap};
 use crate::error::Result;
 use crate::types::{Record, RecordOutput, Tip};
 
@@ -43,8 +43,8 @@ pub(super) struct Own {
 pub(super) struct View {
     pub(super) id: u64,
     pub(super) mode: Mode,
-    pub(super) cells: HashMap<CellKey, Seen>,
-    pub(super) heads: HashMap<Txid, Head>,
+    pub(super) cells: HashMap<CellKey, Seen, TxidHash>,
+    pub(super) heads: TxidMap<Head>,
     pub(super) values: HashMap<u64, Vec<u8>>,
     pub(super) round: u32,
     /// What the answer builds on.
@@ -92,8 +92,8 @@ impl View {
         Self {
             id: random(),
             mode,
-            cells: HashMap::new(),
-            heads: HashMap::new(),
+            cells: HashMap::default(),
+            heads: TxidMap::default(),
             values: HashMap::new(),
             round: 0,
             relied: BTreeSet::new(),
@@ -233,13 +233,14 @@ impl View {
         &mut self,
         reads: &Reads,
         chain: bool,
-    ) -> (BTreeSet<CellKey>, Vec<(CellKey, Stored)>) {
-        let mut keys: BTreeSet<CellKey> =
-            reads.records.iter().copied().map(CellKey::head).collect();
-        keys.extend(reads.slots.iter().map(|outpoint| CellKey::Page {
+    ) -> (Vec<CellKey>, Vec<(CellKey, Stored)>) {
+        let mut keys: Vec<CellKey> = reads.records.iter().copied().map(CellKey::head).collect();
+        // Page 0 is there with its record.
+        let pages = reads.slots.iter().map(|outpoint| CellKey::Page {
             txid: outpoint.txid,
             page: page_of(outpoint.vout),
-        }));
+        });
+        keys.extend(pages.filter(|key| !matches!(key, CellKey::Page { page: 0, .. })));
         keys.extend(reads.undo.iter().copied().map(CellKey::Undo));
         keys.extend(chain.then_some(CellKey::Chain));
         for txid in &reads.outputs {
@@ -249,32 +250,37 @@ impl View {
                 page: *number,
             }));
         }
+        keys.sort_unstable();
+        keys.dedup();
         let mut values = Vec::new();
+        let mut want = |key, stored| {
+            if self.value(stored).is_none() {
+                values.push((key, stored.clone()));
+            }
+        };
         for key in &keys {
-            let stored = match self.cell(*key).and_then(|cell| cell.body.as_ref()) {
-                Some(Body::Page(page)) => page.head.as_ref(),
-                Some(Body::Bytes { bytes, .. }) => Some(bytes),
-                None => None,
-            };
-            values.extend(stored.map(|stored| (*key, stored)));
+            match self.cell(*key).and_then(|cell| cell.body.as_ref()) {
+                Some(Body::Page(page)) => page.head.iter().for_each(|head| want(*key, head)),
+                Some(Body::Bytes { bytes, .. }) => want(*key, bytes),
+                None => {}
+            }
         }
         let mut spenders = BTreeSet::new();
         for (key, slot) in self.slots(reads) {
-            values.push((key, &slot.script));
+            want(key, &slot.script);
             let Some(mark) = slot.mark.filter(|mark| mark.attempt != 0) else {
                 continue;
             };
             let spender = CellKey::head(mark.by.txid);
             // A record that was read before the mark says nothing about it, unless it is looked at again.
             let read = |key| self.cells.get(&key).map(|seen: &Seen| seen.round);
-            if !keys.contains(&spender) && read(spender) <= read(key) {
+            if keys.binary_search(&spender).is_err() && read(spender) <= read(key) {
                 spenders.insert(spender);
             }
         }
-        let unread = |stored: &Stored| self.value(stored).is_none();
-        let values = values.into_iter().filter(|(_, stored)| unread(stored));
-        let values = values.map(|(key, stored)| (key, stored.clone())).collect();
-        self.relied.extend(&keys);
+        if self.mode == Mode::Change {
+            self.relied.extend(&keys);
+        }
         keys.retain(|key| !self.cells.contains_key(key));
         keys.extend(spenders);
         (keys, values)
