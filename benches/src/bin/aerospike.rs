@@ -9,8 +9,9 @@ use aerospike::operations::{Operation, lists, scalar};
 use aerospike::policy::{AdminPolicy, ClientPolicy};
 use aerospike::query::UdfLang;
 use aerospike::{
-    BatchOperation, BatchPolicy, BatchReadPolicy, BatchUdfPolicy, BatchWritePolicy, Bin, Bins,
-    Client, Host, Key, ListReturnType, RecordExistsAction, ResultCode, Task, Value,
+    BatchDeletePolicy, BatchOperation, BatchPolicy, BatchReadPolicy, BatchUdfPolicy,
+    BatchWritePolicy, Bin, Bins, Client, Host, Key, ListReturnType, RecordExistsAction, ResultCode,
+    Task, Value,
 };
 use groundtackle_benches::BoxError;
 use groundtackle_benches::machine::{
@@ -35,6 +36,8 @@ const NAMESPACE: &str = "test";
 const RAW: &str = "raw";
 /// What it does by itself of a spend alone.
 const MARKS: &str = "marks";
+/// What it does where it takes the store's steps, for a spend and for taking it back.
+const STEPS: &str = "steps";
 /// What the function in the server does.
 const PEER: &str = "peer";
 
@@ -107,15 +110,35 @@ struct Tally {
     client: f64,
     server: f64,
     items: usize,
+    /// Records that were read or written.
+    records: u64,
+}
+
+/// Records that the node was asked for, or to change, until now.
+fn records_asked(node: &Aerospike) -> Result<u64, BoxError> {
+    let text = node
+        .info(0, &format!("namespace/{NAMESPACE}"))
+        .ok_or("the node says nothing of its namespace")?;
+    let kinds = ["client_", "batch_sub_"]
+        .map(|of| ["read_", "write_", "delete_", "udf_"].map(|kind| format!("{of}{kind}")));
+    let mut sum = 0;
+    for (name, number) in text.trim_end().split(';').filter_map(|f| f.split_once('=')) {
+        if kinds.iter().flatten().any(|kind| name.starts_with(kind)) {
+            sum += number.parse::<u64>()?;
+        }
+    }
+    Ok(sum)
 }
 
 impl Tally {
     async fn time<T>(
         &mut self,
-        pid: u32,
+        node: &Aerospike,
         items: usize,
         work: impl Future<Output = Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
+        let pid = node.pid(0).ok_or("a node of its own")?;
+        let asked = records_asked(node)?;
         // The client's innermost: it is the client that looks at the server's.
         let (server, client, begin) = (server_cpu(pid)?, process_cpu()?, Instant::now());
         let done = work.await?;
@@ -123,6 +146,7 @@ impl Tally {
         self.client += process_cpu()? - client;
         self.server += server_cpu(pid)? - server;
         self.items += items;
+        self.records += records_asked(node)? - asked;
         Ok(done)
     }
 
@@ -133,10 +157,11 @@ impl Tally {
     fn row(&self, name: &str, ours: &Self) {
         let micros = |seconds: f64| seconds * 1e6 / self.items as f64;
         println!(
-            "| {name} | {:.0} | {:.1} | {:.1} | {:.2} |",
+            "| {name} | {:.0} | {:.1} | {:.1} | {:.1} | {:.2} |",
             self.rate(),
             micros(self.client),
             micros(self.server),
+            self.records as f64 / self.items as f64,
             ours.rate() / self.rate(),
         );
     }
@@ -145,9 +170,9 @@ impl Tally {
 fn head(title: &str, item: &str) {
     println!("\n### {title}\n");
     println!(
-        "| | {item}/s | client CPU µs for one | server CPU µs for one | store's rate to this one's |"
+        "| | {item}/s | client CPU µs for one | server CPU µs for one | records read or written for one | store's rate to this one's |"
     );
-    println!("|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|");
 }
 
 fn main() -> Result<(), BoxError> {
@@ -241,6 +266,34 @@ fn update(filter: Expression) -> BatchWritePolicy {
         record_exists_action: RecordExistsAction::UpdateOnly,
         filter_expression: Some(filter),
         ..BatchWritePolicy::default()
+    }
+}
+
+/// Stamps of records that are changed in steps.
+const START: i64 = 7;
+const LOCKED: i64 = 8;
+
+/// As many bytes as a lock has that holds what becomes of a record.
+fn joined(stored: &Stored) -> Vec<u8> {
+    let bytes = |value: &Value| match value {
+        Value::Blob(bytes) => bytes.clone(),
+        _ => vec![0; 8],
+    };
+    let all = stored.values().flat_map(|value| match value {
+        Value::List(items) => items.iter().map(bytes).collect(),
+        value => vec![bytes(value)],
+    });
+    all.flatten().collect()
+}
+
+/// The input that a slot names, without the attempt.
+fn holder(slot: Value) -> Vec<u8> {
+    match slot {
+        Value::Blob(mut bytes) => {
+            bytes.truncate(36);
+            bytes
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -352,6 +405,89 @@ impl Raw {
         self.send(rows).await.map(drop)
     }
 
+    /// Writes records over those that have this stamp, with a lock that holds what becomes of them, or without.
+    async fn replace(
+        &self,
+        records: &[(Txid, Stored)],
+        becomes: Option<&[(Txid, Stored)]>,
+        (from, to): (i64, i64),
+    ) -> Result<(), BoxError> {
+        let mut rows = Vec::with_capacity(records.len());
+        for (at, (txid, stored)) in records.iter().enumerate() {
+            let mut changes = puts(stored);
+            changes.push(put("st", Value::Int(to)));
+            let locked = becomes.and_then(|becomes| becomes.get(at));
+            changes.extend(locked.map(|(_, stored)| put("lk", Value::Blob(joined(stored)))));
+            let stamp = |stamp| exp::eq(exp::int_bin("st"), exp::int_val(stamp));
+            let policy = BatchWritePolicy {
+                record_exists_action: RecordExistsAction::ReplaceOnly,
+                ..update(exp::or(vec![stamp(from), stamp(to)]))
+            };
+            rows.push(BatchOperation::write(&policy, key(STEPS, *txid)?, changes));
+        }
+        self.send(rows).await.map(drop)
+    }
+
+    /// What the store does to spend with what is there, or to take that back: it reads, names what it changes, locks it, looks
+    /// again at what else it relies on, commits, puts the changes in place, and takes the name away. Spenders that give
+    /// back change too: they get another attempt.
+    async fn change_in_steps(
+        &self,
+        spenders: &[(Txid, Stored)],
+        give_back: bool,
+        before: &[(Txid, Stored)],
+        after: &[(Txid, Stored)],
+    ) -> Result<(), BoxError> {
+        let names = |records: &[(Txid, Stored)]| -> Vec<Txid> {
+            records.iter().map(|(txid, _)| *txid).collect()
+        };
+        let (relied, parents) = (names(spenders), names(before));
+        self.read(STEPS, &relied).await?;
+        self.read(STEPS, &parents).await?;
+        let with_spenders = |records: &[(Txid, Stored)]| -> Vec<(Txid, Stored)> {
+            let spenders = spenders.iter().filter(|_| give_back);
+            records.iter().chain(spenders).cloned().collect()
+        };
+        let (before, after) = (with_spenders(before), with_spenders(after));
+        let names: Vec<_> = before
+            .iter()
+            .map(|(txid, _)| CellKey::head(*txid).to_bytes())
+            .collect();
+        let intent = |stamp| {
+            let value = [
+                ("k", Value::Blob(vec![5; 9])),
+                ("b", Value::Blob(names.concat())),
+                ("gtp", Value::Int(3)),
+                ("st", Value::Int(stamp)),
+            ];
+            value.map(|(name, value)| put(name, value)).to_vec()
+        };
+        let intent_key = || Key::new(NAMESPACE, STEPS, Value::Blob(vec![5; 9]));
+        let fresh = BatchWritePolicy {
+            record_exists_action: RecordExistsAction::CreateOnly,
+            ..BatchWritePolicy::default()
+        };
+        let alone = async |row| self.send(vec![row]).await.map(drop);
+        alone(BatchOperation::write(&fresh, intent_key()?, intent(1))).await?;
+        self.replace(&before, Some(&after), (START, LOCKED)).await?;
+        if !give_back {
+            self.read(STEPS, &relied).await?;
+        }
+        let same = |stamp| exp::eq(exp::int_bin("st"), exp::int_val(stamp));
+        alone(BatchOperation::write(
+            &update(same(1)),
+            intent_key()?,
+            intent(2),
+        ))
+        .await?;
+        self.replace(&after, None, (LOCKED, START)).await?;
+        let policy = BatchDeletePolicy {
+            filter_expression: Some(same(2)),
+            ..BatchDeletePolicy::default()
+        };
+        alone(BatchOperation::delete(&policy, intent_key()?)).await
+    }
+
     async fn unmark(&self, spends: &[(Txid, Spends)]) -> Result<(), BoxError> {
         let mut rows = Vec::with_capacity(spends.len());
         for (txid, spends) in spends {
@@ -460,45 +596,52 @@ async fn compare(
         raw.client
             .register_udf(&policy, PEER_FUNCTION.as_bytes(), "peer.lua", UdfLang::Lua);
     registered.await?.wait_till_complete(None).await?;
-    let pid = node.pid(0).ok_or("a node of its own")?;
     let [mut ours, mut limit, mut marks, mut peer] = [(); 4].map(|()| Tally::default());
     let [mut looked, mut read, mut unspent, mut spent] = [(); 4].map(|()| Tally::default());
-    let mut unmarks = Tally::default();
+    let [mut unmarks, mut steps_back, mut steps] = [(); 3].map(|()| Tally::default());
+    let named = |txids: &[Txid], records: Vec<Stored>| -> Vec<(Txid, Stored)> {
+        txids.iter().copied().zip(records).collect()
+    };
     for number in 0..options.batches as u64 {
+        // Who goes second finds more in the caches.
+        let store_first = number % 2 == 0;
         let size = options.batch;
         let (seeds, batch) = workload(1 + number * 1_000_000, size as u64);
         create(store, &seeds).await?;
         let seeds: Vec<_> = seeds.iter().map(NewRecord::txid).collect();
-        let copies = raw.read("store", &seeds).await?;
-        let copies: Vec<_> = seeds.iter().copied().zip(copies).collect();
+        let copies = named(&seeds, raw.read("store", &seeds).await?);
         for set in [RAW, MARKS, PEER] {
             raw.create(set, &copies, None).await?;
         }
-        ours.time(pid, size, spend(store, &batch)).await?;
+        ours.time(node, size, spend(store, &batch)).await?;
         let txids: Vec<_> = batch.iter().map(|new| new.tx.txid).collect();
         let outpoints: Vec<_> = txids.iter().map(|txid| OutPoint::new(*txid, 0)).collect();
-        let look = async {
-            let found = store.outputs(&outpoints).await?;
-            let missing = found.iter().any(Result::is_err);
-            if missing {
-                Err("an output is missing".into())
+        let mut records = Vec::new();
+        for store_now in [store_first, !store_first] {
+            if store_now {
+                let look = async {
+                    let found = store.outputs(&outpoints).await?;
+                    match found.iter().any(Result::is_err) {
+                        true => Err("an output is missing".into()),
+                        false => Ok(()),
+                    }
+                };
+                looked.time(node, size, look).await?;
             } else {
-                Ok(())
+                let found = read.time(node, size, raw.read("store", &txids)).await?;
+                records = named(&txids, found);
             }
-        };
-        looked.time(pid, size, look).await?;
-        let records = read.time(pid, size, raw.read("store", &txids)).await?;
-        let records: Vec<_> = txids.iter().copied().zip(records).collect();
+        }
         let spends = spends_of(&batch, &records)?;
         let work = async {
             raw.create(RAW, &records, Some(("gtp", 1))).await?;
             raw.mark(RAW, &spends).await?;
             raw.make_live(&records).await
         };
-        limit.time(pid, size, work).await?;
+        limit.time(node, size, work).await?;
         let inputs = 2 * size;
-        marks.time(pid, inputs, raw.mark(MARKS, &spends)).await?;
-        peer.time(pid, inputs, raw.call_peer(&spends)).await?;
+        marks.time(node, inputs, raw.mark(MARKS, &spends)).await?;
+        peer.time(node, inputs, raw.call_peer(&spends)).await?;
         let slots = async |set| -> Result<Vec<_>, BoxError> {
             let mut records = raw.read(set, &seeds).await?;
             Ok(records
@@ -512,16 +655,53 @@ async fn compare(
                 return Err(format!("{set} spent something else than the store").into());
             }
         }
-        unmarks.time(pid, inputs, raw.unmark(&spends)).await?;
+        unmarks.time(node, inputs, raw.unmark(&spends)).await?;
         store.mark_conflicting(&txids).await?;
-        let work = async { all(store.unspend(&txids).await?, &Applied::Now) };
-        unspent.time(pid, inputs, work).await?;
+        let mut held = named(&seeds, raw.read("store", &seeds).await?);
+        let mut freed = copies;
+        let mut spenders = named(&txids, raw.read("store", &txids).await?);
+        for (_, stored) in held.iter_mut().chain(&mut freed).chain(&mut spenders) {
+            stored.insert("st".into(), Value::Int(START));
+        }
+        raw.create(STEPS, &held, None).await?;
+        raw.create(STEPS, &spenders, None).await?;
+        for store_now in [store_first, !store_first] {
+            if store_now {
+                let work = async { all(store.unspend(&txids).await?, &Applied::Now) };
+                unspent.time(node, inputs, work).await?;
+            } else {
+                let work = raw.change_in_steps(&spenders, true, &held, &freed);
+                steps_back.time(node, inputs, work).await?;
+            }
+        }
+        if slots(STEPS).await? != slots("store").await? {
+            return Err("the client took back something else than the store".into());
+        }
         store.unmark_conflicting(&txids).await?;
-        let work = async {
-            let outcomes = store.spend(&txids, &SpendOptions::at(HEIGHT)).await?;
-            all(outcomes, &Applied::Now)
+        for store_now in [store_first, !store_first] {
+            if store_now {
+                let work = async {
+                    let outcomes = store.spend(&txids, &SpendOptions::at(HEIGHT)).await?;
+                    all(outcomes, &Applied::Now)
+                };
+                spent.time(node, inputs, work).await?;
+            } else {
+                let work = raw.change_in_steps(&spenders, false, &freed, &held);
+                steps.time(node, inputs, work).await?;
+            }
+        }
+        // The attempts of spends that come back are others.
+        let holders = async |set| -> Result<Vec<_>, BoxError> {
+            let slots = slots(set).await?;
+            let held = slots.into_iter().map(|slots| match slots {
+                Some(Value::List(slots)) => slots.into_iter().map(holder).collect(),
+                _ => Vec::new(),
+            });
+            Ok(held.collect())
         };
-        spent.time(pid, inputs, work).await?;
+        if holders(STEPS).await? != holders("store").await? {
+            return Err("the client spent something else than the store".into());
+        }
     }
     head(
         &format!(
@@ -543,6 +723,7 @@ async fn compare(
         "store: `spend`, all or nothing for each transaction",
         &spent,
     );
+    steps.row("the client: the store's steps", &spent);
     marks.row("the client: the marks alone, behind a filter", &spent);
     peer.row("a function in the server: the marks alone", &spent);
     head("Aerospike: take spends back", "outputs");
@@ -550,6 +731,7 @@ async fn compare(
         "store: `unspend`, all or nothing for each transaction",
         &unspent,
     );
+    steps_back.row("the client: the store's steps", &unspent);
     unmarks.row("the client: the marks alone", &unspent);
     Ok(())
 }
@@ -590,7 +772,6 @@ async fn in_flight(node: &Aerospike) -> Result<(), BoxError> {
 /// Transactions become mined, call after call; a block of 2.9 million is `--mined 2900000`.
 async fn mined(node: &Aerospike, options: &Options) -> Result<(), BoxError> {
     let store = open(node, "mined", RetryConfig::default()).await?;
-    let pid = node.pid(0).ok_or("a node of its own")?;
     let mut txids = Vec::with_capacity(options.mined);
     for first in (0..options.mined).step_by(WIDE) {
         let tag = 2_000_000_000 + first as u64 * 2;
@@ -621,7 +802,7 @@ async fn mined(node: &Aerospike, options: &Options) -> Result<(), BoxError> {
         }
         Ok(())
     };
-    tally.time(pid, txids.len(), work).await?;
+    tally.time(node, txids.len(), work).await?;
     head(
         "Aerospike: transactions become mined, 10,000 a call",
         "transactions",
