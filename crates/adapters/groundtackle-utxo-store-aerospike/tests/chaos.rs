@@ -202,6 +202,18 @@ async fn assert_sound(store: &AerospikeUtxoStore, seeds: &[Txid], acknowledged: 
     }
 }
 
+/// Which of the records that should be there are not.
+async fn missing(store: &AerospikeUtxoStore, there: &[(usize, Txid)]) -> Vec<(usize, Txid)> {
+    let mut missing = Vec::new();
+    for there in there.chunks(1_000) {
+        let txids: Vec<_> = there.iter().map(|(_, txid)| *txid).collect();
+        let records = store.records(&txids, Fields::META).await.unwrap();
+        let gone = there.iter().zip(records).filter(|(_, r)| r.is_none());
+        missing.extend(gone.map(|(named, _)| *named));
+    }
+    missing
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn troubles_lose_and_double_nothing() {
     if skipped("troubles_lose_and_double_nothing", startable()) {
@@ -222,6 +234,7 @@ async fn troubles_lose_and_double_nothing() {
     }
     let store = clients[0].clone();
     let mut all: BTreeMap<Trouble, Done> = BTreeMap::new();
+    let mut there: Vec<(usize, Txid)> = Vec::new();
     for round in 0..rounds {
         // Each kind meets each node.
         let trouble = ALL[round % ALL.len()];
@@ -267,6 +280,9 @@ async fn troubles_lose_and_double_nothing() {
             sum.failed += done.failed;
         }
         assert_sound(&store, &seeds, &acknowledged).await;
+        let txids = seeds.iter().copied();
+        let txids = txids.chain(acknowledged.iter().map(|tx| tx.txid));
+        there.extend(txids.map(|txid| (round, txid)));
         let records = store.records(&not_applied, Fields::META).await.unwrap();
         let applied = records.iter().flatten().count();
         assert_eq!(
@@ -275,21 +291,18 @@ async fn troubles_lose_and_double_nothing() {
         );
         sum.acknowledged.extend(acknowledged);
         sum.not_applied.extend(not_applied);
+        // Nor has a trouble taken anything away of what was acknowledged before it.
+        let missing = missing(&store, &there).await;
+        assert!(
+            missing.is_empty(),
+            "after round {round}, {trouble:?}, of {} records these are missing, by the rounds that acknowledged them: {missing:?}",
+            there.len(),
+        );
         let health = store.health(HealthDepth::Readiness).await.unwrap();
         assert!(
             health.ready,
             "round {round}, {trouble:?}: {:?}",
             health.reasons
-        );
-    }
-    // Nor has a later trouble taken anything away.
-    let acknowledged = all.values().flat_map(|done| &done.acknowledged);
-    let txids: Vec<_> = acknowledged.map(|tx| tx.txid).collect();
-    for txids in txids.chunks(1_000) {
-        let records = store.records(txids, Fields::META).await.unwrap();
-        assert!(
-            records.iter().all(Option::is_some),
-            "acknowledged, and missing"
         );
     }
     let state = State::of(&store, &[]).await;
