@@ -109,6 +109,7 @@ impl Builder {
     }
 
     /// Where service levels outlive the process. Without it, what was before the start is unmeasured.
+    /// An objective is known by its name: once this is persisted, minutes of objectives that are not there any more are dropped.
     #[must_use]
     pub fn ledger(mut self, storage: Arc<dyn LedgerStorage>) -> Self {
         self.storage = Some(storage);

@@ -146,7 +146,8 @@ impl Health {
             view: RwLock::new(Arc::new(view)),
             events: broadcast::channel(CAPACITY).0,
             storage,
-            storing: Mutex::new(now.unix_millis),
+            // Never by this process: one that is started anew each hour must not let it grow.
+            storing: Mutex::new(0),
             runs: AtomicU64::new(0),
         }))
     }

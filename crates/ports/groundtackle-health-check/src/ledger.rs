@@ -268,7 +268,7 @@ fn entry(book: &Book, minute: u32) -> Option<LedgerEntry> {
 }
 
 /// As many objectives as a process may have: each keeps up to 92 days of minutes.
-pub(crate) const MAX_OBJECTIVES: usize = 64;
+pub(crate) const MAX_OBJECTIVES: usize = 16;
 
 pub(crate) fn validate(objectives: &[Objective]) -> Result<()> {
     if objectives.len() > MAX_OBJECTIVES {

@@ -103,7 +103,7 @@ struct Runner {
 }
 
 /// A run, which ends when it is dropped.
-struct Run(JoinHandle<Observation>);
+struct Run(JoinHandle<(Duration, Observation)>);
 
 impl Drop for Run {
     fn drop(&mut self) {
@@ -137,9 +137,20 @@ impl Runner {
             };
             self.health.count_run();
             let check = self.check.clone();
-            let mut run = Run(tokio::spawn(async move { check.check().await }));
-            let observation = match timeout(self.schedule.timeout, &mut run.0).await {
-                Ok(Ok(observation)) => observation,
+            let mut run = Run(tokio::spawn(async move {
+                let begin = std::time::Instant::now();
+                let observation = check.check().await;
+                (begin.elapsed(), observation)
+            }));
+            let limit = self.schedule.timeout;
+            let timed_out = || {
+                let detail = format!("no answer within {limit:?}");
+                Observation::new(Outcome::Fail, Cause::TIMEOUT).with_detail(detail)
+            };
+            let observation = match timeout(limit, &mut run.0).await {
+                // Who blocks the thread that watches it is not cut off, and too late all the same.
+                Ok(Ok((took, _))) if took > limit => timed_out(),
+                Ok(Ok((_, observation))) => observation,
                 Ok(Err(error)) if error.is_panic() => {
                     Observation::new(Outcome::Unknown, Cause::PANICKED)
                 }
@@ -148,8 +159,7 @@ impl Runner {
                 Err(_) => {
                     run.0.abort();
                     cut_off = Some(run);
-                    let detail = format!("no answer within {:?}", self.schedule.timeout);
-                    Observation::new(Outcome::Fail, Cause::TIMEOUT).with_detail(detail)
+                    timed_out()
                 }
             };
             self.health.observe(self.index, observation);

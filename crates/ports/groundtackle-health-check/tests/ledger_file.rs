@@ -19,8 +19,10 @@ use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
 const VICTIM: &str = "GROUNDTACKLE_TEST_LEDGER";
 
 fn entry(minute: u32) -> LedgerEntry {
-    let mut bucket = Bucket::default();
-    bucket.good_millis = (minute % 60_000) as u16;
+    let bucket = Bucket {
+        good_millis: (minute % 60_000) as u16,
+        ..Bucket::default()
+    };
     LedgerEntry::Minute {
         objective: Name::try_from("available").unwrap(),
         minute,

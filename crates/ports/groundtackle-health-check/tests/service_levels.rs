@@ -259,6 +259,24 @@ fn a_declaration_outlives_the_process() {
 }
 
 #[test]
+fn what_no_window_reaches_is_dropped() {
+    let clock = FaultClock::at(FEBRUARY);
+    let storage = Memory::default();
+    let window = || objective(Window::RollingDays(1), 0.9);
+    let service = Service::new(&clock, window(), &storage);
+    service.up(HOUR);
+    service.health.persist(true).unwrap();
+    assert!(storage.0.lock().unwrap().len() >= 60);
+    // The next process, three days later.
+    clock.advance(Duration::from_millis(3 * DAY));
+    let service = Service::new(&clock, window(), &storage);
+    service.up(3 * MINUTE);
+    service.health.persist(true).unwrap();
+    let left = storage.0.lock().unwrap().len();
+    assert!((3..=4).contains(&left), "{left}");
+}
+
+#[test]
 fn calendar_windows_begin_with_the_month_and_the_quarter() {
     for (window, begins) in [
         (Window::Month, FEBRUARY),

@@ -1,5 +1,10 @@
 //! The kit finds checks and notifiers that break a promise: each of them fails the case that is about it.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -172,7 +177,7 @@ impl Notifier for Speaks {
         };
         let names: Vec<String> = message.items.iter().map(name).collect();
         let mut text = match self.0 {
-            Break::SendsTheFirst => names[..1].join(","),
+            Break::SendsTheFirst => names[0].clone(),
             _ => names.join(","),
         };
         if self.0 == Break::CutsLong {
