@@ -47,17 +47,38 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// The tag is what the request says, so that evidence must say the same of the artefact.
     pub(super) fn tag(&mut self, environment: &Environment) {
-        let tag = &self.request.tag;
-        if !environment.tags.is_empty()
-            && !environment.tags.iter().any(|pattern| pattern.matches(tag))
+        let request = self.request;
+        if environment.tags.is_empty() {
+            return;
+        }
+        if !environment
+            .tags
+            .iter()
+            .any(|pattern| pattern.matches(&request.tag))
         {
             let patterns: Vec<_> = environment.tags.iter().map(ToString::to_string).collect();
             let detail = format!(
                 "is not one of {}; such tags do not go here",
                 patterns.join(", ")
             );
-            self.no_go(Rule::Tag, tag, detail);
+            self.no_go(Rule::Tag, &request.tag, detail);
+        }
+        let max_age = environment.platforms.as_ref().and_then(|rule| rule.max_age);
+        let found = self.fresh(Rule::Tag, "artefact", max_age, |evidence| {
+            match &evidence.fact {
+                Fact::Artefact { artefact, tag, .. } => {
+                    (*artefact == request.artefact).then_some(tag)
+                }
+                _ => None,
+            }
+        });
+        for tag in found.unwrap_or_default() {
+            if *tag != request.tag {
+                let detail = format!("the artefact is tagged {tag:?}; ask for it by that tag");
+                self.no_go(Rule::Tag, &request.tag, detail);
+            }
         }
     }
 
@@ -356,7 +377,7 @@ impl<'a> Judge<'a> {
         let Some(rule) = &environment.platforms else {
             return;
         };
-        let request = self.request;
+        let wanted = self.request.artefact;
         let found = self.fresh(
             Rule::Platforms,
             "artefact",
@@ -364,23 +385,19 @@ impl<'a> Judge<'a> {
             |evidence| match &evidence.fact {
                 Fact::Artefact {
                     artefact,
-                    tag,
                     platforms,
-                } => (*artefact == request.artefact).then_some((tag, platforms)),
+                    ..
+                } => (*artefact == wanted).then_some(platforms),
                 _ => None,
             },
         );
-        for (tag, platforms) in found.unwrap_or_default() {
+        for platforms in found.unwrap_or_default() {
             for missing in rule.all_of.difference(platforms) {
                 self.no_go(
                     Rule::Platforms,
                     missing,
                     "was not built; build it for this platform too",
                 );
-            }
-            if *tag != request.tag {
-                let detail = format!("the artefact is tagged {tag:?}; ask for it by that tag");
-                self.no_go(Rule::Tag, &request.tag, detail);
             }
         }
     }
@@ -418,11 +435,28 @@ impl<'a> Judge<'a> {
                 );
             }
             let done = rule.length.after(closed.unwrap_or(arrived).max(arrived));
-            if self.now < done {
+            let replaced = self.replaced(before, arrived);
+            if replaced.is_some_and(|replaced| replaced < done) {
+                let detail = format!(
+                    "was replaced there before it had run for {}; deploy it there again",
+                    rule.length
+                );
+                self.no_go(Rule::Soak, before, detail);
+            } else if self.now < done {
                 let detail = format!("has to run without a blocker for {} there", rule.length);
                 self.against_until(Rule::Soak, before, Verdict::Hold, detail, Some(done));
             }
         }
+    }
+
+    /// When another artefact first came to an environment after an instant.
+    fn replaced(&self, place: &str, after: Timestamp) -> Option<Timestamp> {
+        let others = self.evidence.iter().filter(|evidence| {
+            matches!(&evidence.fact, Fact::Deployment { artefact, environment, succeeded: true }
+                if *artefact != self.request.artefact && environment == place)
+        });
+        let times = others.map(|evidence| evidence.observed_at);
+        times.filter(|at| *at > after).min()
     }
 
     pub(super) fn parity(&mut self, environment: &Environment) {
