@@ -307,11 +307,15 @@ fn check(policy: &Policy) -> Result<(), Fault> {
         policy.budgets.iter().map(|budget| &*budget.name),
     )?;
     for (n, environment) in policy.environments.iter().enumerate() {
-        check_environment(policy, &path!["environment", n], environment)?;
+        check_environment(
+            policy,
+            &[Step::Key("environment"), Step::Index(n)],
+            environment,
+        )?;
     }
     check_times(policy)?;
     for (n, budget) in policy.budgets.iter().enumerate() {
-        check_budget(&path!["budget", n], budget)?;
+        check_budget(&[Step::Key("budget"), Step::Index(n)], budget)?;
     }
     check_overrides(policy)?;
     for (n, waiver) in policy.waivers.iter().enumerate() {

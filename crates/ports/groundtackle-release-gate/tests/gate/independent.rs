@@ -12,7 +12,7 @@ fn read(log: &[u8]) -> Option<Output> {
             std::io::stderr(),
             "skipped: GROUNDTACKLE_TEST_IN_TOTO names no Python with in-toto"
         )
-        .unwrap();
+        .expect("standard error is open");
         return None;
     };
     let mut file = tempfile::NamedTempFile::new().unwrap();
