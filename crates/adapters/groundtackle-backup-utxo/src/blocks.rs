@@ -71,7 +71,8 @@ impl Known {
         self.settle(previous, delta.spent.len(), delta.created.len())
     }
 
-    fn settle(&mut self, position: Position, gained: usize, lost: usize) -> Result<()> {
+    /// After the digest has moved.
+    pub(crate) fn settle(&mut self, position: Position, gained: usize, lost: usize) -> Result<()> {
         let coins = self.set.coins.saturating_add(gained as u64);
         let coins = coins.checked_sub(lost as u64).ok_or_else(|| {
             Error::invalid_request(format!(
