@@ -1,6 +1,6 @@
 //! From the repository back.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::evidence::Share;
 use crate::keys::{KeyUnwrapping, Seal};
-use crate::manifest::{Manifest, Pack, Place};
+use crate::manifest::{BlockEntry, Content, Manifest, Pack, Place};
 use crate::plan::{Plan, Step};
 use crate::repository::Repository;
 use crate::source::{Direction, Goal, Segment, SegmentEntry, Sink};
@@ -70,6 +70,8 @@ impl Repository {
                 "its index does not list what it says",
             ));
         }
+        check_heights(&manifest.content, &point.entries)
+            .map_err(|detail| Error::corrupt(object.as_str(), detail))?;
         Ok(point)
     }
 
@@ -267,6 +269,35 @@ impl OpenPoint {
             .filter(|(pack, end)| *end <= pack.bytes && place.bytes <= MAX_SEGMENT_BYTES);
         let (pack, end) =
             within.ok_or_else(|| self.corrupt(place, "the index leads out of the pack"))?;
+/// Whether segments with heights are those of the blocks, in order, and of other codecs than those without.
+pub(crate) fn check_heights(
+    content: &Content,
+    entries: &[SegmentEntry],
+) -> std::result::Result<(), &'static str> {
+    let (mut changes, mut parts) = (HashSet::new(), HashSet::new());
+    let blocks = content.blocks();
+    let height = |block: Option<&BlockEntry>| block.map(|block| block.position.height);
+    let mut least = height(blocks.first());
+    for SegmentEntry { info, .. } in entries {
+        let Some((first, last)) = info.heights else {
+            parts.insert(&info.codec);
+            continue;
+        };
+        changes.insert(&info.codec);
+        // A block may go on in the next segment.
+        let follows = least.is_some_and(|least| least <= first) && first <= last;
+        if !follows || height(blocks.last()).is_none_or(|highest| last > highest) {
+            return Err("its changes are not in the order of its blocks");
+        }
+        least = Some(last);
+    }
+    let whole_set = !matches!(content, Content::Delta { .. });
+    match changes.is_disjoint(&parts) && (whole_set || parts.is_empty()) {
+        true => Ok(()),
+        false => Err("its segments are of codecs for something else"),
+    }
+}
+
         let key = Pack::key(&pack.id)?;
         let bytes = self.target.read(&key, place.offset..end).await?;
         let bytes = bytes.ok_or_else(|| missing(key.as_str(), &self.manifest))?;

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::evidence::TOOL;
 use crate::keys::{DataKey, KeyWrapping, Seal, SigningKey};
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, Pack, Place, points_since};
+use crate::reader::check_heights;
 use crate::repository::{LISTED, Repository, verdict};
 use crate::source::{Segment, SegmentEntry, SegmentInfo, SegmentWork, Source};
 use crate::target::{ObjectKey, PutIf, Refused, Upload};
@@ -156,6 +157,10 @@ impl Repository {
                 detail: "it has no block".into(),
             });
         }
+        // What would be refused must not be listed.
+        check_heights(&end.content, &entries).map_err(|detail| Error::Incomplete {
+            detail: detail.into(),
+        })?;
         let mut index = Vec::new();
         for part in entries.chunks(INDEX_ENTRIES) {
             let mut bytes = serde_json::to_vec(part)

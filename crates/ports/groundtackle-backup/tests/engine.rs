@@ -7,6 +7,8 @@
     reason = "a test asserts"
 )]
 
+#[path = "engine/damage.rs"]
+mod damage;
 #[path = "engine/prune.rs"]
 mod prune;
 #[path = "engine/retention.rs"]
