@@ -52,3 +52,67 @@ async fn segments_belong_to_the_blocks_in_order() {
         "{error:?}"
     );
 }
+
+/// The blocks of a restore point whose objects are damaged or gone are taken from others that have some of them each.
+#[tokio::test]
+async fn changes_come_from_whoever_has_them_whole() {
+    let place = Place::new().await;
+    let blocks = chain(20, Vec::new(), 1);
+    place.back_up(Numbers::base(&blocks[0])).await.unwrap();
+    place.back_up(Numbers::base(&blocks[19])).await.unwrap();
+    let first = place.back_up(Numbers::delta(&blocks)).await.unwrap();
+    let some = place.back_up(Numbers::delta(&blocks[..12])).await.unwrap();
+    let rest = place.back_up(Numbers::delta(&blocks[10..])).await.unwrap();
+    let pack = |point: &Manifest| groundtackle_backup::Pack::key(&point.packs[0].id).unwrap();
+    let restore = async |base: usize, wanted: usize| {
+        let points = place.points().await;
+        let points: Vec<_> = points
+            .into_iter()
+            .filter(|point| match &point.content {
+                Content::Base { position, .. } => position.height == base as u32,
+                _ => true,
+            })
+            .collect();
+        let plan = Plan::find(
+            &points,
+            "set",
+            At::Block(blocks[wanted].entry.position.hash),
+        );
+        let (plan, mut into) = (plan.unwrap(), Into::default());
+        let keys = Named("reader");
+        let restored = place.repository.restore(&plan, &keys, &mut into, 2).await?;
+        assert_eq!(into.set, blocks[wanted].after);
+        Ok::<_, Error>(restored.passed_over)
+    };
+    for (base, wanted) in [(0, 18), (19, 1)] {
+        assert!(restore(base, wanted).await.unwrap().is_empty());
+    }
+    // In the first segment, in one after it, in the index: nothing of it is applied before.
+    let whole = place.body(&pack(&first)).await;
+    for at in [10, 400, whole.len() / 2] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        place.put(&pack(&first), damaged).await;
+        for (base, wanted) in [(0, 18), (19, 1)] {
+            match &restore(base, wanted).await.unwrap()[..] {
+                [Error::Corrupt { object, .. }] => {
+                    assert!(object.contains(pack(&first).as_str()), "{object}");
+                }
+                other => panic!("{at}: {other:?}"),
+            }
+        }
+    }
+    place.target.remove(&pack(&first)).await.unwrap().unwrap();
+    let passed_over = restore(0, 18).await.unwrap();
+    assert!(
+        matches!(&passed_over[..], [Error::Missing { .. }]),
+        "{passed_over:?}"
+    );
+    // Nobody has the last blocks any more.
+    place.target.remove(&pack(&rest)).await.unwrap().unwrap();
+    let error = restore(0, 18).await.unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }), "{error:?}");
+    assert_eq!(restore(0, 5).await.unwrap().len(), 1);
+    place.target.remove(&pack(&some)).await.unwrap().unwrap();
+    assert!(restore(0, 5).await.is_err());
+}
