@@ -1,5 +1,7 @@
 //! What is out of order, damaged, gone or out of reach: named, refused, and made up for where others have the same.
 
+use groundtackle_backup_testkit::{Call, Fault, Faulty};
+
 use super::*;
 
 /// A source that gives segments out of order or of another kind is not listed; signed all the same, it is not read.
@@ -115,4 +117,72 @@ async fn changes_come_from_whoever_has_them_whole() {
     assert_eq!(restore(0, 5).await.unwrap().len(), 1);
     place.target.remove(&pack(&some)).await.unwrap().unwrap();
     assert!(restore(0, 5).await.is_err());
+}
+
+/// One object that the target can't read leaves the others of use, as far as it can't matter.
+#[tokio::test]
+async fn what_can_t_be_read_is_told_and_what_depends_on_it_refused() {
+    let blocks = chain(20, Vec::new(), 1);
+    let place = Place::new().await;
+    place.back_up(Numbers::base(&blocks[3])).await.unwrap();
+    place.back_up(Numbers::delta(&blocks[3..9])).await.unwrap();
+    place.back_up(Numbers::delta(&blocks[8..])).await.unwrap();
+    let trust = Trust::new([place.signer.public()]).unwrap();
+    let unread = |number: u64| {
+        let target = Faulty::new(place.target.clone(), 1);
+        // The descriptor comes before.
+        target.fail_at(Call::Read, number + 2, Fault::Fail);
+        Repository::open(Arc::new(target), trust.clone())
+    };
+    let keys = Named("reader");
+    for number in 0..3 {
+        let repository = unread(number).await.unwrap();
+        let mut points = repository.points().await.unwrap();
+        assert_eq!(points.usable.len(), 2);
+        let (object, error) = &points.unusable[0];
+        assert!(!error.is_about_data(), "{error:?}");
+        assert!(object.as_str().starts_with("points/"), "{object}");
+        // The last one is unknown only where it may be that.
+        let latest = points.plan("set", At::Latest);
+        match number {
+            2 => {
+                let error = latest.unwrap_err().to_string();
+                assert!(error.contains("name a block"), "{error}");
+            }
+            1 => assert!(latest.unwrap_err().to_string().contains("blocks between")),
+            _ => assert!(latest.unwrap_err().to_string().contains("base")),
+        }
+        assert_eq!(points.expect_last("set").is_err(), number == 2);
+        let repository = unread(number).await.unwrap();
+        let points = repository.points().await.unwrap();
+        let error = points.plan("set", At::Height(3)).unwrap_err();
+        assert!(error.to_string().contains("name a block"), "{error}");
+        let named = points.plan("set", At::Block(blocks[3].entry.position.hash));
+        if number == 0 {
+            assert!(matches!(named, Err(Error::Unreachable { .. })));
+            continue;
+        }
+        let mut into = Into::default();
+        let restored = repository.restore(&named.unwrap(), &keys, &mut into, 1);
+        assert!(restored.await.unwrap().passed_over.is_empty());
+        assert_eq!(into.set, blocks[3].after);
+    }
+    // A target that reads nothing is no repository of unknown points, nor one that fails on and on.
+    let target = Faulty::new(place.target.clone(), 1);
+    let target = Arc::new(target);
+    let repository = Repository::open(target.clone(), trust.clone())
+        .await
+        .unwrap();
+    target.fail_often(Call::Read, 1_000_000, Fault::Fail);
+    let error = repository.points().await.unwrap_err();
+    assert!(!error.is_about_data(), "{error:?}");
+    for block in &blocks[4..14] {
+        place.back_up(Numbers::base(block)).await.unwrap();
+    }
+    target.heal();
+    for number in 0..9 {
+        target.fail_at(Call::Read, number + 1, Fault::Fail);
+    }
+    let error = repository.points().await.unwrap_err();
+    assert!(!error.is_about_data(), "{error:?}");
 }
