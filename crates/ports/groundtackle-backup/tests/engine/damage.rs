@@ -162,8 +162,8 @@ async fn what_can_t_be_read_is_told_and_what_depends_on_it_refused() {
             assert!(matches!(named, Err(Error::Unreachable { .. })));
             continue;
         }
-        let mut into = Into::default();
-        let restored = repository.restore(&named.unwrap(), &keys, &mut into, 1);
+        let (plan, mut into) = (named.unwrap(), Into::default());
+        let restored = repository.restore(&plan, &keys, &mut into, 1);
         assert!(restored.await.unwrap().passed_over.is_empty());
         assert_eq!(into.set, blocks[3].after);
     }
