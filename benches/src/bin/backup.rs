@@ -694,14 +694,14 @@ const PEERS: [Peer; 5] = [
     Peer {
         name: "borg, zstd 3",
         program: "borg",
-        init: Some("borg init -e repokey-blake2 $R"),
+        init: Some("borg --error init -e repokey-blake2 $R"),
         back_up: "borg create -C zstd,3 $R::$N records",
         restore: "borg extract $R::1 && sync records",
     },
     Peer {
         name: "borg, zstd 1",
         program: "borg",
-        init: Some("borg init -e repokey-blake2 $R"),
+        init: Some("borg --error init -e repokey-blake2 $R"),
         back_up: "borg create -C zstd,1 $R::$N records",
         restore: "borg extract $R::1 && sync records",
     },
@@ -724,7 +724,12 @@ const PEERS: [Peer; 5] = [
 impl Peer {
     /// First backup, second one, restore; `None` where it is not installed.
     fn measure(&self, folder: &Path) -> Result<Option<[Row; 3]>, BoxError> {
-        let version = Command::new(self.program).arg("--version").output();
+        let asked = if self.program == "restic" {
+            "version"
+        } else {
+            "--version"
+        };
+        let version = Command::new(self.program).arg(asked).output();
         let Ok(version) = version else {
             println!("{} is not installed, and left out", self.name);
             return Ok(None);
