@@ -619,11 +619,7 @@ impl Measured {
             wall,
             cpu: own + children,
             bytes: 0,
-            peak_rss_mib: if children > own {
-                None
-            } else {
-                Some(peak_rss_mib()?)
-            },
+            peak_rss_mib: (children <= own).then(peak_rss_mib).transpose()?,
         })
     }
 }
@@ -724,10 +720,9 @@ const PEERS: [Peer; 5] = [
 impl Peer {
     /// First backup, second one, restore; `None` where it is not installed.
     fn measure(&self, folder: &Path) -> Result<Option<[Row; 3]>, BoxError> {
-        let asked = if self.program == "restic" {
-            "version"
-        } else {
-            "--version"
+        let asked = match self.program {
+            "restic" => "version",
+            _ => "--version",
         };
         let version = Command::new(self.program).arg(asked).output();
         let Ok(version) = version else {
@@ -802,11 +797,7 @@ async fn memory(options: &Options) -> Result<(), BoxError> {
         row.bytes = target.bytes.load(Ordering::Relaxed);
         rows.push(row);
     }
-    print(
-        "memory: source made up on the way, nothing kept",
-        &rows,
-        None,
-    );
+    print("memory: nothing kept", &rows, None);
     Ok(())
 }
 
@@ -819,10 +810,7 @@ async fn main() -> Result<(), BoxError> {
     }
     let folder = TempDir::with_prefix_in("groundtackle-bench-", &options.folder)?;
     let folder = folder.path();
-    if !["ours", "peers", "limits"]
-        .iter()
-        .any(|what| options.wants(what))
-    {
+    if options.only.as_deref() == Some("memory") {
         return Ok(());
     }
     let deltas = write_records(&Slices::of(options.bytes), folder)?;
