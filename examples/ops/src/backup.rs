@@ -536,7 +536,11 @@ pub async fn restore(
     let mut sink = StoreSink::new(into);
     let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
     // It may be dropped: what is there is marked as unfinished.
-    let goal = interrupt.or(restoring).await?.map_err(Failure::Backup)?;
+    let done = interrupt.or(restoring).await?.map_err(Failure::Backup)?;
+    for error in &done.passed_over {
+        crate::report::note(&format!("not used, others have the same blocks: {error}"));
+    }
+    let goal = done.goal;
     let restored = Restored {
         height: goal.position.height,
         bestblock: BlockHash::from_bytes(goal.position.hash.0),

@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::hex::Hex;
 
+/// The most signatures that an object may have.
+const MAX_SIGNATURES: usize = 16;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Envelope {
@@ -41,6 +44,8 @@ pub(crate) fn open<T: DeserializeOwned>(
 ) -> Result<T> {
     let json = |error: serde_json::Error| Error::damaged(object, error);
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(json)?;
+    let few = envelope.signatures.len() <= MAX_SIGNATURES;
+    Error::unless(few, object, "it has more than 16 signatures")?;
     let payload_type = format!("application/vnd.groundtackle.{kind}.v1+json");
     let same = envelope.payload_type == payload_type;
     Error::unless(same, object, "it is signed as something else")?;

@@ -70,7 +70,9 @@ impl SetBackup {
         // Before what it goes on from is looked for.
         let began = repository.begin();
         if let Some((journal, epoch)) = self.journal_now()? {
-            let points = repository.points().await?.usable;
+            let mut points = repository.points().await?;
+            points.expect_last(how.stream)?;
+            let points = points.usable;
             let linked: Vec<_> = points
                 .iter()
                 .filter(|point| point.stream == how.stream)

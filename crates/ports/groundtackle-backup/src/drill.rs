@@ -18,7 +18,7 @@ use crate::evidence::{
 use crate::keys::{KeyUnwrapping, SigningKey};
 use crate::manifest::Manifest;
 use crate::plan::At;
-use crate::reader::{CheckDepth, Checked};
+use crate::reader::{CheckDepth, Checked, Restored};
 use crate::repository::{Repository, whole};
 use crate::source::{Goal, Sink};
 
@@ -345,9 +345,12 @@ impl Repository {
             .as_mut()
             .ok_or_else(|| Error::invalid_request("the drill has no ground to restore to"))?;
         let mut sink = ground.sink().await?;
-        let goal = self.restore(&plan, keys, &mut *sink, drill.workers).await?;
+        let Restored { goal, passed_over } =
+            self.restore(&plan, keys, &mut *sink, drill.workers).await?;
         drop(sink);
         record.restored = Some(chosen);
+        // It came back, and what the next one may need is damaged.
+        record.reasons.extend(passed_over.iter().map(reason));
         if drill.level >= DrillLevel::Load {
             record.proofs = match ground.prove(drill.level, &goal).await {
                 Ok(proofs) => proofs,

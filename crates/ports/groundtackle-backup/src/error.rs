@@ -183,6 +183,15 @@ impl Error {
         Self::InvalidRequest { what: what.into() }
     }
 
+    /// Whether it says what is wrong with an object, rather than what kept it from being read: `Corrupt`, `Untrusted`,
+    /// `NewerFormat`.
+    pub const fn is_about_data(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. } | Self::Untrusted { .. } | Self::NewerFormat { .. }
+        )
+    }
+
     /// Whether the call may be repeated, and whether it may have been applied.
     pub const fn retryability(&self) -> Retryability {
         match self {

@@ -33,7 +33,7 @@ pub use manifest::{BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position,
 pub use memory::MemoryTarget;
 pub use plan::{At, Plan, Step};
 pub use prune::{MIN_GRACE, PruneOptions, Pruned};
-pub use reader::{CheckDepth, Checked};
+pub use reader::{CheckDepth, Checked, Restored};
 pub use repository::{Descriptor, Points, Repository, Trust};
 pub use retention::{Chosen, Reason, Retention};
 pub use source::{

@@ -1,6 +1,6 @@
 //! From the repository back.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::evidence::Share;
 use crate::keys::{KeyUnwrapping, Seal};
-use crate::manifest::{Manifest, Pack, Place};
+use crate::manifest::{BlockEntry, Content, Manifest, Pack, Place};
 use crate::plan::{Plan, Step};
 use crate::repository::Repository;
 use crate::source::{Direction, Goal, Segment, SegmentEntry, Sink};
@@ -70,37 +70,50 @@ impl Repository {
                 "its index does not list what it says",
             ));
         }
+        check_heights(&manifest.content, &point.entries)
+            .map_err(|detail| Error::corrupt(object.as_str(), detail))?;
         Ok(point)
     }
 
-    /// Restores what a plan leads to.
+    /// Restores what a plan leads to. Where what a restore point has of blocks can't be read and others have the same, they
+    /// are taken, and it is [told](Restored::passed_over).
     ///
     /// **Atomicity**: the sink's; a sink is complete only if this returns a success. **Idempotency**, **cancel safety**:
     /// the sink's. Memory: `workers` + 1 segments beside the sink's.
     ///
     /// # Errors
-    /// The first one of target or sink ends it. `WrongKey` if a key is missing. `Differs` if what came out is not what was
-    /// backed up.
+    /// The first one of target or sink that nothing else makes up for ends it. `WrongKey` if a key is missing. `Differs` if
+    /// what came out is not what was backed up.
     pub async fn restore(
         &self,
         plan: &Plan,
         keys: &dyn KeyUnwrapping,
         sink: &mut dyn Sink,
         workers: usize,
-    ) -> Result<Goal> {
+    ) -> Result<Restored> {
         let goal = plan.goal(&self.descriptor.network);
         let base = self.open_point(&plan.base, keys).await?;
         sink.begin(&goal).await?;
-        for step in &plan.steps {
-            let other;
-            let point = match &step.point {
-                None => &base,
-                Some(manifest) => {
-                    other = self.open_point(manifest, keys).await?;
-                    &other
-                }
+        let mut passed_over = Vec::new();
+        let mut steps: VecDeque<_> = plan.steps.iter().cloned().collect();
+        while let Some(step) = steps.pop_front() {
+            let Some(manifest) = &step.point else {
+                base.replay(&step, sink, workers).await?;
+                continue;
             };
-            point.replay(step, sink, workers).await?;
+            match self.open_step(manifest, &step, keys, workers).await {
+                Ok(point) => point.replay(&step, sink, workers).await?,
+                Err(error) => match step.by_others() {
+                    Some(others) => {
+                        passed_over.push(error);
+                        others
+                            .into_iter()
+                            .rev()
+                            .for_each(|step| steps.push_front(step));
+                    }
+                    None => return Err(error),
+                },
+            }
         }
         let parts = base
             .entries
@@ -130,7 +143,24 @@ impl Repository {
                 found: shown(found.muhash),
             });
         }
-        Ok(goal)
+        Ok(Restored { goal, passed_over })
+    }
+
+    /// A restore point whose changes can be read, as far as a sink that took some of them could not do without the rest:
+    /// that is looked at only where there are others to turn to.
+    async fn open_step(
+        &self,
+        manifest: &Manifest,
+        step: &Step,
+        keys: &dyn KeyUnwrapping,
+        workers: usize,
+    ) -> Result<OpenPoint> {
+        let point = self.open_point(manifest, keys).await?;
+        if !step.others.is_empty() {
+            let mut segments = Segments::of(&point, point.entries_of(step), workers);
+            while segments.next().await?.is_some() {}
+        }
+        Ok(point)
     }
 
     /// Looks at all that a restore point needs of its own.
@@ -202,6 +232,18 @@ impl Repository {
     }
 }
 
+/// What a restore came to.
+#[derive(Debug)]
+#[must_use = "what it passed over is damaged"]
+#[non_exhaustive]
+pub struct Restored {
+    /// The set that is there now.
+    pub goal: Goal,
+    /// What could not be read. Nothing is lost, since other restore points had the same blocks; yet the repository is
+    /// damaged.
+    pub passed_over: Vec<Error>,
+}
+
 /// How closely to look.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -225,6 +267,35 @@ pub struct Checked {
     pub bytes: u64,
     /// Segments that were decrypted.
     pub segments: u64,
+}
+
+/// Whether segments with heights are those of the blocks, in order, and of other codecs than those without.
+pub(crate) fn check_heights(
+    content: &Content,
+    entries: &[SegmentEntry],
+) -> std::result::Result<(), &'static str> {
+    let (mut changes, mut parts) = (HashSet::new(), HashSet::new());
+    let blocks = content.blocks();
+    let height = |block: Option<&BlockEntry>| block.map(|block| block.position.height);
+    let mut least = height(blocks.first());
+    for SegmentEntry { info, .. } in entries {
+        let Some((first, last)) = info.heights else {
+            parts.insert(&info.codec);
+            continue;
+        };
+        changes.insert(&info.codec);
+        // A block may go on in the next segment.
+        let follows = least.is_some_and(|least| least <= first) && first <= last;
+        if !follows || height(blocks.last()).is_none_or(|highest| last > highest) {
+            return Err("its changes are not in the order of its blocks");
+        }
+        least = Some(last);
+    }
+    let whole_set = !matches!(content, Content::Delta { .. });
+    match changes.is_disjoint(&parts) && (whole_set || parts.is_empty()) {
+        true => Ok(()),
+        false => Err("its segments are of codecs for something else"),
+    }
 }
 
 fn missing(object: &str, manifest: &Manifest) -> Error {
@@ -279,7 +350,8 @@ impl OpenPoint {
         opened.ok_or_else(|| self.corrupt(place, "it can't be decrypted"))
     }
 
-    async fn replay(&self, step: &Step, sink: &mut dyn Sink, workers: usize) -> Result<()> {
+    /// The segments of a step, in the order in which they are to be applied.
+    fn entries_of(&self, step: &Step) -> Vec<SegmentEntry> {
         let touches = |entry: &&SegmentEntry| {
             entry
                 .info
@@ -290,7 +362,11 @@ impl OpenPoint {
         if step.direction == Direction::Backwards {
             entries.reverse();
         }
-        let mut segments = Segments::of(self, entries, workers);
+        entries
+    }
+
+    async fn replay(&self, step: &Step, sink: &mut dyn Sink, workers: usize) -> Result<()> {
+        let mut segments = Segments::of(self, self.entries_of(step), workers);
         while let Some(segment) = segments.next().await? {
             sink.changes(segment, step.direction, step.heights).await?;
         }

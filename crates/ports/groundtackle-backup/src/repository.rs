@@ -22,6 +22,9 @@ pub(crate) const DESCRIPTOR: &str = "repository.json";
 
 const DESCRIPTOR_TYPE: &str = "application/vnd.groundtackle.repository.v1+json";
 
+/// Manifests and tombstones that may stay unread, each for as long as a target takes to give up.
+const MAX_UNREAD: usize = 8;
+
 /// Objects that are listed at a time.
 pub(crate) const LISTED: usize = 1_000;
 
@@ -81,8 +84,9 @@ pub struct Points {
     /// Those that were forgotten and not removed yet, oldest first. They are not offered; the way to others may lead over
     /// them: see [`plan`](Self::plan).
     pub forgotten: Vec<Manifest>,
-    /// Objects in their place that can't be used, and why: damaged, or signed by nobody who is trusted. An object that
-    /// should say that a point was forgotten may be among them; the point is usable then.
+    /// Objects in their place that can't be used, and why: damaged, signed by nobody who is trusted, or the target could
+    /// not read them, so that what they say is [not known](Error::is_about_data). An object that should say that a point
+    /// was forgotten may be among them; the point is usable then.
     pub unusable: Vec<(ObjectKey, Error)>,
 }
 
@@ -170,9 +174,19 @@ impl Repository {
     /// Reads every manifest, and which of them were forgotten.
     ///
     /// # Errors
-    /// When the target could not answer. A manifest that can't be used is no error: see [`Points`].
+    /// When the target could not list them, or could read none of them, or more than 8 not. Otherwise one that can't be used
+    /// or read is no error: see [`Points`].
     pub async fn points(&self) -> Result<Points> {
         let mut points = Points::default();
+        let mut unread = 0;
+        let mut unusable = |points: &mut Points, object, error: Error| {
+            unread += usize::from(!error.is_about_data());
+            if unread > MAX_UNREAD {
+                return Err(error);
+            }
+            points.unusable.push((object, error));
+            Ok(())
+        };
         // Before the points: a prune removes the point first, so what is listed without is offered.
         let tombstones: HashSet<_> = self
             .list_all(FORGOTTEN)
@@ -185,23 +199,28 @@ impl Repository {
             let forgotten = match tombstone {
                 None => false,
                 // Before the point, for the same reason.
-                Some(tombstone) => match verdict(self.tombstone(&tombstone).await)? {
+                Some(tombstone) => match self.tombstone(&tombstone).await {
                     Ok(forgotten) => forgotten.is_some(),
                     Err(error) => {
-                        points.unusable.push((tombstone, error));
+                        unusable(&mut points, tombstone, error)?;
                         false
                     }
                 },
             };
-            match verdict(self.point(&info.key).await)? {
+            match self.point(&info.key).await {
                 Ok(Some(manifest)) if forgotten => points.forgotten.push(manifest),
                 Ok(Some(manifest)) => points.usable.push(manifest),
                 // Removed since it was listed.
                 Ok(None) => {}
-                Err(error) => points.unusable.push((info.key, error)),
+                Err(error) => unusable(&mut points, info.key, error)?,
             }
         }
-        Ok(points)
+        // The target is at fault, rather than some objects.
+        let unread = points.unread().next();
+        match unread.filter(|_| points.usable.is_empty() && points.forgotten.is_empty()) {
+            Some(at) => Err(points.unusable.swap_remove(at).1),
+            None => Ok(points),
+        }
     }
 
     /// Every object below a prefix.
@@ -255,12 +274,54 @@ impl Repository {
 }
 
 impl Points {
+    /// Where among the unusable ones those are of which nothing is known.
+    fn unread(&self) -> impl Iterator<Item = usize> {
+        let numbered = (0..).zip(&self.unusable);
+        numbered.filter_map(|(at, (_, error))| (!error.is_about_data()).then_some(at))
+    }
+
+    /// The same of one that may be a restore point made later than all usable ones of a stream.
+    fn later_unread(&self, stream: &str) -> Option<usize> {
+        let mine = self.usable.iter().filter(|point| point.stream == stream);
+        let last = mine.filter_map(|point| point.object().ok()).max();
+        self.unread().find(|at| {
+            let unread = self.unusable.get(*at).map(|(object, _)| object);
+            unread > last.as_ref()
+        })
+    }
+
+    /// For whoever goes on from the last restore point of a stream.
+    ///
+    /// # Errors
+    /// That of an object that could not be read, and may be a later one.
+    pub fn expect_last(&mut self, stream: &str) -> Result<()> {
+        let later = self.later_unread(stream);
+        match later {
+            Some(at) => Err(self.unusable.swap_remove(at).1),
+            None => Ok(()),
+        }
+    }
+
     /// As [`Plan::find`] by what is usable; where that does not lead there, by way of what was forgotten and is still
     /// there. The last restore point is none of the latter.
     ///
     /// # Errors
-    /// `Unreachable` where there is no way; it says what can be reached.
+    /// `Unreachable` where there is no way; it says what can be reached. Also where what is asked for depends on an object
+    /// that could not be read: for the latest, one that may be later; for a height, any. A block that is named does not.
     pub fn plan(&self, stream: &str, at: At) -> Result<Plan> {
+        let in_doubt = match at {
+            At::Latest => self.later_unread(stream),
+            At::Height(_) => self.unread().next(),
+            At::Block(_) => None,
+        };
+        if let Some((object, error)) = in_doubt.and_then(|at| self.unusable.get(at)) {
+            return Err(Error::Unreachable {
+                what: format!(
+                    "which block is meant is not known, since {object} could not be read ({error}): name a block by its \
+                     hash, or try again"
+                ),
+            });
+        }
         match Plan::find(&self.usable, stream, at) {
             Err(Error::Unreachable { .. }) if !self.forgotten.is_empty() => {
                 Plan::by_way_of(&self.usable, &self.forgotten, stream, at)
@@ -273,9 +334,7 @@ impl Points {
 /// What is wrong with an object itself, apart from what kept it from being read.
 pub(crate) fn verdict<T>(read: Result<T>) -> Result<Result<T>> {
     match read {
-        Err(
-            error @ (Error::Corrupt { .. } | Error::Untrusted { .. } | Error::NewerFormat { .. }),
-        ) => Ok(Err(error)),
+        Err(error) if error.is_about_data() => Ok(Err(error)),
         read => read.map(Ok),
     }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::evidence::TOOL;
 use crate::keys::{DataKey, KeyWrapping, Seal, SigningKey};
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, Pack, Place, points_since};
+use crate::reader::check_heights;
 use crate::repository::{LISTED, Repository, verdict};
 use crate::source::{Segment, SegmentEntry, SegmentInfo, SegmentWork, Source};
 use crate::target::{ObjectKey, PutIf, Refused, Upload};
@@ -156,6 +157,10 @@ impl Repository {
                 detail: "it has no block".into(),
             });
         }
+        // What would be refused must not be listed.
+        check_heights(&end.content, &entries).map_err(|detail| Error::Incomplete {
+            detail: detail.into(),
+        })?;
         let mut index = Vec::new();
         for part in entries.chunks(INDEX_ENTRIES) {
             let mut bytes = serde_json::to_vec(part)
@@ -262,6 +267,8 @@ fn sealed(work: SegmentWork, seal: &Seal, ordinal: u64) -> Result<Sealed> {
 struct Packs<'a> {
     repository: &'a Repository,
     done: Vec<Pack>,
+    /// On its way to the disk, while the next one is filled.
+    closing: Option<JoinHandle<Result<Pack>>>,
     open: Option<Open>,
 }
 
@@ -295,6 +302,24 @@ impl Open {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         self.upload.write(bytes.into()).await
     }
+
+    async fn close(self) -> Result<Pack> {
+        let info = self.upload.finish().await?.map_err(name_taken)?;
+        if info.bytes != self.bytes {
+            return Err(Error::corrupt(
+                self.key.as_str(),
+                format!(
+                    "{} bytes were sent, and {} are there",
+                    self.bytes, info.bytes
+                ),
+            ));
+        }
+        Ok(Pack {
+            id: self.id,
+            bytes: self.bytes,
+            blake3: Hex(*self.blake3.finalize().as_bytes()),
+        })
+    }
 }
 
 impl<'a> Packs<'a> {
@@ -302,6 +327,7 @@ impl<'a> Packs<'a> {
         Self {
             repository,
             done: Vec::new(),
+            closing: None,
             open: None,
         }
     }
@@ -318,8 +344,9 @@ impl<'a> Packs<'a> {
             Some(open) => open,
             None => Open::begin(self.repository).await?,
         };
+        let number = self.done.len() + usize::from(self.closing.is_some());
         let place = Place {
-            pack: u32::try_from(self.done.len()).map_err(|_| {
+            pack: u32::try_from(number).map_err(|_| {
                 Error::invalid_request("the source is too large for one restore point")
             })?,
             offset: open.bytes,
@@ -331,30 +358,23 @@ impl<'a> Packs<'a> {
         Ok(place)
     }
 
+    /// Begins to close the open pack, once the one before is closed.
     async fn close(&mut self) -> Result<()> {
-        let Some(open) = self.open.take() else {
-            return Ok(());
-        };
-        let info = open.upload.finish().await?.map_err(name_taken)?;
-        if info.bytes != open.bytes {
-            return Err(Error::corrupt(
-                open.key.as_str(),
-                format!(
-                    "{} bytes were sent, and {} are there",
-                    open.bytes, info.bytes
-                ),
-            ));
+        self.closed().await?;
+        self.closing = self.open.take().map(|open| tokio::spawn(open.close()));
+        Ok(())
+    }
+
+    async fn closed(&mut self) -> Result<()> {
+        if let Some(closing) = self.closing.take() {
+            self.done.push(closing.await.map_err(stopped)??);
         }
-        self.done.push(Pack {
-            id: open.id,
-            bytes: open.bytes,
-            blake3: Hex(*open.blake3.finalize().as_bytes()),
-        });
         Ok(())
     }
 
     async fn finish(mut self) -> Result<Vec<Pack>> {
         self.close().await?;
+        self.closed().await?;
         Ok(self.done)
     }
 }

@@ -7,6 +7,8 @@
     reason = "a test asserts"
 )]
 
+#[path = "engine/damage.rs"]
+mod damage;
 #[path = "engine/prune.rs"]
 mod prune;
 #[path = "engine/retention.rs"]
@@ -361,8 +363,9 @@ impl Place {
         let plan = Plan::find(&self.points().await, "set", at)?;
         let mut into = Into::default();
         let keys = Named("reader");
-        let goal = self.repository.restore(&plan, &keys, &mut into, 2).await?;
-        Ok((goal, into.set))
+        let restored = self.repository.restore(&plan, &keys, &mut into, 2).await?;
+        assert!(restored.passed_over.is_empty(), "{restored:?}");
+        Ok((restored.goal, into.set))
     }
 
     async fn assert_restores(&self, block: &Block, at: At) {

@@ -274,9 +274,9 @@ impl Kept {
         let mut into = Into::default();
         let keys = Named("reader");
         let restored = self.place.repository.restore(&plan, &keys, &mut into, 1);
-        restored
-            .await
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let restored = restored.await;
+        let restored = restored.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(restored.passed_over.is_empty(), "{what}: {restored:?}");
         assert_eq!(into.set, block.after, "{what}");
     }
 
