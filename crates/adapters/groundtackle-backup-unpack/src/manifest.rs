@@ -222,6 +222,15 @@ pub struct Manifest {
     pub(crate) items: u64,
     pub(crate) encoded_bytes: u64,
     pub(crate) index: Vec<Place>,
+    fencing: Option<Fencing>,
+}
+
+/// In whose turn it was made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fencing {
+    token: u64,
+    holder: String,
 }
 
 impl Manifest {

@@ -8,6 +8,7 @@ mod error;
 mod evidence;
 mod forget;
 mod keys;
+mod lease;
 mod manifest;
 mod memory;
 mod plan;
@@ -29,7 +30,10 @@ pub use evidence::{
 };
 pub use groundtackle_core::Retryability;
 pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, WrappedKey};
-pub use manifest::{BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position, SetSummary};
+pub use lease::{Lease, LeaseTerms, Turn};
+pub use manifest::{
+    BlockEntry, Content, FORMAT, Fencing, Manifest, Pack, Place, Position, SetSummary,
+};
 pub use memory::MemoryTarget;
 pub use plan::{At, Plan, Step};
 pub use prune::{MIN_GRACE, PruneOptions, Pruned};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::forget::{FORGOTTEN, point_of, tombstone_key};
+use crate::lease::Turn;
 use crate::manifest::{Manifest, POINTS, Pack};
 use crate::plan::{Map, end};
 use crate::repository::{Repository, verdict};
@@ -112,8 +113,8 @@ impl Repository {
     /// # Errors
     /// `InvalidRequest` for a grace below [`MIN_GRACE`], or a target without conditional puts, unless
     /// [`nobody_else_writes`](PruneOptions::nobody_else_writes). `Corrupt`, `Untrusted` or `NewerFormat` for a manifest that
-    /// can't be used: what it needs is not known, and nothing is removed; forgotten for longer than the grace, it goes. When
-    /// the target could not answer.
+    /// can't be used: what it needs is not known, and nothing is removed; forgotten for longer than the grace, it goes.
+    /// `LeaseLost` after the end of a turn that it is done [under](Self::under). When the target could not answer.
     pub async fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         if !options.nobody_else_writes {
             if options.grace < MIN_GRACE {
@@ -142,6 +143,7 @@ impl Repository {
         let tombstones = self.list_all(FORGOTTEN).await?;
         let mut present = self.present(&tombstones, &time).await?;
         let going = going(&mut present, &mut pruned);
+        self.check_lease(&Turn::Prune).await?;
 
         let mut staying = HashSet::new();
         for (at, needs) in going {
@@ -194,23 +196,29 @@ impl Repository {
 
     /// The time by the target's clock, which says when its objects were written.
     async fn target_now(&self, pruned: &mut Pruned) -> Result<SystemTime> {
+        let (now, key) = self.target_time().await?;
+        self.remove_or_later(&key, pruned).await?;
+        Ok(now)
+    }
+
+    /// The same, and what was written to see it.
+    pub(crate) async fn target_time(&self) -> Result<(SystemTime, ObjectKey)> {
         let mut name = Hex::<16>::default();
         self.entropy.fill(&mut name.0)?;
-        let key = format!("{CLOCK}{name}").try_into()?;
+        let key: ObjectKey = format!("{CLOCK}{name}").try_into()?;
         let put = self
             .target
             .put(&key, Bytes::from_static(b"now"), &PutIf::Absent, None);
         let info = put.await?.map_err(|refused| {
             Error::invalid_request(format!("{refused}, and its name was drawn at random"))
         })?;
-        self.remove_or_later(&key, pruned).await?;
         if info.written <= UNIX_EPOCH {
             return Err(Error::corrupt(
                 key.as_str(),
                 "the target does not say when it was written",
             ));
         }
-        Ok(info.written)
+        Ok((info.written, key))
     }
 
     /// Every manifest that is there.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::evidence::sha256;
 use crate::forget::{FORGOTTEN, tombstone_key};
 use crate::keys::SigningKey;
+use crate::lease::Lease;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, of_known_format};
 use crate::plan::{At, Plan};
 use crate::target::{ObjectInfo, ObjectKey, PutIf, Target};
@@ -70,6 +71,7 @@ pub struct Repository {
     pub(crate) trust: Trust,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) lease: Option<Arc<Lease>>,
 }
 
 /// What [`Repository::points`] found.
@@ -125,6 +127,7 @@ impl Repository {
             trust: Trust(vec![signer.public()]),
             clock,
             entropy,
+            lease: None,
         })
     }
 
@@ -151,6 +154,7 @@ impl Repository {
             trust,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
+            lease: None,
         })
     }
 

@@ -7,6 +7,12 @@
     reason = "a test asserts"
 )]
 
+#[path = "engine/interleaved.rs"]
+mod interleaved;
+#[path = "engine/kept.rs"]
+mod kept;
+#[path = "engine/lease.rs"]
+mod lease;
 #[path = "engine/prune.rs"]
 mod prune;
 #[path = "engine/retention.rs"]
