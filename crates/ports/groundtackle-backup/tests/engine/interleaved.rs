@@ -1,14 +1,11 @@
-//! Prunes beside backups, and what becomes of them without one of their safeguards.
+//! Prunes beside backups.
 
-use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Mutex;
 
 use groundtackle_backup::{MIN_GRACE, PruneOptions, WRITER_LIMIT};
 
-use super::kept::{
-    Actor, Done, Gate, Gated, HOUR, Kept, Manual, Safeguard, Without, signer_of, write,
-};
+use super::kept::{Actor, Done, Gate, Gated, HOUR, Kept, signer_of, write};
 use super::retention::Random;
 use super::*;
 
@@ -22,42 +19,26 @@ struct Tally {
 
 /// Two writers, one of them with a clock that is behind, somebody who forgets, and two prunes, step by step in an order that a
 /// seed says, while hours and days pass.
-async fn interleave(seed: u64, without: Option<Safeguard>) -> Tally {
+async fn interleave(seed: u64) -> Tally {
     let mut tally = Tally::default();
     let mut random = Random(seed);
     let mut kept = Kept::random(seed, &mut random).await;
     let mut actors = Vec::new();
-    let earlier: HashSet<_> = kept.place.objects().await.into_iter().collect();
     for kind in 0..5 {
         let gate = Arc::new(Mutex::new(Gate::default()));
         let target = Gated {
             target: kept.place.target.clone(),
             gate: Some(gate.clone()),
-            without: without
-                .map(|safeguard| {
-                    Arc::new(Without {
-                        safeguard,
-                        earlier: earlier.clone(),
-                    })
-                })
-                .filter(|_| kind > 2),
             ..Gated::default()
         };
-        let unlimited = kind < 2 && without == Some(Safeguard::WriterLimit);
-        let began_first = without != Some(Safeguard::BeganBeforeLooking);
         let behind = HOUR * if kind == 1 { 70 } else { 0 };
         let repository = kept.through(target, behind).await;
-        let repository = match unlimited {
-            // It stands still.
-            true => repository.with(Arc::new(Manual::new()), kept.entropy.clone()),
-            false => repository,
-        };
         let signer = signer_of(&kept.place, seed);
         let own = Random(random.below(u64::MAX >> 33));
         let forgets = kept.one_of(&mut random);
         let blocks = kept.blocks.clone();
         let work: Pin<Box<dyn Future<Output = Done> + Send>> = match kind {
-            0 | 1 => Box::pin(write(repository, signer, blocks, own, began_first)),
+            0 | 1 => Box::pin(write(repository, signer, blocks, own)),
             2 => Box::pin(async move {
                 repository.forget(&[forgets], &signer).await.ok();
                 Done::Forgot(forgets)
@@ -122,7 +103,7 @@ async fn interleave(seed: u64, without: Option<Safeguard>) -> Tally {
 async fn prunes_beside_backups_lose_nothing() {
     let mut all = Tally::default();
     for seed in 0..200 {
-        let tally = interleave(seed, None).await;
+        let tally = interleave(seed).await;
         all.listed += tally.listed;
         all.gave_up += tally.gave_up;
         all.pruned += tally.pruned;
@@ -132,30 +113,4 @@ async fn prunes_beside_backups_lose_nothing() {
         all.listed > 150 && all.gave_up > 50 && all.pruned == 400 && all.removed > 20,
         "{all:?}"
     );
-}
-
-/// Otherwise the test above would say nothing.
-#[tokio::test]
-async fn without_any_one_safeguard_something_is_lost() {
-    for safeguard in [
-        Safeguard::GraceOfPacks,
-        Safeguard::GraceOfTombstones,
-        Safeguard::TargetsTime,
-        Safeguard::TimeFirst,
-        Safeguard::Living,
-        Safeguard::WriterLimit,
-        Safeguard::BeganBeforeLooking,
-    ] {
-        let mut found = None;
-        for seed in 0..2_000 {
-            if tokio::spawn(interleave(seed, Some(safeguard)))
-                .await
-                .is_err()
-            {
-                found = Some(seed);
-                break;
-            }
-        }
-        assert!(found.is_some(), "{safeguard:?} is not missed");
-    }
 }

@@ -71,46 +71,13 @@ pub(crate) struct Gated {
     pub(crate) target: MemoryTarget,
     pub(crate) gate: Option<Arc<Mutex<Gate>>>,
     pub(crate) denies: bool,
-    /// What whoever works through it does without.
-    pub(crate) without: Option<Arc<Without>>,
     /// The next put of a lease is carried out, and its answer is lost.
     pub(crate) loses_answer: Arc<AtomicBool>,
     /// It looks before it writes, and no more.
     pub(crate) unconditional: bool,
 }
 
-/// What keeps a prune from removing what is needed. Each is taken away by what the prune, or the backup, gets to see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Safeguard {
-    /// Packs of a backup under way are young.
-    GraceOfPacks,
-    /// What a backup goes on from may be forgotten meanwhile.
-    GraceOfTombstones,
-    /// The target says what time it is.
-    TargetsTime,
-    /// The time is asked for before the manifests.
-    TimeFirst,
-    /// What lives, and what it needs, stays.
-    Living,
-    /// A backup gives up before its commit if it took long.
-    WriterLimit,
-    /// A backup begins before it looks what it can go on from.
-    BeganBeforeLooking,
-}
-
-#[derive(Debug)]
-pub(crate) struct Without {
-    pub(crate) safeguard: Safeguard,
-    /// What was there before its first call.
-    pub(crate) earlier: HashSet<ObjectKey>,
-}
-
 impl Gated {
-    fn is_without(&self, safeguard: Safeguard) -> bool {
-        let without = self.without.as_ref();
-        without.is_some_and(|without| without.safeguard == safeguard)
-    }
-
     pub(crate) async fn pass(&self, call: String) {
         let Some(gate) = &self.gate else { return };
         poll_fn(|_| {
@@ -158,12 +125,7 @@ impl Target for Gated {
         lock_until: Option<SystemTime>,
     ) -> Result<Outcome<ObjectInfo>> {
         self.pass(format!("put {key}")).await;
-        let mut put = self.target.put(key, body, condition, lock_until).await;
-        if self.is_without(Safeguard::TargetsTime)
-            && let Ok(Ok(info)) = &mut put
-        {
-            info.written += HOUR * 70;
-        }
+        let put = self.target.put(key, body, condition, lock_until).await;
         let lost =
             key.as_str().starts_with("leases/") && self.loses_answer.swap(false, Ordering::Relaxed);
         match lost {
@@ -190,27 +152,7 @@ impl Target for Gated {
     }
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Listing> {
         self.pass(format!("list {prefix}")).await;
-        let mut listing = self.target.list(prefix, after, limit).await?;
-        let ages = self.is_without(Safeguard::GraceOfPacks) && prefix == "packs/"
-            || self.is_without(Safeguard::GraceOfTombstones) && prefix == "forgotten/";
-        if ages {
-            for info in &mut listing.objects {
-                info.written = UNIX_EPOCH + HOUR;
-            }
-        }
-        if let (Some(without), "points/") = (&self.without, prefix) {
-            let forgotten = |key: &ObjectKey| key.as_str().replace("points/", "forgotten/");
-            let forgotten = |key: &ObjectKey| {
-                let key = ObjectKey::try_from(forgotten(key)).unwrap();
-                without.earlier.contains(&key)
-            };
-            listing.objects.retain(|info| match without.safeguard {
-                Safeguard::TimeFirst => without.earlier.contains(&info.key),
-                Safeguard::Living => forgotten(&info.key),
-                _ => true,
-            });
-        }
-        Ok(listing)
+        self.target.list(prefix, after, limit).await
     }
     async fn remove(&self, key: &ObjectKey) -> Result<Outcome<()>> {
         self.pass(format!("remove {key}")).await;
@@ -487,7 +429,6 @@ pub(crate) async fn write(
     signer: SigningKey,
     blocks: Vec<Block>,
     mut random: Random,
-    began_before_looking: bool,
 ) -> Done {
     let how = BackUp {
         stream: "set",
@@ -497,10 +438,6 @@ pub(crate) async fn write(
     };
     let began = repository.begin();
     let points = repository.points().await.unwrap().usable;
-    let began = match began_before_looking {
-        true => began,
-        false => repository.begin(),
-    };
     let from = match random.below(4) {
         0 => None,
         1 => points.get(random.below(points.len().max(1) as u64) as usize),
