@@ -20,6 +20,9 @@ use crate::target::{ObjectKey, ObjectTag, PutIf};
 
 const PAYLOAD_TYPE: &str = "application/vnd.groundtackle.lease.v1+json";
 
+/// What all of their keys begin with.
+pub(crate) const LEASES: &str = "leases/";
+
 /// Targets that date objects to the second date them up to that much too early.
 const DATED_EARLY: Duration = Duration::from_secs(2);
 
@@ -47,9 +50,9 @@ impl Turn {
             // A stream's name is any text.
             Self::BackUp(stream) => {
                 let hash = *blake3::hash(stream.as_bytes()).as_bytes();
-                format!("leases/streams/{}", Hex(hash)).try_into()
+                format!("{LEASES}streams/{}", Hex(hash)).try_into()
             }
-            Self::Prune => "leases/prune".try_into(),
+            Self::Prune => format!("{LEASES}prune").try_into(),
         }
     }
 }

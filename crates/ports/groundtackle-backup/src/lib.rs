@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod bytes_as_text;
+mod catch_up;
 mod clock;
 mod drill;
 mod envelope;
@@ -11,16 +12,19 @@ mod keys;
 mod lease;
 mod manifest;
 mod memory;
+mod patient;
 mod plan;
 mod prune;
 mod reader;
 mod repository;
 mod retention;
+mod several;
 mod source;
 mod target;
 mod writer;
 
 pub use bytes_as_text::{Hex, HexBytes};
+pub use catch_up::CaughtUp;
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use drill::{Drill, DrillChoice, DrillGround, DrillLevel, Drilled};
 pub use error::{Error, Result};
@@ -40,6 +44,7 @@ pub use prune::{MIN_GRACE, PruneOptions, Pruned};
 pub use reader::{CheckDepth, Checked};
 pub use repository::{Descriptor, Points, Repository, Trust};
 pub use retention::{Chosen, Reason, Retention};
+pub use several::{CopyPolicy, Member, PassedOver, Several};
 pub use source::{
     Direction, Goal, Segment, SegmentEntry, SegmentInfo, SegmentWork, Sink, Source, SourceEnd,
 };

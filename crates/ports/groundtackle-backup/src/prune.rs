@@ -24,7 +24,7 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(48 * 60 * 60);
 const PACKS: &str = "packs/";
 
 /// Objects that were written only to see when.
-const CLOCK: &str = "clock/";
+pub(crate) const CLOCK: &str = "clock/";
 
 /// How to prune.
 #[derive(Clone, Debug, PartialEq, Eq)]
