@@ -9,6 +9,7 @@ use crate::evidence::DRILLS;
 use crate::forget::FORGOTTEN;
 use crate::manifest::{Manifest, POINTS, Pack};
 use crate::reader::PIECE_BYTES;
+use crate::rekey::WRAPPINGS;
 use crate::repository::{DESCRIPTOR, LISTED, Repository, verdict, whole};
 use crate::several::Member;
 use crate::target::{ObjectKey, Outcome, PutIf, Target};
@@ -78,7 +79,7 @@ impl Repository {
             Some(_) => {}
         }
         // Before the points: what was forgotten is offered at no moment.
-        for prefix in [FORGOTTEN, DRILLS] {
+        for prefix in [FORGOTTEN, DRILLS, WRAPPINGS] {
             let there = keys_of(&**member.target(), prefix).await?;
             for info in self.list_all(prefix).await? {
                 if !there.contains(&info.key) {

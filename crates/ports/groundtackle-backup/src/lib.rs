@@ -16,6 +16,7 @@ mod patient;
 mod plan;
 mod prune;
 mod reader;
+mod rekey;
 mod repository;
 mod retention;
 mod several;

@@ -12,6 +12,7 @@ use crate::forget::{FORGOTTEN, point_of, tombstone_key};
 use crate::lease::Turn;
 use crate::manifest::{Manifest, POINTS, Pack};
 use crate::plan::{Map, end};
+use crate::rekey::{WRAPPINGS, point_of_wrapping};
 use crate::repository::{Repository, verdict};
 use crate::target::{ObjectInfo, ObjectKey, PutIf};
 
@@ -167,6 +168,10 @@ impl Repository {
                 .await?;
         }
 
+        if !options.dry_run {
+            self.remove_wrappings(&time, &mut pruned).await?;
+        }
+
         let named: HashSet<_> = present
             .iter()
             .filter_map(|point| point.manifest.as_deref())
@@ -281,6 +286,19 @@ impl Repository {
     ) -> Result<()> {
         for info in tombstones.iter().filter(|info| time.is_over(info)) {
             let Some(point) = point_of(&info.key) else {
+                continue;
+            };
+            if self.target.info(&point).await?.is_none() {
+                self.remove_or_later(&info.key, pruned).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those whose restore points are gone.
+    async fn remove_wrappings(&self, time: &Time, pruned: &mut Pruned) -> Result<()> {
+        for info in self.list_all(WRAPPINGS).await? {
+            let Some(point) = point_of_wrapping(&info.key).filter(|_| time.is_over(&info)) else {
                 continue;
             };
             if self.target.info(&point).await?.is_none() {

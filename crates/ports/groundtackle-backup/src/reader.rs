@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::evidence::Share;
-use crate::keys::{KeyUnwrapping, Seal};
+use crate::keys::{DataKey, KeyUnwrapping, Seal};
 use crate::manifest::{Manifest, Pack, Place};
 use crate::plan::{Plan, Step};
 use crate::repository::Repository;
@@ -40,15 +40,49 @@ impl Repository {
         manifest: &Manifest,
         keys: &dyn KeyUnwrapping,
     ) -> Result<OpenPoint> {
+        Ok(self.open_with_key(manifest, keys).await?.0)
+    }
+
+    /// By the first of its wrapped keys that can be unwrapped and opens it, the newest first.
+    pub(crate) async fn open_with_key(
+        &self,
+        manifest: &Manifest,
+        keys: &dyn KeyUnwrapping,
+    ) -> Result<(OpenPoint, DataKey)> {
+        let mut failed = None;
+        let mut recipients = Vec::new();
+        for wrapped in self.wrapped_keys(manifest).await? {
+            let opened = match keys.unwrap(&wrapped) {
+                Ok(Some(key)) => self.open_by(manifest, &key).await.map(|point| (point, key)),
+                Ok(None) => {
+                    recipients.extend(wrapped.recipients);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(error @ Error::Corrupt { .. }) => {
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(match failed {
+            Some(error) => error,
+            None => Error::WrongKey {
+                object: manifest.object()?.to_string(),
+                recipients: recipients.join(", "),
+            },
+        })
+    }
+
+    pub(crate) async fn open_by(&self, manifest: &Manifest, key: &DataKey) -> Result<OpenPoint> {
         let object = manifest.object()?;
-        let key = keys.unwrap(&manifest.key)?.ok_or_else(|| Error::WrongKey {
-            object: object.to_string(),
-            recipients: manifest.key.recipients.join(", "),
-        })?;
         let point = Arc::new(OpenPoint {
             target: self.target.clone(),
             events: self.events.clone(),
-            seal: Arc::new(Seal::new(&key, manifest.repository, manifest.point)),
+            seal: Arc::new(Seal::new(key, manifest.repository, manifest.point)),
             manifest: Arc::new(manifest.clone()),
             entries: Vec::new(),
         });

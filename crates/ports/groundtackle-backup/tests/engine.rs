@@ -15,6 +15,8 @@ mod kept;
 mod lease;
 #[path = "engine/prune.rs"]
 mod prune;
+#[path = "engine/rekey.rs"]
+mod rekey;
 #[path = "engine/retention.rs"]
 mod retention;
 
