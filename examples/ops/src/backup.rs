@@ -10,11 +10,10 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use groundtackle_backup::{
     At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Points, Repository,
-    Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust,
+    Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust, Turn,
 };
 use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
-use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
-use groundtackle_backup_s3::{S3Target, S3TargetConfig};
+use groundtackle_backup_s3::S3TargetConfig;
 use groundtackle_backup_utxo::{Journal, JournalError, Made, SetBackup, StoreSink};
 use groundtackle_chain::{BlockHash, Network};
 use groundtackle_core::Secret;
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::drill::DrillConfig;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
+use crate::places::{self, Copies, For, LeaseConfig, PlaceConfig, bring_level, give_back, tell};
 use crate::report::Report;
 use crate::stores::StoreUrl;
 
@@ -67,6 +67,12 @@ pub struct Config {
     folder: Option<PathBuf>,
     #[serde(default)]
     s3: Option<S3TargetConfig>,
+    #[serde(default, rename = "target")]
+    targets: Vec<PlaceConfig>,
+    #[serde(default)]
+    copies: Copies,
+    #[serde(default)]
+    pub lease: Option<LeaseConfig>,
     #[serde(default)]
     pub retention: Option<Retention>,
 }
@@ -171,28 +177,20 @@ impl Config {
         AgeIdentities::new(secrets.map(Secret::from)).map_err(Failure::Backup)
     }
 
-    async fn target(&self, create: bool) -> Result<Arc<dyn Target>> {
-        let target: Arc<dyn Target> = match (&self.folder, &self.s3) {
-            (Some(folder), None) => {
-                let config = FsTargetConfig::default().with_create(create);
-                let opened = FsTarget::open(folder, config).await;
-                Arc::new(opened.map_err(Failure::Backup)?)
-            }
-            (None, Some(config)) => {
-                let opened = S3Target::open(config.clone()).await;
-                Arc::new(opened.map_err(Failure::Backup)?)
-            }
-            _ => {
-                return Err(Failure::Config(
-                    "name the place of the repository: either folder, or a table [s3]".into(),
-                ));
-            }
-        };
-        Ok(target)
+    async fn target(&self, create: bool, what_for: For) -> Result<Arc<dyn Target>> {
+        if self.targets.is_empty() {
+            return places::one(self.folder.as_deref(), self.s3.as_ref(), create).await;
+        }
+        if self.folder.is_some() || self.s3.is_some() {
+            return Err(Failure::Config(
+                "name the places of the repository either by tables [[target]], or by folder or [s3]".into(),
+            ));
+        }
+        places::several(&self.targets, self.copies, what_for, create).await
     }
 
-    pub async fn repository(&self) -> Result<Repository> {
-        let target = self.target(false).await?;
+    pub async fn repository(&self, what_for: For) -> Result<Repository> {
+        let target = self.target(false, what_for).await?;
         let opened = Repository::open(target, self.trust()?).await;
         let opened = opened.map_err(Failure::Backup)?;
         let found = &opened.descriptor().network;
@@ -219,8 +217,8 @@ impl Config {
         url.parse().map_err(Failure::Config)
     }
 
-    pub async fn points(&self, passes_over: bool) -> Result<(Repository, Points)> {
-        let repository = self.repository().await?;
+    pub async fn points(&self, what_for: For, passes_over: bool) -> Result<(Repository, Points)> {
+        let repository = self.repository(what_for).await?;
         let mut points = repository.points().await.map_err(Failure::Backup)?;
         for (object, error) in &points.unusable {
             crate::report::note(&format!("{object} can't be used: {error}"));
@@ -249,7 +247,7 @@ pub async fn init(file: &ConfigFile, report: Report) -> Result<()> {
     let network = config.network()?.unwrap_or(Network::Main);
     let signer = config.new_signer()?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-    let target = config.target(true).await?;
+    let target = config.target(true, For::Changing).await?;
     let made = Repository::init(target, &network.to_string(), &signer, clock, entropy).await;
     let made = made.map_err(Failure::Backup)?;
     let descriptor = made.descriptor();
@@ -339,7 +337,8 @@ pub async fn run(
 ) -> Result<()> {
     let config = file.read()?;
     let (signer, recipients) = (config.signer()?, config.recipients()?);
-    let repository = config.repository().await?;
+    let repository = config.repository(For::Writing).await?;
+    bring_level(&repository).await?;
     let journal = match config.journal.as_ref().map(Journal::open) {
         Some(Err(JournalError::NotFound { path })) => {
             return Err(unusable(format!(
@@ -358,17 +357,29 @@ pub async fn run(
         workers: config.workers,
     };
     let backup = SetBackup::new(store, journal.clone());
-    // It may be dropped: what is not committed is not listed.
-    let made = match args.base {
-        true => {
-            let made = interrupt.or(backup.back_up_base(&repository, &how)).await?;
-            Made::Base(made.map_err(Failure::Backup)?)
-        }
-        false => {
-            let made = interrupt.or(backup.back_up(&repository, &how)).await?;
-            made.map_err(Failure::Backup)?
+    let turn = Turn::back_up(&config.stream);
+    let lease = match &config.lease {
+        Some(lease) => Some(lease.take(&repository, turn, &signer).await?),
+        None => None,
+    };
+    let under = match &lease {
+        Some(lease) => repository.under(lease.clone()),
+        None => repository.clone(),
+    };
+    let making = async {
+        match args.base {
+            true => backup.back_up_base(&under, &how).await.map(Made::Base),
+            false => backup.back_up(&under, &how).await,
         }
     };
+    // It may be dropped: what is not committed is not listed.
+    let made = match &lease {
+        Some(lease) => interrupt.or(lease.keep(making)).await,
+        None => interrupt.or(making).await,
+    };
+    give_back(lease).await;
+    tell(&repository);
+    let made = made?.map_err(Failure::Backup)?;
     if let (Some(journal), Made::Base(manifest) | Made::Delta(manifest)) = (&journal, &made)
         && let Some(end) = manifest.content.position()
         && let Some(through) = end.height.checked_sub(config.journal_keep_blocks)
@@ -394,7 +405,8 @@ pub async fn run(
 }
 
 pub async fn list(file: &ConfigFile, report: Report) -> Result<()> {
-    let (_, points) = file.read()?.points(true).await?;
+    let (repository, points) = file.read()?.points(For::Reading, true).await?;
+    tell(&repository);
     for point in points.usable.iter().map(Point::of) {
         report.answer(&point, &point.text())?;
     }
@@ -442,7 +454,7 @@ pub async fn check(
         (_, Some(identities)) => CheckDepth::Read(identities),
         _ => CheckDepth::Bytes,
     };
-    let repository = config.repository().await?;
+    let repository = config.repository(For::Reading).await?;
     let mut points = repository.points().await.map_err(Failure::Backup)?;
     if let Some((_, error)) = points.unusable.pop() {
         return Err(Failure::Backup(error));
@@ -529,14 +541,16 @@ pub async fn restore(
     let identities = config.identities()?;
     // A block that is named is that block, whatever else there is.
     let named = matches!(args.at.0, At::Block(_));
-    let (repository, points) = config.points(named).await?;
+    let (repository, points) = config.points(For::Reading, named).await?;
     let plan = points
         .plan(&config.stream, args.at.0)
         .map_err(Failure::Backup)?;
     let mut sink = StoreSink::new(into);
     let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
     // It may be dropped: what is there is marked as unfinished.
-    let done = interrupt.or(restoring).await?.map_err(Failure::Backup)?;
+    let restored = interrupt.or(restoring).await?;
+    tell(&repository);
+    let done = restored.map_err(Failure::Backup)?;
     for error in &done.passed_over {
         crate::report::note(&format!("not used, others have the same blocks: {error}"));
     }

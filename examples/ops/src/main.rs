@@ -1,6 +1,7 @@
 //! Fills, inspects and rewinds a UTXO store that a URL names, writes and reads snapshots of it, and backs it up. README.md
 //! says how to copy it.
 
+mod away;
 mod backup;
 mod copy;
 mod demo;
@@ -8,6 +9,7 @@ mod drill;
 mod failure;
 mod get;
 mod interrupt;
+mod places;
 mod prune;
 mod report;
 mod rewind;

@@ -20,7 +20,7 @@ pub use manifest::{Manifest, Position, SetSummary};
 pub use plan::At;
 pub use sealed::Identities;
 
-use manifest::{Descriptor, Tombstone};
+use manifest::{Descriptor, Tombstone, Wrapping};
 use muhash::MuHash;
 use plan::Step;
 use sealed::OpenPoint;
@@ -41,6 +41,7 @@ pub struct Repository {
     /// Objects of those that are offered no more.
     forgotten: BTreeSet<String>,
     unusable: Vec<Error>,
+    passed_over: Vec<Error>,
 }
 
 impl Repository {
@@ -65,6 +66,7 @@ impl Repository {
         }
         objects.sort_unstable();
         let (mut points, mut unusable) = (Vec::new(), Vec::new());
+        let mut passed_over = Vec::new();
         let mut forgotten = BTreeSet::new();
         for object in objects {
             let tombstone = object.replacen("points", "forgotten", 1);
@@ -79,7 +81,18 @@ impl Repository {
             }
             let body = signed(&folder, &object);
             match body.and_then(|body| Manifest::read(&object, &body, trusted, &descriptor)) {
-                Ok(manifest) => points.push(manifest),
+                Ok(mut manifest) => {
+                    for object in wrappings(&folder, &object)? {
+                        let body = signed(&folder, &object);
+                        let read =
+                            |body: Vec<u8>| Wrapping::read(&object, &body, trusted, &descriptor);
+                        match body.and_then(read) {
+                            Ok(wrapping) => manifest.newer.push(wrapping.key),
+                            Err(error) => passed_over.push(error),
+                        }
+                    }
+                    points.push(manifest);
+                }
                 Err(error) => unusable.push(error),
             }
         }
@@ -88,6 +101,7 @@ impl Repository {
             points,
             forgotten,
             unusable,
+            passed_over,
         })
     }
 
@@ -104,6 +118,11 @@ impl Repository {
     /// Why others can't be used.
     pub fn unusable(&self) -> &[Error] {
         &self.unusable
+    }
+
+    /// Why wrapped keys are not looked at; others may open the same restore points.
+    pub fn passed_over(&self) -> &[Error] {
+        &self.passed_over
     }
 
     /// Writes the coins of a set as a table, once their number and MuHash are those that were signed: which block's it is,
@@ -222,6 +241,25 @@ fn differs<T: PartialEq + ToString>(what: &'static str, wanted: T, found: T) -> 
         true => Ok(()),
         false => Err(Error::Differs(what, wanted.to_string(), found.to_string())),
     }
+}
+
+/// The objects that may have a restore point's key wrapped anew, the newest first.
+fn wrappings(folder: &Path, point: &str) -> Result<Vec<String>> {
+    let place = point.replacen("points", "keys", 1);
+    let path = folder.join(&place);
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(&path))?,
+    };
+    let mut objects = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io(&path))?.file_name();
+        if !name.as_encoded_bytes().starts_with(b".") {
+            objects.push(format!("{place}/{}", name.to_string_lossy()));
+        }
+    }
+    objects.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(objects)
 }
 
 /// A signed object, all of it.

@@ -101,7 +101,7 @@ fn run(to: &mut impl Write) -> Result<()> {
                 };
                 writeln!(to, "{point}{forgotten}").map_err(failed)?;
             }
-            for error in repository.unusable() {
+            for error in repository.passed_over().iter().chain(repository.unusable()) {
                 writeln!(to, "not usable: {error}").map_err(failed)?;
             }
             let (bad, all) = (repository.unusable().len(), repository.points().len());

@@ -108,6 +108,36 @@ impl Tombstone {
     }
 }
 
+/// A restore point's key, wrapped for others.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wrapping {
+    format: u64,
+    repository: Hex<16>,
+    point: Hex<16>,
+    created_unix_millis: u64,
+    id: Hex<16>,
+    wrapped_unix_millis: u64,
+    pub(crate) key: WrappedKey,
+}
+
+impl Wrapping {
+    /// Reads the one that is at that place.
+    pub(crate) fn read(
+        object: &str,
+        bytes: &[u8],
+        trusted: &[Hex<32>],
+        within: &Descriptor,
+    ) -> Result<Self> {
+        let read: Self = open(object, bytes, "wrapping", trusted)?;
+        let point = format!("{:016x}-{}", read.created_unix_millis, read.point);
+        let name = format!("keys/{point}/{:016x}-{}", read.wrapped_unix_millis, read.id);
+        let same = name == object && read.repository == within.repository;
+        Error::unless(same, object, "it belongs to another restore point")?;
+        Ok(read)
+    }
+}
+
 /// A block. Hashes are in internal order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -227,6 +257,18 @@ pub struct Manifest {
     pub(crate) items: u64,
     pub(crate) encoded_bytes: u64,
     pub(crate) index: Vec<Place>,
+    fencing: Option<Fencing>,
+    /// Its key, wrapped anew since; the newest first.
+    #[serde(skip)]
+    pub(crate) newer: Vec<WrappedKey>,
+}
+
+/// In whose turn it was made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fencing {
+    token: u64,
+    holder: String,
 }
 
 impl Manifest {

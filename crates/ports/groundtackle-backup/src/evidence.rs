@@ -27,7 +27,7 @@ const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://github.com/groundtackle/groundtackle/restore-drill/v";
 
 /// What evidence's keys begin with.
-const DRILLS: &str = "drills/";
+pub(crate) const DRILLS: &str = "drills/";
 
 pub(crate) const TOOL: &str = concat!("groundtackle ", env!("CARGO_PKG_VERSION"));
 

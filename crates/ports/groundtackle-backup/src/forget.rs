@@ -1,5 +1,6 @@
 //! Restore points that are offered no more.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes_as_text::Hex;
@@ -7,7 +8,7 @@ use crate::envelope::{self, Envelope};
 use crate::error::{Error, Result};
 use crate::keys::SigningKey;
 use crate::manifest::{FORMAT, POINTS, of_known_format, point_key};
-use crate::repository::{Repository, verdict, whole};
+use crate::repository::{Repository, from_any, verdict};
 use crate::target::{ObjectInfo, ObjectKey, PutIf};
 
 /// What the keys of tombstones begin with.
@@ -144,11 +145,13 @@ impl Repository {
 
     /// Looks whether a tombstone is one; `None` where there is none.
     pub(crate) async fn tombstone(&self, object: &ObjectKey) -> Result<Option<()>> {
-        let Some(body) = whole(&*self.target, object).await? else {
-            return Ok(None);
-        };
+        let read = |body: &Bytes| self.read_tombstone(object, body);
+        from_any(&*self.target, &self.events, object, read).await
+    }
+
+    fn read_tombstone(&self, object: &ObjectKey, body: &Bytes) -> Result<()> {
         let name = object.as_str();
-        let payload = Envelope::read(name, &body)?.open(name, PAYLOAD_TYPE, &self.trust.0)?;
+        let payload = Envelope::read(name, body)?.open(name, PAYLOAD_TYPE, &self.trust.0)?;
         let tombstone: Tombstone = of_known_format(name, &payload)?;
         let point = point_key(tombstone.created_unix_millis, &tombstone.point)?;
         if tombstone.repository != self.descriptor.repository
@@ -156,6 +159,6 @@ impl Repository {
         {
             return Err(Error::corrupt(name, "it belongs to another restore point"));
         }
-        Ok(Some(()))
+        Ok(())
     }
 }

@@ -188,6 +188,16 @@ pub struct Place {
     pub ordinal: u64,
 }
 
+/// In whose turn a restore point was made. It decides nothing: a higher token was taken later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fencing {
+    /// Counted up with each turn of the stream.
+    pub token: u64,
+    /// Who had it, as it calls itself.
+    pub holder: String,
+}
+
 /// A restore point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,6 +230,9 @@ pub struct Manifest {
     pub encoded_bytes: u64,
     /// Where the index is: the list of segments, sealed like them.
     pub index: Vec<Place>,
+    /// None where it was made without a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<Fencing>,
 }
 
 /// How a manifest's object is called: in order of time.

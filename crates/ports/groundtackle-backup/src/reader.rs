@@ -9,10 +9,11 @@ use tokio::task::JoinHandle;
 use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::evidence::Share;
-use crate::keys::{KeyUnwrapping, Seal};
+use crate::keys::{DataKey, KeyUnwrapping, Seal};
 use crate::manifest::{BlockEntry, Content, Manifest, Pack, Place};
 use crate::plan::{Plan, Step};
 use crate::repository::Repository;
+use crate::several::{Events, Member};
 use crate::source::{Direction, Goal, Segment, SegmentEntry, Sink};
 use crate::target::Target;
 use crate::writer::{INDEX_CODEC, stopped};
@@ -21,12 +22,13 @@ use crate::writer::{INDEX_CODEC, stopped};
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 
 /// Bytes of a pack that are read at a time.
-const PIECE_BYTES: u64 = 8 << 20;
+pub(crate) const PIECE_BYTES: u64 = 8 << 20;
 
 /// A restore point, opened: its index was read and everything in it is where it should be.
 #[derive(Debug)]
 pub(crate) struct OpenPoint {
     target: Arc<dyn Target>,
+    events: Events,
     manifest: Arc<Manifest>,
     seal: Arc<Seal>,
     pub(crate) entries: Vec<SegmentEntry>,
@@ -38,23 +40,66 @@ impl Repository {
         manifest: &Manifest,
         keys: &dyn KeyUnwrapping,
     ) -> Result<OpenPoint> {
+        Ok(self.open_with_key(manifest, keys).await?.0)
+    }
+
+    /// By the first of its wrapped keys that can be unwrapped and opens it, the newest first.
+    pub(crate) async fn open_with_key(
+        &self,
+        manifest: &Manifest,
+        keys: &dyn KeyUnwrapping,
+    ) -> Result<(OpenPoint, DataKey)> {
+        let mut failed = None;
+        let mut recipients = Vec::new();
+        for wrapped in self.wrapped_keys(manifest).await? {
+            let opened = match keys.unwrap(&wrapped) {
+                Ok(Some(key)) => self.open_by(manifest, &key).await.map(|point| (point, key)),
+                Ok(None) => {
+                    recipients.extend(wrapped.recipients);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(error @ Error::Corrupt { .. }) => {
+                    failed.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(match failed {
+            Some(error) => error,
+            None => Error::WrongKey {
+                object: manifest.object()?.to_string(),
+                recipients: recipients.join(", "),
+            },
+        })
+    }
+
+    pub(crate) async fn open_by(&self, manifest: &Manifest, key: &DataKey) -> Result<OpenPoint> {
         let object = manifest.object()?;
-        let key = keys.unwrap(&manifest.key)?.ok_or_else(|| Error::WrongKey {
-            object: object.to_string(),
-            recipients: manifest.key.recipients.join(", "),
-        })?;
-        let mut point = OpenPoint {
+        let point = Arc::new(OpenPoint {
             target: self.target.clone(),
-            seal: Arc::new(Seal::new(&key, manifest.repository, manifest.point)),
+            events: self.events.clone(),
+            seal: Arc::new(Seal::new(key, manifest.repository, manifest.point)),
             manifest: Arc::new(manifest.clone()),
             entries: Vec::new(),
-        };
+        });
+        let mut entries = Vec::new();
         for place in &manifest.index {
-            let bytes = point.read(place, INDEX_CODEC).await?;
+            let bytes = point.read(*place, INDEX_CODEC.into(), None).await?;
             let part: Vec<SegmentEntry> = serde_json::from_slice(&bytes)
                 .map_err(|error| point.corrupt(place, &format!("index: {error}")))?;
-            point.entries.extend(part);
+            entries.extend(part);
         }
+        let point = OpenPoint {
+            target: self.target.clone(),
+            events: self.events.clone(),
+            seal: point.seal.clone(),
+            manifest: point.manifest.clone(),
+            entries,
+        };
         let items = point
             .entries
             .iter()
@@ -298,7 +343,7 @@ pub(crate) fn check_heights(
     }
 }
 
-fn missing(object: &str, manifest: &Manifest) -> Error {
+pub(crate) fn missing(object: &str, manifest: &Manifest) -> Error {
     let height = manifest.content.position().map(|position| position.height);
     Error::Missing {
         object: object.into(),
@@ -330,7 +375,7 @@ impl OpenPoint {
     }
 
     /// A segment's sealed bytes.
-    async fn fetch(&self, place: &Place) -> Result<Vec<u8>> {
+    async fn fetch(&self, from: &dyn Target, place: &Place) -> Result<Vec<u8>> {
         let end = place.offset.checked_add(place.bytes);
         let within = self
             .pack(place)
@@ -339,15 +384,56 @@ impl OpenPoint {
         let (pack, end) =
             within.ok_or_else(|| self.corrupt(place, "the index leads out of the pack"))?;
         let key = Pack::key(&pack.id)?;
-        let bytes = self.target.read(&key, place.offset..end).await?;
+        let bytes = from.read(&key, place.offset..end).await?;
         let bytes = bytes.ok_or_else(|| missing(key.as_str(), &self.manifest))?;
         Ok(bytes.into())
     }
 
-    async fn read(&self, place: &Place, codec: &str) -> Result<Vec<u8>> {
-        let sealed = self.fetch(place).await?;
-        let opened = self.seal.open(place.ordinal, codec, sealed);
-        opened.ok_or_else(|| self.corrupt(place, "it can't be decrypted"))
+    /// From the first of several places where it is what was sealed. `blake3` is its plaintext's, where that is known.
+    async fn read(
+        self: &Arc<Self>,
+        place: Place,
+        codec: String,
+        blake3: Option<Hex<32>>,
+    ) -> Result<Vec<u8>> {
+        let copies = self.target.copies();
+        let mut failed = Vec::new();
+        for number in 0..copies.len().max(1) {
+            let copy = copies.get(number);
+            let from = copy.map_or(&self.target, Member::target);
+            let (point, codec) = (self.clone(), codec.clone());
+            let sealed = self.fetch(&**from, &place).await;
+            let opened = match sealed {
+                Ok(sealed) => tokio::task::spawn_blocking(move || {
+                    let bytes = point.seal.open(place.ordinal, &codec, sealed);
+                    let bytes =
+                        bytes.ok_or_else(|| point.corrupt(&place, "it can't be decrypted"))?;
+                    match blake3 {
+                        Some(blake3) if blake3.0 != *blake3::hash(&bytes).as_bytes() => {
+                            Err(point.corrupt(&place, "its plaintext has another BLAKE3"))
+                        }
+                        _ => Ok(bytes),
+                    }
+                })
+                .await
+                .map_err(stopped)?,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(bytes) => {
+                    for (name, error) in failed {
+                        self.events.push(name, "reading a segment", &error);
+                    }
+                    return Ok(bytes);
+                }
+                Err(error) => failed.push((copy.map_or("", Member::name), error)),
+            }
+        }
+        let first = failed.into_iter().next();
+        Err(first.map_or_else(
+            || self.corrupt(&place, "there is no target"),
+            |(_, error)| error,
+        ))
     }
 
     /// The segments of a step, in the order in which they are to be applied.
@@ -402,30 +488,21 @@ impl<'a> Segments<'a> {
         while self.ahead.len() <= self.workers
             && let Some(entry) = self.left.next()
         {
-            let point = OpenPoint {
+            let point = Arc::new(OpenPoint {
                 target: self.point.target.clone(),
+                events: self.point.events.clone(),
                 manifest: self.point.manifest.clone(),
                 seal: self.point.seal.clone(),
                 entries: Vec::new(),
-            };
+            });
             self.ahead.push_back(tokio::spawn(async move {
-                let sealed = point.fetch(&entry.place).await?;
-                tokio::task::spawn_blocking(move || {
-                    let SegmentEntry {
-                        info,
-                        place,
-                        blake3,
-                    } = entry;
-                    let bytes = point.seal.open(place.ordinal, &info.codec, sealed);
-                    let bytes =
-                        bytes.ok_or_else(|| point.corrupt(&place, "it can't be decrypted"))?;
-                    if Hex(*blake3::hash(&bytes).as_bytes()) != blake3 {
-                        return Err(point.corrupt(&place, "its plaintext has another BLAKE3"));
-                    }
-                    Ok(Segment { info, bytes })
-                })
-                .await
-                .map_err(stopped)?
+                let SegmentEntry {
+                    info,
+                    place,
+                    blake3,
+                } = entry;
+                let bytes = point.read(place, info.codec.clone(), Some(blake3)).await?;
+                Ok(Segment { info, bytes })
             }));
         }
         match self.ahead.pop_front() {

@@ -13,8 +13,10 @@ use crate::error::{Error, Result};
 use crate::evidence::sha256;
 use crate::forget::{FORGOTTEN, tombstone_key};
 use crate::keys::SigningKey;
+use crate::lease::Lease;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, of_known_format};
 use crate::plan::{At, Plan};
+use crate::several::{Events, PassedOver};
 use crate::target::{ObjectInfo, ObjectKey, PutIf, Target};
 
 /// The object that makes a place a repository.
@@ -73,6 +75,8 @@ pub struct Repository {
     pub(crate) trust: Trust,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) lease: Option<Arc<Lease>>,
+    pub(crate) events: Events,
 }
 
 /// What [`Repository::points`] found.
@@ -129,6 +133,8 @@ impl Repository {
             trust: Trust(vec![signer.public()]),
             clock,
             entropy,
+            lease: None,
+            events: Events::default(),
         })
     }
 
@@ -137,24 +143,30 @@ impl Repository {
     /// # Errors
     /// `Missing` where there is none, `Untrusted` where somebody else made it. When the target could not answer.
     pub async fn open(target: Arc<dyn Target>, trust: Trust) -> Result<Self> {
-        let body = whole(&*target, &DESCRIPTOR.try_into()?).await?;
-        let body =
-            body.ok_or_else(|| Error::Missing {
+        let events = Events::default();
+        let object = DESCRIPTOR.try_into()?;
+        let opened = from_any(&*target, &events, &object, |body| {
+            let envelope = Envelope::read(DESCRIPTOR, body)?;
+            let payload = envelope.open(DESCRIPTOR, DESCRIPTOR_TYPE, &trust.0)?;
+            let descriptor: Descriptor = of_known_format(DESCRIPTOR, &payload)?;
+            Ok((descriptor, sha256(body)))
+        });
+        let (descriptor, descriptor_sha256) =
+            opened.await?.ok_or_else(|| Error::Missing {
                 object: DESCRIPTOR.into(),
                 needed_by:
                     "every repository has it: make one first, or look whether the place is right"
                         .into(),
             })?;
-        let payload =
-            Envelope::read(DESCRIPTOR, &body)?.open(DESCRIPTOR, DESCRIPTOR_TYPE, &trust.0)?;
-        let descriptor: Descriptor = of_known_format(DESCRIPTOR, &payload)?;
         Ok(Self {
             target,
             descriptor,
-            descriptor_sha256: sha256(&body),
+            descriptor_sha256,
             trust,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
+            lease: None,
+            events,
         })
     }
 
@@ -253,10 +265,12 @@ impl Repository {
     /// # Errors
     /// `Corrupt`, `Untrusted`, `NewerFormat`. When the target could not answer.
     pub async fn point(&self, object: &ObjectKey) -> Result<Option<Manifest>> {
-        let Some(body) = whole(&*self.target, object).await? else {
-            return Ok(None);
-        };
-        let manifest = Manifest::read(object.as_str(), &body, &self.trust.0)?;
+        let read = |body: &Bytes| self.manifest(object, body);
+        from_any(&*self.target, &self.events, object, read).await
+    }
+
+    fn manifest(&self, object: &ObjectKey, body: &Bytes) -> Result<Manifest> {
+        let manifest = Manifest::read(object.as_str(), body, &self.trust.0)?;
         if manifest.repository != self.descriptor.repository {
             return Err(Error::corrupt(
                 object.as_str(),
@@ -269,7 +283,18 @@ impl Repository {
                 "it is of another network than its repository",
             ));
         }
-        Ok(Some(manifest))
+        Ok(manifest)
+    }
+
+    /// What one of [several](crate::Several) places could not do, lacks or has damaged, where others made up for it, since it
+    /// was asked last: of each kind the newest 1,000. Clones share it.
+    pub fn passed_over(&self) -> Vec<PassedOver> {
+        let mut passed = match self.target.copies().first() {
+            Some(copy) => copy.events().take(),
+            None => Vec::new(),
+        };
+        passed.extend(self.events.take());
+        passed
     }
 }
 
@@ -336,6 +361,41 @@ pub(crate) fn verdict<T>(read: Result<T>) -> Result<Result<T>> {
     match read {
         Err(error) if error.is_about_data() => Ok(Err(error)),
         read => read.map(Ok),
+    }
+}
+
+/// What `read` makes of a small object, from the first of several places where it can be used.
+pub(crate) async fn from_any<T>(
+    target: &dyn Target,
+    events: &Events,
+    object: &ObjectKey,
+    read: impl Fn(&Bytes) -> Result<T>,
+) -> Result<Option<T>> {
+    let (mut failed, mut places) = (Vec::new(), Vec::new());
+    for copy in target.copies() {
+        places.push((copy.name(), &**copy.target()));
+    }
+    if places.is_empty() {
+        places.push(("", target));
+    }
+    for (name, place) in places {
+        let body = match whole(place, object).await {
+            Ok(None) => continue,
+            body => body,
+        };
+        match body.and_then(|body| read(&body.unwrap_or_default())) {
+            Ok(found) => {
+                for (name, error) in failed {
+                    events.push(name, format!("reading {object}"), &error);
+                }
+                return Ok(Some(found));
+            }
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    match failed.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(None),
     }
 }
 

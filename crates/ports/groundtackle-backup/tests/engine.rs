@@ -9,8 +9,16 @@
 
 #[path = "engine/damage.rs"]
 mod damage;
+#[path = "engine/interleaved.rs"]
+mod interleaved;
+#[path = "engine/kept.rs"]
+mod kept;
+#[path = "engine/lease.rs"]
+mod lease;
 #[path = "engine/prune.rs"]
 mod prune;
+#[path = "engine/rekey.rs"]
+mod rekey;
 #[path = "engine/retention.rs"]
 mod retention;
 
