@@ -17,6 +17,7 @@ mod repository;
 mod retention;
 mod source;
 mod target;
+mod tree;
 mod writer;
 
 pub use bytes_as_text::{Hex, HexBytes};
@@ -29,7 +30,9 @@ pub use evidence::{
 };
 pub use groundtackle_core::Retryability;
 pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, WrappedKey};
-pub use manifest::{BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position, SetSummary};
+pub use manifest::{
+    BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position, SetSummary, Used,
+};
 pub use memory::MemoryTarget;
 pub use plan::{At, Plan, Step};
 pub use prune::{MIN_GRACE, PruneOptions, Pruned};
@@ -43,4 +46,5 @@ pub use target::{
     Listing, ObjectInfo, ObjectKey, ObjectTag, Outcome, PutIf, Refused, Target, TargetCapabilities,
     Upload,
 };
+pub use tree::{TreeAt, TreeReader};
 pub use writer::{BackUp, Began, WRITER_LIMIT};

@@ -27,7 +27,7 @@ const PIECE_BYTES: u64 = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct OpenPoint {
     target: Arc<dyn Target>,
-    manifest: Arc<Manifest>,
+    pub(crate) manifest: Arc<Manifest>,
     seal: Arc<Seal>,
     pub(crate) entries: Vec<SegmentEntry>,
 }
@@ -228,13 +228,14 @@ pub struct Checked {
 }
 
 fn missing(object: &str, manifest: &Manifest) -> Error {
-    let height = manifest.content.position().map(|position| position.height);
+    let at = manifest.content.position();
+    let at = at.map(|position| format!(" at height {}", position.height));
     Error::Missing {
         object: object.into(),
         needed_by: format!(
-            "restore point {} at height {} needs it",
+            "restore point {}{} needs it",
             manifest.point,
-            height.unwrap_or_default()
+            at.unwrap_or_default()
         ),
     }
 }
@@ -277,6 +278,36 @@ impl OpenPoint {
         let sealed = self.fetch(place).await?;
         let opened = self.seal.open(place.ordinal, codec, sealed);
         opened.ok_or_else(|| self.corrupt(place, "it can't be decrypted"))
+    }
+
+    fn without_index(&self) -> Self {
+        Self {
+            target: self.target.clone(),
+            manifest: self.manifest.clone(),
+            seal: self.seal.clone(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// A segment that the index lists, with the BLAKE3 that it says.
+    pub(crate) async fn segment(&self, entry: SegmentEntry) -> Result<Segment> {
+        let sealed = self.fetch(&entry.place).await?;
+        let point = self.without_index();
+        tokio::task::spawn_blocking(move || {
+            let SegmentEntry {
+                info,
+                place,
+                blake3,
+            } = entry;
+            let bytes = point.seal.open(place.ordinal, &info.codec, sealed);
+            let bytes = bytes.ok_or_else(|| point.corrupt(&place, "it can't be decrypted"))?;
+            if blake3::hash(&bytes).as_bytes() != &blake3.0 {
+                return Err(point.corrupt(&place, "its plaintext has another BLAKE3"));
+            }
+            Ok(Segment { info, bytes })
+        })
+        .await
+        .map_err(stopped)?
     }
 
     async fn replay(&self, step: &Step, sink: &mut dyn Sink, workers: usize) -> Result<()> {
@@ -326,31 +357,9 @@ impl<'a> Segments<'a> {
         while self.ahead.len() <= self.workers
             && let Some(entry) = self.left.next()
         {
-            let point = OpenPoint {
-                target: self.point.target.clone(),
-                manifest: self.point.manifest.clone(),
-                seal: self.point.seal.clone(),
-                entries: Vec::new(),
-            };
-            self.ahead.push_back(tokio::spawn(async move {
-                let sealed = point.fetch(&entry.place).await?;
-                tokio::task::spawn_blocking(move || {
-                    let SegmentEntry {
-                        info,
-                        place,
-                        blake3,
-                    } = entry;
-                    let bytes = point.seal.open(place.ordinal, &info.codec, sealed);
-                    let bytes =
-                        bytes.ok_or_else(|| point.corrupt(&place, "it can't be decrypted"))?;
-                    if Hex(*blake3::hash(&bytes).as_bytes()) != blake3 {
-                        return Err(point.corrupt(&place, "its plaintext has another BLAKE3"));
-                    }
-                    Ok(Segment { info, bytes })
-                })
-                .await
-                .map_err(stopped)?
-            }));
+            let point = self.point.without_index();
+            self.ahead
+                .push_back(tokio::spawn(async move { point.segment(entry).await }));
         }
         match self.ahead.pop_front() {
             Some(first) => first.await.map_err(stopped)?.map(Some),

@@ -15,6 +15,9 @@ use groundtackle_backup::{
 use super::retention::Random;
 use super::*;
 
+#[path = "trees.rs"]
+mod trees;
+
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Set by hand; of a host that is so far behind.
@@ -365,6 +368,7 @@ impl Gate {
 /// What an actor has done.
 enum Done {
     Listed(Box<Manifest>, Box<Block>),
+    ListedTree,
     GaveUp,
     Forgot(Hex<16>),
     Pruned,
@@ -448,6 +452,46 @@ async fn write(
     }
 }
 
+/// Step by step, in an order and at a pace that chance says.
+async fn drive(kept: &mut Kept, mut actors: Vec<Actor>, random: &mut Random) -> Vec<Done> {
+    let pace = [10, 40, 400][random.below(3) as usize];
+    let mut since_check = Duration::ZERO;
+    let mut all = Vec::new();
+    while actors.iter().any(|actor| actor.work.is_some()) {
+        let pass = match random.below(pace) {
+            0 => HOUR * [1, 3, 9, 30][random.below(4) as usize],
+            _ => Duration::ZERO,
+        };
+        // A put takes hours at most.
+        since_check = match actors.iter().any(Actor::commits) {
+            true => since_check + pass,
+            false => Duration::ZERO,
+        };
+        if since_check < MIN_GRACE - WRITER_LIMIT {
+            kept.clock.pass(pass);
+        } else {
+            since_check -= pass;
+        }
+        let running: Vec<_> = actors
+            .iter_mut()
+            .filter(|actor| actor.work.is_some())
+            .collect();
+        let chosen = random.below(running.len() as u64) as usize;
+        let actor = running.into_iter().nth(chosen).unwrap();
+        let Some(done) = actor.step().await else {
+            continue;
+        };
+        if let Done::Forgot(point) = done {
+            let there = kept.place.repository.points().await.unwrap();
+            if !there.usable.iter().any(|other| other.point == point) {
+                kept.forgotten.insert(point);
+            }
+        }
+        all.push(done);
+    }
+    all
+}
+
 /// Two writers, one of them with a clock that is behind, somebody who forgets, and two prunes, step by step in an order that a
 /// seed says, while hours and days pass.
 #[tokio::test]
@@ -486,43 +530,15 @@ async fn prunes_beside_backups_lose_nothing() {
             actors.push(Actor { work, gate });
         }
         let before = kept.keys("points/").await.len();
-        let pace = [10, 40, 400][random.below(3) as usize];
-        let mut since_check = Duration::ZERO;
-        while actors.iter().any(|actor| actor.work.is_some()) {
-            let pass = match random.below(pace) {
-                0 => HOUR * [1, 3, 9, 30][random.below(4) as usize],
-                _ => Duration::ZERO,
-            };
-            // A put takes hours at most.
-            since_check = match actors.iter().any(Actor::commits) {
-                true => since_check + pass,
-                false => Duration::ZERO,
-            };
-            if since_check < MIN_GRACE - WRITER_LIMIT {
-                kept.clock.pass(pass);
-            } else {
-                since_check -= pass;
-            }
-            let running: Vec<_> = actors
-                .iter_mut()
-                .filter(|actor| actor.work.is_some())
-                .collect();
-            let chosen = random.below(running.len() as u64) as usize;
-            let actor = running.into_iter().nth(chosen).unwrap();
-            match actor.step().await {
-                Some(Done::Listed(manifest, block)) => {
+        for done in drive(&mut kept, actors, &mut random).await {
+            match done {
+                Done::Listed(manifest, block) => {
                     kept.listed.push((*manifest, *block));
                     listed += 1;
                 }
-                Some(Done::GaveUp) => gave_up += 1,
-                Some(Done::Forgot(point)) => {
-                    let there = kept.place.repository.points().await.unwrap();
-                    if !there.usable.iter().any(|other| other.point == point) {
-                        kept.forgotten.insert(point);
-                    }
-                }
-                Some(Done::Pruned) => pruned += 1,
-                None => {}
+                Done::GaveUp => gave_up += 1,
+                Done::Pruned => pruned += 1,
+                Done::ListedTree | Done::Forgot(_) => {}
             }
         }
         removed += before.saturating_sub(kept.keys("points/").await.len());
