@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use groundtackle_backup::{Error, Hex, Manifest, Result};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::error::{damaged, of};
 use crate::record::{Bytes, ChunkAt, Piece, put_pieces};
@@ -41,10 +43,11 @@ pub(crate) struct Known {
     pub(crate) digests: Vec<[u8; 32]>,
 }
 
-/// A state file on its way, beside the one that it is to replace.
+/// A state file on its way, beside the one that it is to replace. One that was not finished is written over.
 #[derive(Debug)]
 pub(crate) struct NewState {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
+    beside: PathBuf,
     blake3: Box<blake3::Hasher>,
 }
 
@@ -57,11 +60,27 @@ fn state_file(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
 
 impl NewState {
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let beside = PathBuf::from(beside);
+        let mut options = File::options();
         // Readable to its owner alone: it has names.
-        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")));
+        let opened = options.write(true).create(true).truncate(false).mode(0o600);
+        let file = opened.open(&beside).map_err(state_file(path))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::invalid_request(format!(
+                    "another backup uses the state {}: wait for it, or name another state",
+                    path.display()
+                )));
+            }
+            Err(error) => return Err(state_file(path)(error.into())),
+        }
+        file.set_len(0).map_err(state_file(path))?;
         let mut new = Self {
-            file: BufWriter::new(file.map_err(state_file(path))?),
+            file: BufWriter::new(file),
+            beside,
             blake3: Box::default(),
         };
         new.write(MAGIC)?;
@@ -70,8 +89,8 @@ impl NewState {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.blake3.update(bytes);
-        let path = self.file.get_ref().path().to_owned();
-        self.file.write_all(bytes).map_err(state_file(&path))
+        let written = self.file.write_all(bytes);
+        written.map_err(state_file(&self.beside))
     }
 
     pub(crate) fn push(&mut self, known: &Known) -> Result<()> {
@@ -111,9 +130,9 @@ impl NewState {
         let digest = *self.blake3.finalize().as_bytes();
         self.write(&digest)?;
         let file = self.file.into_inner().map_err(|error| error.into_error());
-        let file = file.and_then(|file| file.as_file().sync_all().map(|()| file));
-        let file = file.map_err(state_file(path))?;
-        let kept = file.persist(path).map_err(|error| error.error);
+        let kept = file
+            .and_then(|file| file.sync_all())
+            .and_then(|()| std::fs::rename(&self.beside, path));
         kept.map_err(state_file(path))?;
         Ok(())
     }
