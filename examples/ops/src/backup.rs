@@ -49,8 +49,12 @@ pub struct Config {
     journal: Option<PathBuf>,
     #[serde(default = "Config::journal_keep_blocks")]
     journal_keep_blocks: u32,
-    #[serde(default = "Config::stream")]
+    /// Empty for `utxo`, or `files` where there are such.
+    #[serde(default)]
     pub stream: String,
+    #[cfg(target_os = "linux")]
+    #[serde(default)]
+    pub files: Option<groundtackle_backup_files::FilesConfig>,
     #[serde(default)]
     signer: Option<PathBuf>,
     #[serde(default)]
@@ -83,8 +87,12 @@ impl Config {
         1_008
     }
 
-    fn stream() -> String {
-        "utxo".into()
+    /// Whether it is a tree that is backed up, and no store.
+    pub const fn is_of_files(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.files.is_some();
+        #[cfg(not(target_os = "linux"))]
+        return false;
     }
 
     const fn workers() -> usize {
@@ -106,7 +114,7 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
 impl ConfigFile {
     pub fn read(&self) -> Result<Config> {
         let text = fs::read_to_string(&self.path).map_err(unreadable(&self.path))?;
-        toml::from_str(&text).map_err(|error| {
+        let mut config: Config = toml::from_str(&text).map_err(|error| {
             // Never the line itself: it may have a password.
             let before = error.span().and_then(|span| text.get(..span.start));
             let line = before.map_or(1, |before| before.lines().count().max(1));
@@ -117,7 +125,22 @@ impl ConfigFile {
                 }
             };
             Failure::Config(format!("{}, near line {line}: {what}", self.path.display()))
-        })
+        })?;
+        if config.is_of_files() && config.store.is_some() {
+            return Err(Failure::Config(
+                "it has store and [files]: write a config for each; the repository may be the same"
+                    .into(),
+            ));
+        }
+        if config.stream.is_empty() {
+            config.stream = if config.is_of_files() {
+                "files"
+            } else {
+                "utxo"
+            }
+            .into();
+        }
+        Ok(config)
     }
 }
 
@@ -163,7 +186,7 @@ impl Config {
         Trust::new(trusted).map_err(Failure::Backup)
     }
 
-    fn recipients(&self) -> Result<AgeRecipients> {
+    pub fn recipients(&self) -> Result<AgeRecipients> {
         AgeRecipients::new(&self.recipients).map_err(Failure::Backup)
     }
 
@@ -265,7 +288,7 @@ pub async fn init(file: &ConfigFile, report: Report) -> Result<()> {
 }
 
 #[derive(Serialize)]
-struct Point {
+pub struct Point {
     made: &'static str,
     point: Option<Hex<16>>,
     height: Option<u32>,
@@ -275,31 +298,69 @@ struct Point {
     blocks: Option<u64>,
     txouts: Option<u64>,
     muhash: Option<BlockHash>,
+    /// Of a tree: what has a name, and the lengths of the files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<Tree>,
     bytes: u64,
     created_unix_millis: Option<u64>,
 }
 
+#[derive(Serialize)]
+struct Tree {
+    entries: u64,
+    file_bytes: u64,
+    blake3: Hex<32>,
+    /// Restore points that it uses segments of.
+    uses: Vec<Hex<16>>,
+}
+
 impl Point {
-    fn of(manifest: &Manifest) -> Self {
+    pub fn of(manifest: &Manifest) -> Self {
         let content = &manifest.content;
         let is_base = matches!(content, Content::Base { .. });
+        let tree = match content {
+            Content::Tree {
+                entries,
+                bytes,
+                blake3,
+                uses,
+                ..
+            } => Some(Tree {
+                entries: *entries,
+                file_bytes: *bytes,
+                blake3: *blake3,
+                uses: uses.iter().map(|used| used.point).collect(),
+            }),
+            _ => None,
+        };
         let set = content.set();
         Self {
-            made: if is_base { "base" } else { "delta" },
+            made: match content {
+                Content::Base { .. } => "base",
+                Content::Tree { .. } => "tree",
+                _ => "delta",
+            },
             point: Some(manifest.point),
             height: content.position().map(|at| at.height),
             bestblock: content
                 .position()
                 .map(|at| BlockHash::from_bytes(at.hash.0)),
-            blocks: (!is_base).then_some(content.blocks().len() as u64),
+            blocks: (!is_base && tree.is_none()).then_some(content.blocks().len() as u64),
             txouts: set.map(|set| set.coins),
             muhash: set.map(|set| BlockHash::from_bytes(set.muhash.0)),
+            tree,
             bytes: manifest.packs.iter().map(|pack| pack.bytes).sum(),
             created_unix_millis: Some(manifest.created_unix_millis),
         }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
+        if let (Some(point), Some(tree)) = (&self.point, &self.tree) {
+            return format!(
+                "tree of {} entries, {} bytes in files, {} bytes of its own, restore point {point}",
+                tree.entries, tree.file_bytes, self.bytes
+            );
+        }
         let (Some(point), Some(height), Some(hash)) = (&self.point, self.height, self.bestblock)
         else {
             return "nothing: the last restore point is of the store's tip".into();
@@ -318,9 +379,10 @@ impl Point {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Back up the whole set, also where the journal has all changes since the last restore point.
+    /// Back up the whole set, also where the journal has all changes since the last restore point; of a tree, store
+    /// everything anew.
     #[arg(long)]
-    base: bool,
+    pub base: bool,
 }
 
 /// The store that a config names.
@@ -397,6 +459,7 @@ pub async fn run(
             blocks: None,
             txouts: None,
             muhash: None,
+            tree: None,
             bytes: 0,
             created_unix_millis: None,
         },
@@ -462,10 +525,7 @@ pub async fn check(
     // Each leads somewhere, and what it needs is looked at as well.
     let mut needed = Vec::new();
     for point in &points.usable {
-        if let Some(end) = point.content.position() {
-            let plan = points.plan(&point.stream, At::Block(end.hash));
-            needed.extend(plan.map_err(Failure::Backup)?.points());
-        }
+        needed.extend(points.needs(point).map_err(Failure::Backup)?);
     }
     let forgotten = points.forgotten.into_iter();
     let forgotten = forgotten.filter(|point| needed.contains(&point.point));
@@ -511,11 +571,30 @@ impl FromStr for Moment {
     }
 }
 
+/// That of a set, or a restore point by its name.
+#[derive(Clone, Copy, Debug)]
+pub enum Where {
+    Moment(At),
+    Point(Hex<16>),
+}
+
+impl FromStr for Where {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(point) = text.parse() {
+            return Ok(Self::Point(point));
+        }
+        text.parse::<Moment>().map(|moment| Self::Moment(moment.0))
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// A height in the chain of the last restore point, a block's hash, or latest.
-    #[arg(long, value_name = "HEIGHT|HASH|latest")]
-    at: Moment,
+    /// A height in the chain of the last restore point, a block's hash, or latest; for a tree, a restore point's name or
+    /// latest.
+    #[arg(long, value_name = "HEIGHT|HASH|POINT|latest")]
+    pub at: Where,
 }
 
 #[derive(Serialize)]
@@ -539,12 +618,15 @@ pub async fn restore(
     let began = Instant::now();
     let config = file.read()?;
     let identities = config.identities()?;
+    let Where::Moment(at) = args.at else {
+        return Err(Failure::Config(
+            "--at names a restore point, which is for trees: name a height, a block's hash or latest".into(),
+        ));
+    };
     // A block that is named is that block, whatever else there is.
-    let named = matches!(args.at.0, At::Block(_));
+    let named = matches!(at, At::Block(_));
     let (repository, points) = config.points(For::Reading, named).await?;
-    let plan = points
-        .plan(&config.stream, args.at.0)
-        .map_err(Failure::Backup)?;
+    let plan = points.plan(&config.stream, at).map_err(Failure::Backup)?;
     let mut sink = StoreSink::new(into);
     let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
     // It may be dropped: what is there is marked as unfinished.

@@ -246,6 +246,11 @@ pub async fn drill(
 ) -> Result<()> {
     let config = file.read()?;
     let level = args.level.unwrap_or(config.drill.level);
+    if config.is_of_files() && level >= DrillLevel::Replay {
+        return Err(Failure::Config(format!(
+            "level {level} is for stores: hold drills of a tree up to level read, and restore it now and then"
+        )));
+    }
     let scratch = match (level, &args.scratch) {
         (DrillLevel::Serve, _) => {
             return Err(Failure::Config(

@@ -8,6 +8,8 @@ mod plan;
 mod sealed;
 mod segment;
 mod table;
+#[cfg(target_os = "linux")]
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -145,7 +147,7 @@ impl Repository {
             return Err(error);
         }
         let name = stream.or(self.points.first().map(|first| &*first.stream));
-        let points: Vec<_> = self
+        let mut points: Vec<_> = self
             .points
             .iter()
             .filter(|point| name == Some(&*point.stream))
@@ -155,6 +157,7 @@ impl Repository {
                 "there are several streams: name one".into(),
             ));
         }
+        points.retain(|point| point.tree().is_none());
         if out.try_exists().map_err(Error::io(out))? {
             return Err(Error::InvalidRequest(format!(
                 "{} is there already",
@@ -223,6 +226,82 @@ impl Repository {
             .and_then(|_| sync_folder(folder))
             .map_err(Error::io(out))?;
         Ok((position, set))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Repository {
+    /// Writes a tree of files into a new directory: the one made last, or that of a restore point. `stream` may be left out
+    /// where there is one of trees. How many entries, and how many bytes of files.
+    ///
+    /// **Atomicity**: the directory is there as a whole, or not at all; what was not finished lies beside it, in one whose
+    /// name ends in `.unfinished`. Contents are read back and compared; attributes are set. Memory: the listing, and some
+    /// segments.
+    ///
+    /// # Errors
+    /// The first thing that is not as it was written, or that may not be set. Any restore point that can't be used, unless
+    /// one is named.
+    pub fn unpack_tree(
+        mut self,
+        stream: Option<&str>,
+        point: Option<&Hex<16>>,
+        identities: &Identities,
+        out: &Path,
+    ) -> Result<(u64, u64)> {
+        if let (Some(error), None) = (self.unusable.pop(), point) {
+            return Err(error);
+        }
+        let all = self.points.iter();
+        let trees = all.filter(|point| stream.is_none_or(|stream| point.stream == stream));
+        let trees: Vec<_> = trees.filter(|point| point.tree().is_some()).collect();
+        let other =
+            |other: &&&Manifest| trees.first().map(|first| &first.stream) != Some(&other.stream);
+        if point.is_none() && trees.iter().any(|tree| other(&tree)) {
+            return Err(Error::InvalidRequest(
+                "there are several streams: name one".into(),
+            ));
+        }
+        let found = match point {
+            Some(name) => trees.iter().find(|tree| tree.point == *name),
+            None => {
+                let offered = trees.iter().filter(|tree| !self.is_forgotten(tree));
+                offered.max_by_key(|tree| tree.created_unix_millis)
+            }
+        };
+        let found = found.and_then(|manifest| Some((*manifest, manifest.tree()?)));
+        let (manifest, content) =
+            found.ok_or_else(|| Error::Unreachable("there is no such tree of files".into()))?;
+        let own = OpenPoint::new(&self.folder, manifest, identities)?;
+        let mut points = BTreeMap::from([(content.number, own)]);
+        for used in content.uses {
+            let object = used.object();
+            let other = self.points.iter().find(|other| other.object() == object);
+            let other = other.ok_or(Error::Missing(object))?;
+            let opened = OpenPoint::new(&self.folder, other, identities)?;
+            points.insert(used.number, opened);
+        }
+        if fs::symlink_metadata(out).is_ok() {
+            return Err(Error::InvalidRequest(format!(
+                "{} is there already",
+                out.display()
+            )));
+        }
+        let mut unfinished = out.as_os_str().to_owned();
+        unfinished.push(".unfinished");
+        let unfinished = PathBuf::from(unfinished);
+        fs::create_dir(&unfinished).map_err(Error::io(&unfinished))?;
+        let sums = (content.entries, content.bytes);
+        tree::Tree::new(points, content.number).write(&unfinished, content.blake3, sums)?;
+        let folder = match out.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let synced = File::open(&unfinished).and_then(|root| Ok(rustix::fs::syncfs(root)?));
+        synced
+            .and_then(|()| fs::rename(&unfinished, out))
+            .and_then(|()| sync_folder(folder))
+            .map_err(Error::io(out))?;
+        Ok(sums)
     }
 }
 

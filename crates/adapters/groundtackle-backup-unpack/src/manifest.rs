@@ -150,6 +150,21 @@ pub struct Position {
     pub median_time_past: u32,
 }
 
+impl Position {
+    const NONE: Self = Self {
+        height: 0,
+        hash: Hex([0; 32]),
+        median_time_past: 0,
+    };
+}
+
+impl SetSummary {
+    const NONE: Self = Self {
+        coins: 0,
+        muhash: Hex([0; 32]),
+    };
+}
+
 /// What a set is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,6 +200,38 @@ enum Content {
         blocks: Vec<BlockEntry>,
         muhash_state: String,
     },
+    Tree {
+        entries: u64,
+        bytes: u64,
+        blake3: Hex<32>,
+        number: u32,
+        uses: Vec<Used>,
+    },
+}
+
+/// A restore point that a tree has segments in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Used {
+    pub(crate) number: u32,
+    point: Hex<16>,
+    created_unix_millis: u64,
+}
+
+impl Used {
+    pub(crate) fn object(&self) -> String {
+        format!("points/{:016x}-{}", self.created_unix_millis, self.point)
+    }
+}
+
+/// What a tree says of itself.
+#[derive(Debug)]
+pub(crate) struct TreeContent<'a> {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) blake3: &'a Hex<32>,
+    pub(crate) number: u32,
+    pub(crate) uses: &'a [Used],
 }
 
 #[derive(Debug, Deserialize)]
@@ -285,7 +332,7 @@ impl Manifest {
         Error::unless(
             read.is_linked(),
             object,
-            "its blocks don't follow each other",
+            "its blocks or numbers don't follow each other",
         )?;
         Ok(read)
     }
@@ -295,6 +342,26 @@ impl Manifest {
         format!("points/{:016x}-{}", self.created_unix_millis, self.point)
     }
 
+    /// None of a set of coins.
+    pub(crate) fn tree(&self) -> Option<TreeContent<'_>> {
+        match &self.content {
+            Content::Tree {
+                entries,
+                bytes,
+                blake3,
+                number,
+                uses,
+            } => Some(TreeContent {
+                entries: *entries,
+                bytes: *bytes,
+                blake3,
+                number: *number,
+                uses,
+            }),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn is_base(&self) -> bool {
         matches!(self.content, Content::Base { .. })
     }
@@ -302,14 +369,16 @@ impl Manifest {
     pub(crate) const fn epoch(&self) -> Hex<16> {
         match self.content {
             Content::Base { epoch, .. } | Content::Delta { epoch, .. } => epoch,
+            Content::Tree { .. } => Hex([0; 16]),
         }
     }
 
-    /// The set of a base, or that to which the changes apply.
+    /// The set of a base, or that to which the changes apply; zeros of a tree.
     pub(crate) const fn known(&self) -> (Position, SetSummary) {
         match self.content {
             Content::Base { position, set, .. } => (position, set),
             Content::Delta { from, from_set, .. } => (from, from_set),
+            Content::Tree { .. } => (Position::NONE, SetSummary::NONE),
         }
     }
 
@@ -318,16 +387,22 @@ impl Manifest {
         match &self.content {
             Content::Base { during, .. } => during,
             Content::Delta { blocks, .. } => blocks,
+            Content::Tree { .. } => &[],
         }
     }
 
-    /// The block that it leads to, and the set there.
+    /// The block that it leads to, and the set there; zeros of a tree.
     pub fn end(&self) -> (Position, SetSummary) {
         let last = self.blocks().last();
         last.map_or_else(|| self.known(), |last| (last.position, last.set))
     }
 
     fn is_linked(&self) -> bool {
+        if let Some(tree) = self.tree() {
+            let numbers = tree.uses.iter().map(|used| used.number);
+            let next = numbers.clone().skip(1).chain([tree.number]);
+            return numbers.zip(next).all(|(one, next)| one < next);
+        }
         let mut before = (!self.is_base()).then(|| self.known().0);
         for block in self.blocks() {
             let at = block.position;
@@ -348,6 +423,15 @@ impl Manifest {
 
 impl fmt::Display for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(tree) = self.tree() {
+            let (object, stream) = (self.object(), &self.stream);
+            let (entries, bytes) = (tree.entries, tree.bytes);
+            return write!(
+                f,
+                "{object} {stream} tree entries {entries} bytes {bytes} blake3 {}",
+                tree.blake3
+            );
+        }
         let (position, set) = self.end();
         let kind = if self.is_base() { "base" } else { "delta" };
         let from = self

@@ -225,7 +225,7 @@ const fn block_hash(at: Position) -> BlockHash {
 /// What a delta could go on from at the end of a restore point.
 fn known(point: &Manifest) -> Option<Known> {
     let state =
-        <&[u8; MuHash3072::STATE_BYTES]>::try_from(&*point.content.muhash_state().0).ok()?;
+        <&[u8; MuHash3072::STATE_BYTES]>::try_from(&*point.content.muhash_state()?.0).ok()?;
     Some(Known {
         position: *point.content.position()?,
         set: *point.content.set()?,

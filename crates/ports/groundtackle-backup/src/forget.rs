@@ -90,18 +90,26 @@ impl Repository {
     /// Offers forgotten restore points again, while they are there. How many were forgotten.
     ///
     /// It is in time as long as a point was not forgotten longer ago than the grace of whoever prunes. After that a prune
-    /// under way may remove the point all the same: look for it once that has ended.
+    /// under way may remove the point all the same: look for it once that has ended. A tree of files is offered again
+    /// within 12 hours: what it uses of others is not safe for longer.
     ///
     /// **Atomicity**: each for itself. **Idempotency**: yes. **Cancel safety**: repeat it.
     ///
     /// # Errors
-    /// `InvalidRequest` for a name that no restore point has: it was pruned, or never was. `Denied` where the target does
+    /// `InvalidRequest` for a name that no restore point has: it was pruned, or never was; for a tree that was forgotten too
+    /// long ago. `Missing` for one that uses what is gone. `Denied` where the target does
     /// not let it be removed. When the target could not answer.
     pub async fn unforget(&self, points: &[Hex<16>]) -> Result<u64> {
         let mut removed = 0_u64;
         for (object, _) in self.named(points).await? {
             if self.target.info(&object).await?.is_none() {
                 continue;
+            }
+            if let Some(point) = point_of(&object)
+                && let Ok(Some(manifest)) = verdict(self.point(&point).await)?
+                && manifest.content.is_tree()
+            {
+                self.expect_whole_again(&manifest).await?;
             }
             if self.target.remove(&object).await?.is_err() {
                 return Err(Error::Denied {

@@ -22,6 +22,7 @@ mod retention;
 mod several;
 mod source;
 mod target;
+mod tree;
 mod writer;
 
 pub use bytes_as_text::{Hex, HexBytes};
@@ -37,7 +38,7 @@ pub use groundtackle_core::Retryability;
 pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, WrappedKey};
 pub use lease::{Lease, LeaseTerms, Turn};
 pub use manifest::{
-    BlockEntry, Content, FORMAT, Fencing, Manifest, Pack, Place, Position, SetSummary,
+    BlockEntry, Content, FORMAT, Fencing, Manifest, Pack, Place, Position, SetSummary, Used,
 };
 pub use memory::MemoryTarget;
 pub use plan::{At, Plan, Step};
@@ -53,4 +54,5 @@ pub use target::{
     Listing, ObjectInfo, ObjectKey, ObjectTag, Outcome, PutIf, Refused, Target, TargetCapabilities,
     Upload,
 };
+pub use tree::{TreeAt, TreeReader};
 pub use writer::{BackUp, Began, WRITER_LIMIT};

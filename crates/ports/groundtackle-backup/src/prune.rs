@@ -22,7 +22,7 @@ pub const MIN_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFAULT_GRACE: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// What packs' keys begin with.
-const PACKS: &str = "packs/";
+pub(crate) const PACKS: &str = "packs/";
 
 /// Objects that were written only to see when.
 pub(crate) const CLOCK: &str = "clock/";
@@ -200,7 +200,7 @@ impl Repository {
     }
 
     /// The time by the target's clock, which says when its objects were written.
-    async fn target_now(&self, pruned: &mut Pruned) -> Result<SystemTime> {
+    pub(crate) async fn target_now(&self, pruned: &mut Pruned) -> Result<SystemTime> {
         let (now, key) = self.target_time().await?;
         self.remove_or_later(&key, pruned).await?;
         Ok(now)
@@ -359,7 +359,15 @@ fn going(present: &mut [Present], pruned: &mut Pruned) -> Vec<(usize, Vec<Hex<16
         let living: Vec<_> = all.iter().filter(lives).cloned().collect();
         let (of_living, of_all) = (Map::of(&living), Map::of(all));
         for point in all {
-            let Some(wanted) = end(point) else { continue };
+            let Some(wanted) = end(point) else {
+                let uses = point.content.uses().iter().map(|used| used.point);
+                // What one that is kept for its segments alone uses itself may go: nothing leads there by way of it.
+                match expired.contains(&point.point) {
+                    true => drop(needs.insert(point.point, Ok(uses.collect()))),
+                    false => needed.extend(uses),
+                }
+                continue;
+            };
             if expired.contains(&point.point) {
                 let plan = of_all.plan(all, wanted);
                 needs.insert(point.point, plan.map(|plan| plan.points()));

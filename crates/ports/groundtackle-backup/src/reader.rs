@@ -29,7 +29,7 @@ pub(crate) const PIECE_BYTES: u64 = 8 << 20;
 pub(crate) struct OpenPoint {
     target: Arc<dyn Target>,
     events: Events,
-    manifest: Arc<Manifest>,
+    pub(crate) manifest: Arc<Manifest>,
     seal: Arc<Seal>,
     pub(crate) entries: Vec<SegmentEntry>,
 }
@@ -344,13 +344,14 @@ pub(crate) fn check_heights(
 }
 
 pub(crate) fn missing(object: &str, manifest: &Manifest) -> Error {
-    let height = manifest.content.position().map(|position| position.height);
+    let at = manifest.content.position();
+    let at = at.map(|position| format!(" at height {}", position.height));
     Error::Missing {
         object: object.into(),
         needed_by: format!(
-            "restore point {} at height {} needs it",
+            "restore point {}{} needs it",
             manifest.point,
-            height.unwrap_or_default()
+            at.unwrap_or_default()
         ),
     }
 }
@@ -436,6 +437,28 @@ impl OpenPoint {
         ))
     }
 
+    fn without_index(&self) -> Arc<Self> {
+        Arc::new(Self {
+            target: self.target.clone(),
+            events: self.events.clone(),
+            manifest: self.manifest.clone(),
+            seal: self.seal.clone(),
+            entries: Vec::new(),
+        })
+    }
+
+    /// A segment that the index lists, with the BLAKE3 that it says.
+    pub(crate) async fn segment(&self, entry: SegmentEntry) -> Result<Segment> {
+        let SegmentEntry {
+            info,
+            place,
+            blake3,
+        } = entry;
+        let point = self.without_index();
+        let bytes = point.read(place, info.codec.clone(), Some(blake3)).await?;
+        Ok(Segment { info, bytes })
+    }
+
     /// The segments of a step, in the order in which they are to be applied.
     fn entries_of(&self, step: &Step) -> Vec<SegmentEntry> {
         let touches = |entry: &&SegmentEntry| {
@@ -488,22 +511,9 @@ impl<'a> Segments<'a> {
         while self.ahead.len() <= self.workers
             && let Some(entry) = self.left.next()
         {
-            let point = Arc::new(OpenPoint {
-                target: self.point.target.clone(),
-                events: self.point.events.clone(),
-                manifest: self.point.manifest.clone(),
-                seal: self.point.seal.clone(),
-                entries: Vec::new(),
-            });
-            self.ahead.push_back(tokio::spawn(async move {
-                let SegmentEntry {
-                    info,
-                    place,
-                    blake3,
-                } = entry;
-                let bytes = point.read(place, info.codec.clone(), Some(blake3)).await?;
-                Ok(Segment { info, bytes })
-            }));
+            let point = self.point.without_index();
+            self.ahead
+                .push_back(tokio::spawn(async move { point.segment(entry).await }));
         }
         match self.ahead.pop_front() {
             Some(first) => first.await.map_err(stopped)?.map(Some),

@@ -327,6 +327,21 @@ impl Points {
         }
     }
 
+    /// Why the latest restore point of a stream is not known, if it is not.
+    pub(crate) fn in_doubt(&self, stream: &str) -> Option<Error> {
+        self.later_unread(stream).and_then(|at| self.not_known(at))
+    }
+
+    fn not_known(&self, unread: usize) -> Option<Error> {
+        let (object, error) = self.unusable.get(unread)?;
+        Some(Error::Unreachable {
+            what: format!(
+                "which restore point is meant is not known, since {object} could not be read ({error}): name a block by \
+                 its hash, or a restore point, or try again"
+            ),
+        })
+    }
+
     /// As [`Plan::find`] by what is usable; where that does not lead there, by way of what was forgotten and is still
     /// there. The last restore point is none of the latter.
     ///
@@ -339,13 +354,8 @@ impl Points {
             At::Height(_) => self.unread().next(),
             At::Block(_) => None,
         };
-        if let Some((object, error)) = in_doubt.and_then(|at| self.unusable.get(at)) {
-            return Err(Error::Unreachable {
-                what: format!(
-                    "which block is meant is not known, since {object} could not be read ({error}): name a block by its \
-                     hash, or try again"
-                ),
-            });
+        if let Some(unread) = in_doubt.and_then(|at| self.not_known(at)) {
+            return Err(unread);
         }
         match Plan::find(&self.usable, stream, at) {
             Err(Error::Unreachable { .. }) if !self.forgotten.is_empty() => {

@@ -156,7 +156,7 @@ impl Repository {
                 detail: format!("it says that it has {} items, and gave {items}", end.items),
             });
         }
-        if end.content.position().is_none() {
+        if end.content.position().is_none() && !end.content.is_tree() {
             return Err(Error::Incomplete {
                 detail: "it has no block".into(),
             });
@@ -165,6 +165,7 @@ impl Repository {
         check_heights(&end.content, &entries).map_err(|detail| Error::Incomplete {
             detail: detail.into(),
         })?;
+        self.expect_used(&end.content).await?;
         let mut index = Vec::new();
         for part in entries.chunks(INDEX_ENTRIES) {
             let mut bytes = serde_json::to_vec(part)

@@ -21,6 +21,8 @@ mod prune;
 mod rekey;
 #[path = "engine/retention.rs"]
 mod retention;
+#[path = "engine/trees.rs"]
+mod trees;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

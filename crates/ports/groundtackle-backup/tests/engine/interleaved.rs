@@ -3,9 +3,9 @@
 use std::pin::Pin;
 use std::sync::Mutex;
 
-use groundtackle_backup::{MIN_GRACE, PruneOptions, WRITER_LIMIT};
+use groundtackle_backup::{MIN_GRACE, PruneOptions};
 
-use super::kept::{Actor, Done, Gate, Gated, HOUR, Kept, signer_of, write};
+use super::kept::{Actor, Done, Gate, Gated, HOUR, Kept, drive, signer_of, write};
 use super::retention::Random;
 use super::*;
 
@@ -53,43 +53,15 @@ async fn interleave(seed: u64) -> Tally {
         actors.push(Actor { work, gate });
     }
     let before = kept.keys("points/").await.len();
-    let pace = [10, 40, 400][random.below(3) as usize];
-    let mut since_check = Duration::ZERO;
-    while actors.iter().any(|actor| actor.work.is_some()) {
-        let pass = match random.below(pace) {
-            0 => HOUR * [1, 3, 9, 30][random.below(4) as usize],
-            _ => Duration::ZERO,
-        };
-        // A put takes hours at most.
-        since_check = match actors.iter().any(Actor::commits) {
-            true => since_check + pass,
-            false => Duration::ZERO,
-        };
-        if since_check < MIN_GRACE - WRITER_LIMIT {
-            kept.clock.pass(pass);
-        } else {
-            since_check -= pass;
-        }
-        let running: Vec<_> = actors
-            .iter_mut()
-            .filter(|actor| actor.work.is_some())
-            .collect();
-        let chosen = random.below(running.len() as u64) as usize;
-        let actor = running.into_iter().nth(chosen).unwrap();
-        match actor.step().await {
-            Some(Done::Listed(manifest, block)) => {
+    for done in drive(&mut kept, actors, &mut random).await {
+        match done {
+            Done::Listed(manifest, block) => {
                 kept.listed.push((*manifest, *block));
                 tally.listed += 1;
             }
-            Some(Done::GaveUp) => tally.gave_up += 1,
-            Some(Done::Forgot(point)) => {
-                let there = kept.place.repository.points().await.unwrap();
-                if !there.usable.iter().any(|other| other.point == point) {
-                    kept.forgotten.insert(point);
-                }
-            }
-            Some(Done::Pruned) => tally.pruned += 1,
-            None => {}
+            Done::GaveUp => tally.gave_up += 1,
+            Done::Pruned => tally.pruned += 1,
+            Done::ListedTree | Done::Forgot(_) => {}
         }
     }
     tally.removed += before.saturating_sub(kept.keys("points/").await.len());

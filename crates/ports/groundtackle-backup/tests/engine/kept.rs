@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use groundtackle_backup::{
     Entropy, Listing, MIN_GRACE, ObjectInfo, Outcome, Pack, PruneOptions, Pruned,
-    TargetCapabilities, Upload,
+    TargetCapabilities, Upload, WRITER_LIMIT,
 };
 
 use super::retention::Random;
@@ -378,6 +378,7 @@ impl Gate {
 /// What an actor has done.
 pub(crate) enum Done {
     Listed(Box<Manifest>, Box<Block>),
+    ListedTree,
     GaveUp,
     Forgot(Hex<16>),
     Pruned,
@@ -459,4 +460,48 @@ pub(crate) async fn write(
         Err(Error::TooSlow { .. }) => Done::GaveUp,
         Err(error) => panic!("{error:?}"),
     }
+}
+
+/// Step by step, in an order and at a pace that chance says.
+pub(crate) async fn drive(
+    kept: &mut Kept,
+    mut actors: Vec<Actor>,
+    random: &mut Random,
+) -> Vec<Done> {
+    let pace = [10, 40, 400][random.below(3) as usize];
+    let mut since_check = Duration::ZERO;
+    let mut all = Vec::new();
+    while actors.iter().any(|actor| actor.work.is_some()) {
+        let pass = match random.below(pace) {
+            0 => HOUR * [1, 3, 9, 30][random.below(4) as usize],
+            _ => Duration::ZERO,
+        };
+        // A put takes hours at most.
+        since_check = match actors.iter().any(Actor::commits) {
+            true => since_check + pass,
+            false => Duration::ZERO,
+        };
+        if since_check < MIN_GRACE - WRITER_LIMIT {
+            kept.clock.pass(pass);
+        } else {
+            since_check -= pass;
+        }
+        let running: Vec<_> = actors
+            .iter_mut()
+            .filter(|actor| actor.work.is_some())
+            .collect();
+        let chosen = random.below(running.len() as u64) as usize;
+        let actor = running.into_iter().nth(chosen).unwrap();
+        let Some(done) = actor.step().await else {
+            continue;
+        };
+        if let Done::Forgot(point) = done {
+            let there = kept.place.repository.points().await.unwrap();
+            if !there.usable.iter().any(|other| other.point == point) {
+                kept.forgotten.insert(point);
+            }
+        }
+        all.push(done);
+    }
+    all
 }
