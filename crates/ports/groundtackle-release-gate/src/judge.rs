@@ -1,0 +1,360 @@
+//! The answer.
+
+mod rules;
+
+use jiff::Timestamp;
+
+use crate::decision::{
+    Action, Decision, Obligation, Passed, ROLLBACKS, Reason, Request, Verdict, When,
+};
+use crate::digest::{Digest, Length};
+use crate::evidence::{Evidence, Fact, evidence_digest};
+use crate::gate::Gate;
+use crate::hours::HORIZON;
+use crate::policy::Rule;
+
+/// How many instants are tried for [`Gate::when`].
+const MAX_TRIES: usize = 10_000;
+
+impl Gate {
+    /// Whether it may, by this evidence, at this instant. Every reason is given, not the first alone.
+    ///
+    /// The order of the evidence does not count. Of several pieces about the same thing the latest counts, and all of them
+    /// where they are from the same instant.
+    pub fn judge(&self, evidence: &[Evidence], request: &Request, instant: Timestamp) -> Decision {
+        let mut judge = Judge::new(self, evidence, request, instant);
+        judge.all();
+        let mut decision = judge.decide();
+        decision.evidence = evidence_digest(evidence);
+        decision
+    }
+
+    /// The first instant, `from` included, at which the same evidence would give go.
+    pub fn when(&self, evidence: &[Evidence], request: &Request, from: Timestamp) -> When {
+        let limit = from.saturating_add(HORIZON).unwrap_or(Timestamp::MAX);
+        let mut at = from;
+        for _ in 0..MAX_TRIES {
+            let mut judge = Judge::new(self, evidence, request, at);
+            judge.all();
+            let decision = judge.decide();
+            if decision.verdict == Verdict::Go {
+                return When::At(at);
+            }
+            // Before the last of them nothing can be go.
+            let ends: Option<Vec<_>> = decision
+                .reasons
+                .iter()
+                .map(|reason| reason.holds_until)
+                .collect();
+            match ends.and_then(|ends| ends.into_iter().max()) {
+                Some(next) if next > at && next <= limit => at = next,
+                _ => break,
+            }
+        }
+        When::Never
+    }
+}
+
+struct Judge<'a> {
+    gate: &'a Gate,
+    evidence: &'a [Evidence],
+    request: &'a Request,
+    now: Timestamp,
+    reasons: Vec<Reason>,
+    warnings: Vec<String>,
+    good_until: Timestamp,
+    stop_at: Option<Timestamp>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(gate: &'a Gate, evidence: &'a [Evidence], request: &'a Request, now: Timestamp) -> Self {
+        Self {
+            gate,
+            evidence,
+            request,
+            now,
+            reasons: Vec::new(),
+            warnings: Vec::new(),
+            good_until: gate.policy.permit_for.after(now),
+            stop_at: None,
+        }
+    }
+
+    fn against(&mut self, rule: Rule, subject: &str, verdict: Verdict, detail: impl Into<String>) {
+        self.against_until(rule, subject, verdict, detail, None);
+    }
+
+    fn against_until(
+        &mut self,
+        rule: Rule,
+        subject: &str,
+        verdict: Verdict,
+        detail: impl Into<String>,
+        holds_until: Option<Timestamp>,
+    ) {
+        self.reasons.push(Reason {
+            rule,
+            subject: subject.into(),
+            verdict,
+            detail: detail.into(),
+            holds_until,
+        });
+    }
+
+    fn no_go(&mut self, rule: Rule, subject: &str, detail: impl Into<String>) {
+        self.against(rule, subject, Verdict::NoGo, detail);
+    }
+
+    /// The latest of what `pick` takes; all of it that is from the same instant.
+    fn latest<T>(&self, pick: impl Fn(&'a Evidence) -> Option<T>) -> Option<(Timestamp, Vec<T>)> {
+        let mut found: Option<(Timestamp, Vec<T>)> = None;
+        for evidence in self.evidence {
+            let Some(value) = pick(evidence) else {
+                continue;
+            };
+            match &mut found {
+                Some((at, _)) if evidence.observed_at < *at => {}
+                Some((at, all)) if evidence.observed_at == *at => all.push(value),
+                _ => found = Some((evidence.observed_at, vec![value])),
+            }
+        }
+        found
+    }
+
+    /// As [`latest`](Self::latest), no older than it may be; what is missing or stale is a reason.
+    fn fresh<T>(
+        &mut self,
+        rule: Rule,
+        subject: &str,
+        max_age: Option<Length>,
+        pick: impl Fn(&'a Evidence) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let max_age = max_age.unwrap_or(self.gate.policy.max_age);
+        let Some((at, found)) = self.latest(pick) else {
+            self.against(
+                rule,
+                subject,
+                Verdict::Inconclusive,
+                "there is no evidence; collect it",
+            );
+            return None;
+        };
+        let stale_at = max_age.after(at);
+        if self.now >= stale_at {
+            let detail = format!("the evidence of {at} is older than {max_age}; collect it anew");
+            self.against(rule, subject, Verdict::Inconclusive, detail);
+            return None;
+        }
+        self.good_until = self.good_until.min(stale_at);
+        Some(found)
+    }
+
+    fn all(&mut self) {
+        let gate = self.gate;
+        self.clock();
+        let environments = gate.policy.environments.iter();
+        let Some(environment) = environments
+            .into_iter()
+            .find(|e| e.name == self.request.environment)
+        else {
+            let detail = "the policy has no such environment; name one that it has";
+            let name = self.request.environment.clone();
+            return self.no_go(Rule::Environment, &name, detail);
+        };
+        self.actor(environment);
+        if self.request.action == Action::Rollback {
+            return self.rollback();
+        }
+        self.tag(environment);
+        self.order(environment);
+        let authors = self.changes(environment);
+        for approvals in &environment.approvals {
+            self.approvals(approvals, authors.as_ref());
+        }
+        self.meeting(environment);
+        self.checklist(environment);
+        self.pipelines(environment);
+        self.tests(environment);
+        self.platforms(environment);
+        self.soak(environment);
+        self.parity(environment);
+        for name in &environment.budgets {
+            self.budget(name);
+        }
+        self.backups(environment);
+        self.incidents(environment);
+        self.rota(environment);
+        self.windows();
+    }
+
+    /// Evidence from after the instant is of a clock that is wrong, or of another question.
+    fn clock(&mut self) {
+        let latest = self
+            .evidence
+            .iter()
+            .filter(|evidence| evidence.observed_at > self.now);
+        if let Some(latest) = latest.max_by_key(|evidence| evidence.observed_at) {
+            let detail = format!(
+                "evidence is from {}, after the instant that is asked for; check the clocks",
+                latest.observed_at
+            );
+            let until = Some(latest.observed_at);
+            self.against_until(
+                Rule::Clock,
+                &latest.source,
+                Verdict::Inconclusive,
+                detail,
+                until,
+            );
+        }
+    }
+
+    /// What waivers and overrides pass, and the worst of what is left.
+    fn decide(mut self) -> Decision {
+        let mut passed = Vec::new();
+        let mut obligations = Vec::new();
+        self.waive(&mut passed);
+        if self.request.action == Action::Rollback {
+            obligations.push(Obligation::Count {
+                budget: ROLLBACKS.into(),
+            });
+        } else {
+            self.override_reasons(&mut passed, &mut obligations);
+        }
+        let worst = self.reasons.iter().map(|reason| reason.verdict).max();
+        let verdict = worst.unwrap_or(Verdict::Go);
+        let go = verdict == Verdict::Go;
+        Decision {
+            verdict,
+            request: self.request.clone(),
+            instant: self.now,
+            policy: self.gate.digest,
+            evidence: Digest([0; 32]),
+            reasons: self.reasons,
+            passed,
+            warnings: self.warnings,
+            obligations,
+            good_until: go.then_some(self.good_until),
+            stop_at: self.stop_at.filter(|_| go),
+        }
+    }
+
+    fn waive(&mut self, passed: &mut Vec<Passed>) {
+        let gate = self.gate;
+        let (kept, rest) = std::mem::take(&mut self.reasons)
+            .into_iter()
+            .partition::<Vec<_>, _>(|reason| {
+                !reason.rule.can_be_passed() || reason.verdict == Verdict::Inconclusive
+            });
+        self.reasons = kept;
+        for reason in rest {
+            let waiver = gate.policy.waivers.iter().find(|waiver| {
+                waiver.rule == reason.rule
+                    && waiver.environment == self.request.environment
+                    && waiver
+                        .subject
+                        .as_ref()
+                        .is_none_or(|subject| *subject == reason.subject)
+                    && self.now < waiver.until
+            });
+            match waiver {
+                Some(waiver) => {
+                    self.good_until = self.good_until.min(waiver.until);
+                    let by = format!(
+                        "waiver of {} until {}: {}",
+                        waiver.by, waiver.until, waiver.reason
+                    );
+                    passed.push(Passed { reason, by });
+                }
+                None => self.reasons.push(reason),
+            }
+        }
+        self.reasons.sort_by_key(|reason| reason.rule);
+    }
+
+    fn override_reasons(&mut self, passed: &mut Vec<Passed>, obligations: &mut Vec<Obligation>) {
+        let (gate, request) = (self.gate, self.request);
+        let Some(rules) = &gate.policy.overrides else {
+            return;
+        };
+        let passes = |reason: &Reason| {
+            rules.passes.contains(&reason.rule) && reason.verdict != Verdict::Inconclusive
+        };
+        if !self.reasons.iter().any(passes) {
+            return;
+        }
+        for evidence in self.evidence {
+            let Fact::Override {
+                artefact,
+                environment,
+                incident,
+                severity,
+                reason,
+                by,
+            } = &evidence.fact
+            else {
+                continue;
+            };
+            if *artefact != request.artefact || *environment != request.environment {
+                continue;
+            }
+            let ends = rules.max_age.after(evidence.observed_at);
+            let people = by
+                .iter()
+                .filter(|person| gate.policy.has_role(person, &rules.role));
+            let people: Vec<_> = people.map(String::as_str).collect();
+            let fault = if people.len() < rules.people as usize {
+                Some(format!(
+                    "{} of role {} are needed",
+                    rules.people, rules.role
+                ))
+            } else if !rules.severities.contains(severity) {
+                Some("incidents of that severity pass nothing".into())
+            } else if reason.trim().is_empty() || incident.trim().is_empty() {
+                Some("it names no reason or no incident".into())
+            } else if self.now >= ends {
+                Some(format!("it ended at {ends}"))
+            } else {
+                None
+            };
+            if let Some(fault) = fault {
+                self.warnings
+                    .push(format!("override for {incident:?} does not count: {fault}"));
+                continue;
+            }
+            // Each spends one, so that there must be one left.
+            let before = self.reasons.len();
+            if !self.budget(&rules.budget) {
+                // What an override lacks speaks against the override alone.
+                self.reasons.truncate(before);
+                self.warnings.push(format!(
+                    "override for {incident:?} does not count: budget {} does not allow it",
+                    rules.budget
+                ));
+                return;
+            }
+            self.good_until = self.good_until.min(ends);
+            let by = format!(
+                "override of {} for {incident}: {reason}",
+                people.join(" and ")
+            );
+            let (gone, kept) = std::mem::take(&mut self.reasons)
+                .into_iter()
+                .partition::<Vec<_>, _>(passes);
+            self.reasons = kept;
+            passed.extend(gone.into_iter().map(|reason| Passed {
+                reason,
+                by: by.clone(),
+            }));
+            obligations.push(Obligation::OpenIncident {
+                incident: incident.clone(),
+                severity: *severity,
+                reason: reason.clone(),
+            });
+            obligations.push(Obligation::Count {
+                budget: rules.budget.clone(),
+            });
+            return;
+        }
+    }
+}

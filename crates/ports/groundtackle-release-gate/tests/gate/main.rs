@@ -1,0 +1,18 @@
+//! What the port promises.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod independent;
+mod log;
+mod permit;
+mod policies;
+mod replay;
+mod rules;
+mod setting;
+mod when;
+mod windows;
