@@ -15,6 +15,9 @@ use crate::error::{damaged, of};
 use crate::record::{Bytes, ChunkAt, Piece, put_pieces};
 use crate::walk::Seen;
 
+/// Where each chunk is, by its BLAKE3, and how many bytes are used of each number.
+type Known = (HashMap<[u8; 32], ChunkAt>, HashMap<u32, u64>);
+
 const MAGIC: &[u8; 8] = b"GTFILES1";
 
 /// Magic, records, trailer, its length, and the BLAKE3 of all before: what of it is fixed.
@@ -205,8 +208,7 @@ impl State {
         Ok(Records(BufReader::new(file).take(left)))
     }
 
-    /// Where each chunk is, and how many bytes are used of each number.
-    pub(crate) fn chunks(&self) -> Result<(HashMap<[u8; 32], ChunkAt>, HashMap<u32, u64>)> {
+    pub(crate) fn chunks(&self) -> Result<Known> {
         let (mut chunks, mut used) = (HashMap::new(), HashMap::<_, u64>::new());
         let mut records = self.records()?;
         while let Some(known) = records.next()? {

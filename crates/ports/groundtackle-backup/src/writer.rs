@@ -274,8 +274,6 @@ fn sealed(work: SegmentWork, seal: &Seal, ordinal: u64) -> Result<Sealed> {
 struct Packs<'a> {
     repository: &'a Repository,
     done: Vec<Pack>,
-    /// On its way to the disk, while the next one is filled.
-    closing: Option<JoinHandle<Result<Pack>>>,
     open: Option<Open>,
 }
 
@@ -309,24 +307,6 @@ impl Open {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         self.upload.write(bytes.into()).await
     }
-
-    async fn close(self) -> Result<Pack> {
-        let info = self.upload.finish().await?.map_err(name_taken)?;
-        if info.bytes != self.bytes {
-            return Err(Error::corrupt(
-                self.key.as_str(),
-                format!(
-                    "{} bytes were sent, and {} are there",
-                    self.bytes, info.bytes
-                ),
-            ));
-        }
-        Ok(Pack {
-            id: self.id,
-            bytes: self.bytes,
-            blake3: Hex(*self.blake3.finalize().as_bytes()),
-        })
-    }
 }
 
 impl<'a> Packs<'a> {
@@ -334,7 +314,6 @@ impl<'a> Packs<'a> {
         Self {
             repository,
             done: Vec::new(),
-            closing: None,
             open: None,
         }
     }
@@ -351,9 +330,8 @@ impl<'a> Packs<'a> {
             Some(open) => open,
             None => Open::begin(self.repository).await?,
         };
-        let number = self.done.len() + usize::from(self.closing.is_some());
         let place = Place {
-            pack: u32::try_from(number).map_err(|_| {
+            pack: u32::try_from(self.done.len()).map_err(|_| {
                 Error::invalid_request("the source is too large for one restore point")
             })?,
             offset: open.bytes,
@@ -365,23 +343,30 @@ impl<'a> Packs<'a> {
         Ok(place)
     }
 
-    /// Begins to close the open pack, once the one before is closed.
     async fn close(&mut self) -> Result<()> {
-        self.closed().await?;
-        self.closing = self.open.take().map(|open| tokio::spawn(open.close()));
-        Ok(())
-    }
-
-    async fn closed(&mut self) -> Result<()> {
-        if let Some(closing) = self.closing.take() {
-            self.done.push(closing.await.map_err(stopped)??);
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        let info = open.upload.finish().await?.map_err(name_taken)?;
+        if info.bytes != open.bytes {
+            return Err(Error::corrupt(
+                open.key.as_str(),
+                format!(
+                    "{} bytes were sent, and {} are there",
+                    open.bytes, info.bytes
+                ),
+            ));
         }
+        self.done.push(Pack {
+            id: open.id,
+            bytes: open.bytes,
+            blake3: Hex(*open.blake3.finalize().as_bytes()),
+        });
         Ok(())
     }
 
     async fn finish(mut self) -> Result<Vec<Pack>> {
         self.close().await?;
-        self.closed().await?;
         Ok(self.done)
     }
 }
