@@ -16,7 +16,7 @@ use crate::record::{Bytes, ChunkAt, Piece, put_pieces};
 use crate::walk::Seen;
 
 /// Where each chunk is, by its BLAKE3, and how many bytes are used of each number.
-type Known = (HashMap<[u8; 32], ChunkAt>, HashMap<u32, u64>);
+pub(crate) type Chunks = (HashMap<[u8; 32], ChunkAt>, HashMap<u32, u64>);
 
 const MAGIC: &[u8; 8] = b"GTFILES1";
 
@@ -208,7 +208,7 @@ impl State {
         Ok(Records(BufReader::new(file).take(left)))
     }
 
-    pub(crate) fn chunks(&self) -> Result<Known> {
+    pub(crate) fn chunks(&self) -> Result<Chunks> {
         let (mut chunks, mut used) = (HashMap::new(), HashMap::<_, u64>::new());
         let mut records = self.records()?;
         while let Some(known) = records.next()? {
