@@ -7,8 +7,11 @@
 //! [`regtest`] makes of the same blocks a chain that Bitcoin Core accepts. The binary `utxo` connects it to the
 //! embedded store and to Core's engine, and prints the tables of `docs/benchmarks.md`.
 //!
+//! [`coins`] makes up the coins whose backups the binaries `coins` and `backup` measure.
+//!
 //! Nothing here is published, and nothing here is fit for keeping data.
 
+pub mod coins;
 pub mod engine;
 pub mod generator;
 pub mod machine;

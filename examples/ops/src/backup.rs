@@ -10,11 +10,10 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use groundtackle_backup::{
     At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Points, Repository,
-    Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust,
+    Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust, Turn,
 };
 use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
-use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
-use groundtackle_backup_s3::{S3Target, S3TargetConfig};
+use groundtackle_backup_s3::S3TargetConfig;
 use groundtackle_backup_utxo::{Journal, JournalError, Made, SetBackup, StoreSink};
 use groundtackle_chain::{BlockHash, Network};
 use groundtackle_core::Secret;
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::drill::DrillConfig;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
+use crate::places::{self, Copies, For, LeaseConfig, PlaceConfig, bring_level, give_back, tell};
 use crate::report::Report;
 use crate::stores::StoreUrl;
 
@@ -49,8 +49,12 @@ pub struct Config {
     journal: Option<PathBuf>,
     #[serde(default = "Config::journal_keep_blocks")]
     journal_keep_blocks: u32,
-    #[serde(default = "Config::stream")]
+    /// Empty for `utxo`, or `files` where there are such.
+    #[serde(default)]
     pub stream: String,
+    #[cfg(target_os = "linux")]
+    #[serde(default)]
+    pub files: Option<groundtackle_backup_files::FilesConfig>,
     #[serde(default)]
     signer: Option<PathBuf>,
     #[serde(default)]
@@ -67,6 +71,12 @@ pub struct Config {
     folder: Option<PathBuf>,
     #[serde(default)]
     s3: Option<S3TargetConfig>,
+    #[serde(default, rename = "target")]
+    targets: Vec<PlaceConfig>,
+    #[serde(default)]
+    copies: Copies,
+    #[serde(default)]
+    pub lease: Option<LeaseConfig>,
     #[serde(default)]
     pub retention: Option<Retention>,
 }
@@ -77,8 +87,12 @@ impl Config {
         1_008
     }
 
-    fn stream() -> String {
-        "utxo".into()
+    /// Whether it is a tree that is backed up, and no store.
+    pub const fn is_of_files(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.files.is_some();
+        #[cfg(not(target_os = "linux"))]
+        return false;
     }
 
     const fn workers() -> usize {
@@ -100,7 +114,7 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
 impl ConfigFile {
     pub fn read(&self) -> Result<Config> {
         let text = fs::read_to_string(&self.path).map_err(unreadable(&self.path))?;
-        toml::from_str(&text).map_err(|error| {
+        let mut config: Config = toml::from_str(&text).map_err(|error| {
             // Never the line itself: it may have a password.
             let before = error.span().and_then(|span| text.get(..span.start));
             let line = before.map_or(1, |before| before.lines().count().max(1));
@@ -111,7 +125,22 @@ impl ConfigFile {
                 }
             };
             Failure::Config(format!("{}, near line {line}: {what}", self.path.display()))
-        })
+        })?;
+        if config.is_of_files() && config.store.is_some() {
+            return Err(Failure::Config(
+                "it has store and [files]: write a config for each; the repository may be the same"
+                    .into(),
+            ));
+        }
+        if config.stream.is_empty() {
+            config.stream = if config.is_of_files() {
+                "files"
+            } else {
+                "utxo"
+            }
+            .into();
+        }
+        Ok(config)
     }
 }
 
@@ -157,7 +186,7 @@ impl Config {
         Trust::new(trusted).map_err(Failure::Backup)
     }
 
-    fn recipients(&self) -> Result<AgeRecipients> {
+    pub fn recipients(&self) -> Result<AgeRecipients> {
         AgeRecipients::new(&self.recipients).map_err(Failure::Backup)
     }
 
@@ -171,28 +200,20 @@ impl Config {
         AgeIdentities::new(secrets.map(Secret::from)).map_err(Failure::Backup)
     }
 
-    async fn target(&self, create: bool) -> Result<Arc<dyn Target>> {
-        let target: Arc<dyn Target> = match (&self.folder, &self.s3) {
-            (Some(folder), None) => {
-                let config = FsTargetConfig::default().with_create(create);
-                let opened = FsTarget::open(folder, config).await;
-                Arc::new(opened.map_err(Failure::Backup)?)
-            }
-            (None, Some(config)) => {
-                let opened = S3Target::open(config.clone()).await;
-                Arc::new(opened.map_err(Failure::Backup)?)
-            }
-            _ => {
-                return Err(Failure::Config(
-                    "name the place of the repository: either folder, or a table [s3]".into(),
-                ));
-            }
-        };
-        Ok(target)
+    async fn target(&self, create: bool, what_for: For) -> Result<Arc<dyn Target>> {
+        if self.targets.is_empty() {
+            return places::one(self.folder.as_deref(), self.s3.as_ref(), create).await;
+        }
+        if self.folder.is_some() || self.s3.is_some() {
+            return Err(Failure::Config(
+                "name the places of the repository either by tables [[target]], or by folder or [s3]".into(),
+            ));
+        }
+        places::several(&self.targets, self.copies, what_for, create).await
     }
 
-    pub async fn repository(&self) -> Result<Repository> {
-        let target = self.target(false).await?;
+    pub async fn repository(&self, what_for: For) -> Result<Repository> {
+        let target = self.target(false, what_for).await?;
         let opened = Repository::open(target, self.trust()?).await;
         let opened = opened.map_err(Failure::Backup)?;
         let found = &opened.descriptor().network;
@@ -219,8 +240,8 @@ impl Config {
         url.parse().map_err(Failure::Config)
     }
 
-    pub async fn points(&self, passes_over: bool) -> Result<(Repository, Points)> {
-        let repository = self.repository().await?;
+    pub async fn points(&self, what_for: For, passes_over: bool) -> Result<(Repository, Points)> {
+        let repository = self.repository(what_for).await?;
         let mut points = repository.points().await.map_err(Failure::Backup)?;
         for (object, error) in &points.unusable {
             crate::report::note(&format!("{object} can't be used: {error}"));
@@ -249,7 +270,7 @@ pub async fn init(file: &ConfigFile, report: Report) -> Result<()> {
     let network = config.network()?.unwrap_or(Network::Main);
     let signer = config.new_signer()?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-    let target = config.target(true).await?;
+    let target = config.target(true, For::Changing).await?;
     let made = Repository::init(target, &network.to_string(), &signer, clock, entropy).await;
     let made = made.map_err(Failure::Backup)?;
     let descriptor = made.descriptor();
@@ -267,7 +288,7 @@ pub async fn init(file: &ConfigFile, report: Report) -> Result<()> {
 }
 
 #[derive(Serialize)]
-struct Point {
+pub struct Point {
     made: &'static str,
     point: Option<Hex<16>>,
     height: Option<u32>,
@@ -277,31 +298,69 @@ struct Point {
     blocks: Option<u64>,
     txouts: Option<u64>,
     muhash: Option<BlockHash>,
+    /// Of a tree: what has a name, and the lengths of the files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<Tree>,
     bytes: u64,
     created_unix_millis: Option<u64>,
 }
 
+#[derive(Serialize)]
+struct Tree {
+    entries: u64,
+    file_bytes: u64,
+    blake3: Hex<32>,
+    /// Restore points that it uses segments of.
+    uses: Vec<Hex<16>>,
+}
+
 impl Point {
-    fn of(manifest: &Manifest) -> Self {
+    pub fn of(manifest: &Manifest) -> Self {
         let content = &manifest.content;
         let is_base = matches!(content, Content::Base { .. });
+        let tree = match content {
+            Content::Tree {
+                entries,
+                bytes,
+                blake3,
+                uses,
+                ..
+            } => Some(Tree {
+                entries: *entries,
+                file_bytes: *bytes,
+                blake3: *blake3,
+                uses: uses.iter().map(|used| used.point).collect(),
+            }),
+            _ => None,
+        };
         let set = content.set();
         Self {
-            made: if is_base { "base" } else { "delta" },
+            made: match content {
+                Content::Base { .. } => "base",
+                Content::Tree { .. } => "tree",
+                _ => "delta",
+            },
             point: Some(manifest.point),
             height: content.position().map(|at| at.height),
             bestblock: content
                 .position()
                 .map(|at| BlockHash::from_bytes(at.hash.0)),
-            blocks: (!is_base).then_some(content.blocks().len() as u64),
+            blocks: (!is_base && tree.is_none()).then_some(content.blocks().len() as u64),
             txouts: set.map(|set| set.coins),
             muhash: set.map(|set| BlockHash::from_bytes(set.muhash.0)),
+            tree,
             bytes: manifest.packs.iter().map(|pack| pack.bytes).sum(),
             created_unix_millis: Some(manifest.created_unix_millis),
         }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
+        if let (Some(point), Some(tree)) = (&self.point, &self.tree) {
+            return format!(
+                "tree of {} entries, {} bytes in files, {} bytes of its own, restore point {point}",
+                tree.entries, tree.file_bytes, self.bytes
+            );
+        }
         let (Some(point), Some(height), Some(hash)) = (&self.point, self.height, self.bestblock)
         else {
             return "nothing: the last restore point is of the store's tip".into();
@@ -320,9 +379,10 @@ impl Point {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Back up the whole set, also where the journal has all changes since the last restore point.
+    /// Back up the whole set, also where the journal has all changes since the last restore point; of a tree, store
+    /// everything anew.
     #[arg(long)]
-    base: bool,
+    pub base: bool,
 }
 
 /// The store that a config names.
@@ -339,7 +399,8 @@ pub async fn run(
 ) -> Result<()> {
     let config = file.read()?;
     let (signer, recipients) = (config.signer()?, config.recipients()?);
-    let repository = config.repository().await?;
+    let repository = config.repository(For::Writing).await?;
+    bring_level(&repository).await?;
     let journal = match config.journal.as_ref().map(Journal::open) {
         Some(Err(JournalError::NotFound { path })) => {
             return Err(unusable(format!(
@@ -358,17 +419,29 @@ pub async fn run(
         workers: config.workers,
     };
     let backup = SetBackup::new(store, journal.clone());
-    // It may be dropped: what is not committed is not listed.
-    let made = match args.base {
-        true => {
-            let made = interrupt.or(backup.back_up_base(&repository, &how)).await?;
-            Made::Base(made.map_err(Failure::Backup)?)
-        }
-        false => {
-            let made = interrupt.or(backup.back_up(&repository, &how)).await?;
-            made.map_err(Failure::Backup)?
+    let turn = Turn::back_up(&config.stream);
+    let lease = match &config.lease {
+        Some(lease) => Some(lease.take(&repository, turn, &signer).await?),
+        None => None,
+    };
+    let under = match &lease {
+        Some(lease) => repository.under(lease.clone()),
+        None => repository.clone(),
+    };
+    let making = async {
+        match args.base {
+            true => backup.back_up_base(&under, &how).await.map(Made::Base),
+            false => backup.back_up(&under, &how).await,
         }
     };
+    // It may be dropped: what is not committed is not listed.
+    let made = match &lease {
+        Some(lease) => interrupt.or(lease.keep(making)).await,
+        None => interrupt.or(making).await,
+    };
+    give_back(lease).await;
+    tell(&repository);
+    let made = made?.map_err(Failure::Backup)?;
     if let (Some(journal), Made::Base(manifest) | Made::Delta(manifest)) = (&journal, &made)
         && let Some(end) = manifest.content.position()
         && let Some(through) = end.height.checked_sub(config.journal_keep_blocks)
@@ -386,6 +459,7 @@ pub async fn run(
             blocks: None,
             txouts: None,
             muhash: None,
+            tree: None,
             bytes: 0,
             created_unix_millis: None,
         },
@@ -394,7 +468,8 @@ pub async fn run(
 }
 
 pub async fn list(file: &ConfigFile, report: Report) -> Result<()> {
-    let (_, points) = file.read()?.points(true).await?;
+    let (repository, points) = file.read()?.points(For::Reading, true).await?;
+    tell(&repository);
     for point in points.usable.iter().map(Point::of) {
         report.answer(&point, &point.text())?;
     }
@@ -442,7 +517,7 @@ pub async fn check(
         (_, Some(identities)) => CheckDepth::Read(identities),
         _ => CheckDepth::Bytes,
     };
-    let repository = config.repository().await?;
+    let repository = config.repository(For::Reading).await?;
     let mut points = repository.points().await.map_err(Failure::Backup)?;
     if let Some((_, error)) = points.unusable.pop() {
         return Err(Failure::Backup(error));
@@ -450,10 +525,7 @@ pub async fn check(
     // Each leads somewhere, and what it needs is looked at as well.
     let mut needed = Vec::new();
     for point in &points.usable {
-        if let Some(end) = point.content.position() {
-            let plan = points.plan(&point.stream, At::Block(end.hash));
-            needed.extend(plan.map_err(Failure::Backup)?.points());
-        }
+        needed.extend(points.needs(point).map_err(Failure::Backup)?);
     }
     let forgotten = points.forgotten.into_iter();
     let forgotten = forgotten.filter(|point| needed.contains(&point.point));
@@ -499,11 +571,30 @@ impl FromStr for Moment {
     }
 }
 
+/// That of a set, or a restore point by its name.
+#[derive(Clone, Copy, Debug)]
+pub enum Where {
+    Moment(At),
+    Point(Hex<16>),
+}
+
+impl FromStr for Where {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(point) = text.parse() {
+            return Ok(Self::Point(point));
+        }
+        text.parse::<Moment>().map(|moment| Self::Moment(moment.0))
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// A height in the chain of the last restore point, a block's hash, or latest.
-    #[arg(long, value_name = "HEIGHT|HASH|latest")]
-    at: Moment,
+    /// A height in the chain of the last restore point, a block's hash, or latest; for a tree, a restore point's name or
+    /// latest.
+    #[arg(long, value_name = "HEIGHT|HASH|POINT|latest")]
+    pub at: Where,
 }
 
 #[derive(Serialize)]
@@ -527,16 +618,25 @@ pub async fn restore(
     let began = Instant::now();
     let config = file.read()?;
     let identities = config.identities()?;
+    let Where::Moment(at) = args.at else {
+        return Err(Failure::Config(
+            "--at names a restore point, which is for trees: name a height, a block's hash or latest".into(),
+        ));
+    };
     // A block that is named is that block, whatever else there is.
-    let named = matches!(args.at.0, At::Block(_));
-    let (repository, points) = config.points(named).await?;
-    let plan = points
-        .plan(&config.stream, args.at.0)
-        .map_err(Failure::Backup)?;
+    let named = matches!(at, At::Block(_));
+    let (repository, points) = config.points(For::Reading, named).await?;
+    let plan = points.plan(&config.stream, at).map_err(Failure::Backup)?;
     let mut sink = StoreSink::new(into);
     let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
     // It may be dropped: what is there is marked as unfinished.
-    let goal = interrupt.or(restoring).await?.map_err(Failure::Backup)?;
+    let restored = interrupt.or(restoring).await?;
+    tell(&repository);
+    let done = restored.map_err(Failure::Backup)?;
+    for error in &done.passed_over {
+        crate::report::note(&format!("not used, others have the same blocks: {error}"));
+    }
+    let goal = done.goal;
     let restored = Restored {
         height: goal.position.height,
         bestblock: BlockHash::from_bytes(goal.position.hash.0),

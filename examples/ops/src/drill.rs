@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::{Config, ConfigFile, Moment};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
+use crate::places::{For, tell};
 use crate::report::{Report, note, output};
 use crate::stores::{self, Missing, StoreUrl};
 
@@ -245,6 +246,11 @@ pub async fn drill(
 ) -> Result<()> {
     let config = file.read()?;
     let level = args.level.unwrap_or(config.drill.level);
+    if config.is_of_files() && level >= DrillLevel::Replay {
+        return Err(Failure::Config(format!(
+            "level {level} is for stores: hold drills of a tree up to level read, and restore it now and then"
+        )));
+    }
     let scratch = match (level, &args.scratch) {
         (DrillLevel::Serve, _) => {
             return Err(Failure::Config(
@@ -273,7 +279,7 @@ pub async fn drill(
         Some(_) => vec![config.store()?.place()],
         None => Vec::new(),
     };
-    let repository = config.repository().await?;
+    let repository = config.repository(For::Writing).await?;
     if args.if_due {
         let schedule = config.drill.schedule(args.level).ok_or_else(|| {
             Failure::Config(
@@ -320,7 +326,9 @@ pub async fn drill(
         ..Drill::new(&config.stream, &signer)
     });
     // It may be dropped: what is not held has no evidence.
-    let held = interrupt.or(holding).await?.map_err(Failure::Backup)?;
+    let held = interrupt.or(holding).await?;
+    tell(&repository);
+    let held = held.map_err(Failure::Backup)?;
     let shown = Shown::of(&held.evidence);
     report.answer(&shown, &shown.text())?;
     match held.evidence.passed() {
@@ -375,7 +383,7 @@ struct Summary {
 pub async fn evidence(file: &ConfigFile, args: &EvidenceArgs, report: Report) -> Result<()> {
     let config = file.read()?;
     let stream = &config.stream;
-    let repository = config.repository().await?;
+    let repository = config.repository(For::Reading).await?;
     let found = repository.evidence().await.map_err(Failure::Backup)?;
     let points = repository.points().await.map_err(Failure::Backup)?;
     let figures = Figures::of(stream, &points.usable, &found.usable);

@@ -269,7 +269,9 @@ fn of_backup(error: &BackupError) -> Exit {
             Some(error) => of_store(error),
             None => Exit::Io,
         },
-        BackupError::Overloaded { .. } => Exit::TryLater,
+        BackupError::Overloaded { .. }
+        | BackupError::Leased { .. }
+        | BackupError::LeaseLost { .. } => Exit::TryLater,
         BackupError::Missing { object, .. } if object == "repository.json" => Exit::NotFound,
         BackupError::Missing { .. }
         | BackupError::Corrupt { .. }

@@ -1,13 +1,17 @@
 //! Fills, inspects and rewinds a UTXO store that a URL names, writes and reads snapshots of it, and backs it up. README.md
 //! says how to copy it.
 
+mod away;
 mod backup;
 mod copy;
 mod demo;
 mod drill;
 mod failure;
+#[cfg(target_os = "linux")]
+mod files;
 mod get;
 mod interrupt;
+mod places;
 mod prune;
 mod report;
 mod rewind;
@@ -89,7 +93,17 @@ enum Command {
         args: backup::RestoreArgs,
         /// The store to fill: a new or an empty one, or an unfinished restore.
         #[arg(long, value_name = "URL")]
-        into: StoreUrl,
+        #[cfg_attr(
+            target_os = "linux",
+            arg(
+                conflicts_with = "into_directory",
+                required_unless_present = "into_directory"
+            )
+        )]
+        into: Option<StoreUrl>,
+        #[cfg(target_os = "linux")]
+        #[command(flatten)]
+        directory: files::Directory,
     },
 }
 
@@ -336,6 +350,10 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Backup(Backup::Init { config }) => backup::init(&config, report).await,
         Command::Backup(Backup::Run { config, args }) => {
             let mut interrupt = Interrupt::listen()?;
+            #[cfg(target_os = "linux")]
+            if let Some(tree) = config.read()?.files {
+                return files::run(&config, tree, &args, report, &mut interrupt).await;
+            }
             let store = stores::open(&backup::store(&config)?, Missing::Refuse).await?;
             backup::run(&config, &args, store, report, &mut interrupt).await
         }
@@ -355,8 +373,22 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Backup(Backup::Prune { config, args }) => {
             prune::prune(&config, &args, report, &mut Interrupt::listen()?).await
         }
-        Command::Restore { config, args, into } => {
+        #[cfg(target_os = "linux")]
+        Command::Restore {
+            config,
+            args,
+            directory,
+            into: None,
+        } => {
             let mut interrupt = Interrupt::listen()?;
+            let path = directory.into_directory.clone().unwrap_or_default();
+            files::restore(&config, &args, &directory, path, report, &mut interrupt).await
+        }
+        Command::Restore {
+            config, args, into, ..
+        } => {
+            let mut interrupt = Interrupt::listen()?;
+            let into = into.ok_or_else(|| failure::Failure::Config("--into is missing".into()))?;
             let store = stores::open_unfinished(&into, Missing::Create).await?;
             backup::restore(&config, &args, store, report, &mut interrupt).await
         }

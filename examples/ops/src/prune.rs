@@ -4,12 +4,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use groundtackle_backup::{Chosen, Hex, PruneOptions};
+use groundtackle_backup::{Chosen, Hex, PruneOptions, Turn};
 use serde::Serialize;
 
 use crate::backup::ConfigFile;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
+use crate::places::{For, give_back, tell};
 use crate::report::Report;
 
 #[derive(Debug, Args)]
@@ -53,7 +54,7 @@ pub async fn forget(file: &ConfigFile, args: &ForgetArgs, report: Report) -> Res
     let signer = config.signer()?;
     let named: Vec<_> = args.points.iter().map(|name| name.0).collect();
     if args.undo {
-        let repository = config.repository().await?;
+        let repository = config.repository(For::Changing).await?;
         let undone = repository.unforget(&named).await;
         let undone = undone.map_err(Failure::Backup)?;
         #[derive(Serialize)]
@@ -74,12 +75,12 @@ pub async fn forget(file: &ConfigFile, args: &ForgetArgs, report: Report) -> Res
             )
         })?;
         // What can't be used may be the last one.
-        let (repository, points) = config.points(false).await?;
+        let (repository, points) = config.points(For::Writing, false).await?;
         let chosen = retention.choose(&points, &config.stream);
         let chosen = chosen.map_err(|error| Failure::Config(error.to_string()))?;
         (repository, chosen.go.clone(), Some(chosen))
     } else {
-        (config.repository().await?, named, None)
+        (config.repository(For::Writing).await?, named, None)
     };
     let forgotten = match args.dry_run {
         true => 0,
@@ -159,7 +160,8 @@ pub async fn prune(
     report: Report,
     interrupt: &mut Interrupt,
 ) -> Result<()> {
-    let repository = file.read()?.repository().await?;
+    let config = file.read()?;
+    let repository = config.repository(For::Changing).await?;
     let mut options = PruneOptions::new().with_grace(args.grace.0);
     if args.nobody_else_writes {
         options = options.nobody_else_writes();
@@ -167,9 +169,24 @@ pub async fn prune(
     if args.dry_run {
         options = options.dry_run();
     }
+    let lease = match &config.lease {
+        Some(lease) => {
+            let signer = config.signer()?;
+            Some(lease.take(&repository, Turn::Prune, &signer).await?)
+        }
+        None => None,
+    };
     // It may be dropped: the next one goes on.
-    let pruned = interrupt.or(repository.prune(&options)).await?;
-    let pruned = pruned.map_err(Failure::Backup)?;
+    let pruned = match &lease {
+        Some(lease) => {
+            let under = repository.under(lease.clone());
+            interrupt.or(lease.keep(under.prune(&options))).await
+        }
+        None => interrupt.or(repository.prune(&options)).await,
+    };
+    give_back(lease).await;
+    tell(&repository);
+    let pruned = pruned?.map_err(Failure::Backup)?;
     let answer = PruneAnswer {
         points: pruned.points,
         packs: pruned.packs,

@@ -606,3 +606,69 @@ fn secrets_stay_secret() {
         assert_eq!(mode.mode() & 0o777, 0o600);
     }
 }
+
+#[test]
+fn several_places_make_up_for_each_other() {
+    let backups = Backups::new();
+    let (first, second) = (
+        backups.place.file("repository"),
+        backups.place.file("second"),
+    );
+    fs::create_dir(&second).unwrap();
+    let one = fs::read_to_string(&backups.config).unwrap();
+    let folder = format!("folder = {first:?}\n");
+    assert!(one.contains(&folder));
+    let places = |copies: &str| {
+        let several = format!(
+            "copies = {copies}\n[[target]]\nname = \"near\"\nfolder = {first:?}\n\
+             [[target]]\nname = \"far\"\nfolder = {second:?}\n[lease]\nholder = \"a host\"\n"
+        );
+        fs::write(&backups.config, one.replace(&folder, &several)).unwrap();
+    };
+    let alone = |folder: &Path, height: &str| {
+        let near = format!("folder = {first:?}\n");
+        let only = one.replace(&near, &format!("folder = {folder:?}\n"));
+        fs::write(&backups.config, only).unwrap();
+        let into = format!("memory-{height}-{}", text(folder).len());
+        backups.restore(height, &backups.other(&into)).exits(0);
+    };
+    // The empty one becomes a copy.
+    places("\"primary\"");
+    backups.sync_to(9);
+    backups.backup("run", &[]).exits(0);
+    alone(&second, "9");
+
+    // Away, and back.
+    places("\"primary\"");
+    let away = backups.place.file("away");
+    fs::rename(&second, &away).unwrap();
+    backups.sync_to(20);
+    let made = backups.backup("run", &[]).exits(0);
+    assert!(made.stderr.contains("target far"), "{}", made.stderr);
+    places("\"all\"");
+    backups.sync_to(30);
+    backups.backup("run", &[]).exits(74);
+    fs::rename(&away, &second).unwrap();
+    let made = backups.backup("run", &[]).exits(0);
+    let told = "target far: 1 restore points that it missed";
+    assert!(made.stderr.contains(told), "{}", made.stderr);
+    alone(&second, "30");
+    alone(&second, "20");
+
+    // What one lacks comes from the other one.
+    places("{ quorum = 2 }");
+    fs::remove_dir_all(first.join("packs")).unwrap();
+    let restored = backups.restore("30", &backups.other("mended")).exits(0);
+    assert!(
+        restored.stderr.contains("target near: reading a segment"),
+        "{}",
+        restored.stderr
+    );
+    // Taken and given back each time.
+    let listed = backups.backup("list", &[]).exits(0).lines();
+    assert_eq!(listed.len(), 3);
+    let both = format!("{}[[target]]\nname = \"x\"\nfolder = \"x\"\n", one);
+    fs::write(&backups.config, both).unwrap();
+    let refused = backups.backup("list", &[]).exits(2);
+    assert!(refused.stderr.contains("either by tables [[target]]"));
+}

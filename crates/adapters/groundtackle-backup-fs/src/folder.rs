@@ -32,7 +32,6 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
     pub(crate) root: OwnedFd,
-    unfinished: OwnedFd,
     lock_timeout: Duration,
 }
 
@@ -48,13 +47,9 @@ impl Folder {
         // What the user names may be a link; what lies below may not.
         let flags = FOLDER.difference(OFlags::NOFOLLOW);
         let root = rustix::fs::open(path, flags, Mode::empty())?;
-        make_folder(&root, UNFINISHED)?;
-        let unfinished = rustix::fs::openat(&root, UNFINISHED, FOLDER, Mode::empty())?;
-        rustix::fs::fsync(&root)?;
         Ok(Self {
             path: path.to_owned(),
             root,
-            unfinished,
             lock_timeout,
         })
     }
@@ -85,20 +80,22 @@ impl Folder {
         }
     }
 
-    /// A new file without a name.
+    /// A new file without a name. Their folder is made with the first: whoever only reads writes nothing.
     pub(crate) fn unfinished(&self) -> io::Result<Unfinished> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        make_folder(&self.root, UNFINISHED)?;
+        let folder = rustix::fs::openat(&self.root, UNFINISHED, FOLDER, Mode::empty())?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let begun = since_epoch(SystemTime::now()).as_millis();
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("{begun}-{}-{number}", std::process::id());
-            match rustix::fs::openat(&self.unfinished, &name, flags, PRIVATE_FILE) {
+            match rustix::fs::openat(&folder, &name, flags, PRIVATE_FILE) {
                 Ok(file) => {
                     return Ok(Unfinished {
                         file: file.into(),
-                        folder: self.unfinished.try_clone()?,
+                        folder,
                         name: Some(name),
                     });
                 }
@@ -112,15 +109,19 @@ impl Folder {
     /// Removes files without a name that were begun before then.
     pub(crate) fn remove_unfinished(&self, before: SystemTime) -> io::Result<u64> {
         let before = since_epoch(before).as_millis();
+        let folder = match rustix::fs::openat(&self.root, UNFINISHED, FOLDER, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(0),
+            folder => folder?,
+        };
         let mut removed = 0;
-        for entry in rustix::fs::Dir::read_from(&self.unfinished)? {
+        for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy();
             let begun = name.split('-').next().map(str::parse::<u128>);
             if !matches!(begun, Some(Ok(begun)) if begun < before) {
                 continue;
             }
-            match rustix::fs::unlinkat(&self.unfinished, entry.file_name(), AtFlags::empty()) {
+            match rustix::fs::unlinkat(&folder, entry.file_name(), AtFlags::empty()) {
                 Ok(()) => removed += 1,
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),

@@ -64,6 +64,25 @@ async fn only_what_is_wanted_is_created() {
 }
 
 #[tokio::test]
+async fn who_only_reads_writes_nothing() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("packs")).unwrap();
+    fs::write(folder.path().join("packs/one"), "1").unwrap();
+    let target = FsTarget::open(folder.path(), FsTargetConfig::default().with_create(false));
+    let target = target.await.unwrap();
+    assert_eq!(listed(&target).await, ["packs/one"]);
+    let one = key("packs/one");
+    assert_eq!(target.info(&one).await.unwrap().unwrap().bytes, 1);
+    assert_eq!(target.read(&one, 0..1).await.unwrap().unwrap(), "1");
+    assert_eq!(target.info(&key("two")).await.unwrap(), None);
+    let unfinished = target.remove_unfinished(SystemTime::now()).await.unwrap();
+    assert_eq!(unfinished, 0);
+    let names = fs::read_dir(folder.path()).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["packs"]);
+}
+
+#[tokio::test]
 async fn everything_is_private() {
     let folder = TempDir::new().unwrap();
     let target = open(&folder.path().join("backups")).await;

@@ -146,9 +146,10 @@ pub struct S3TargetConfig {
     pub object_lock: Option<Retention>,
     /// What the server checks each part by. Default `crc32c`.
     pub checksum: Checksum,
-    /// The size of a part: at least 5 MiB; an object has at most 10,000. Default 16 MiB.
+    /// The size of a part: at least 5 MiB; an object has at most 10,000. Default 8 MiB.
     pub part_size: ByteSize,
-    /// Parts of one upload that are under way at once, 1 to 64. An upload holds this many and one more in memory. Default 4.
+    /// Parts that are under way at once, of all uploads together, 1 to 64. Beside these an upload holds one in memory.
+    /// Default 4.
     pub parts_in_flight: usize,
     /// Wait so long for the server to take a connection. Default `"5s"`.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
@@ -178,7 +179,7 @@ impl Default for S3TargetConfig {
             storage_class: None,
             object_lock: None,
             checksum: Checksum::default(),
-            part_size: ByteSize::mib(16),
+            part_size: ByteSize::mib(8),
             parts_in_flight: 4,
             connect_timeout: Duration::from_secs(5),
             answer_timeout: Duration::from_secs(120),

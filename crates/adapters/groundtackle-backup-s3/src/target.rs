@@ -25,6 +25,7 @@ use groundtackle_backup::{
     TargetCapabilities, Upload,
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::config::{Checksum, Encryption, MAX_PARTS, Retention, S3TargetConfig};
 use crate::connect;
@@ -44,6 +45,8 @@ pub(crate) struct Bucket {
     pub(crate) config: S3TargetConfig,
     pub(crate) versioned: bool,
     pub(crate) conditional: bool,
+    /// For parts that are under way, of all uploads.
+    pub(crate) parts: Arc<Semaphore>,
 }
 
 impl Debug for Bucket {
@@ -94,6 +97,7 @@ impl S3Target {
         let client = connect::client(&config).await?;
         let mut bucket = Bucket {
             client,
+            parts: Arc::new(Semaphore::new(config.parts_in_flight)),
             config,
             versioned: false,
             conditional: false,

@@ -102,9 +102,12 @@ impl S3Upload {
         let id = self.begin().await?;
         self.make_room(self.bucket.config.parts_in_flight.saturating_sub(1))
             .await?;
+        // Never closed.
+        let room = self.bucket.parts.clone().acquire_owned().await.ok();
         let (bucket, key, number) = (self.bucket.clone(), self.key.clone(), self.next_part);
         self.next_part += 1;
         self.sending.spawn(async move {
+            let _room = room;
             let path = bucket.path(&key);
             let part = bucket.retrying(|| async {
                 let part = bucket.client.upload_part().bucket(&bucket.config.bucket);

@@ -8,6 +8,8 @@ mod plan;
 mod sealed;
 mod segment;
 mod table;
+#[cfg(target_os = "linux")]
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -20,7 +22,7 @@ pub use manifest::{Manifest, Position, SetSummary};
 pub use plan::At;
 pub use sealed::Identities;
 
-use manifest::{Descriptor, Tombstone};
+use manifest::{Descriptor, Tombstone, Wrapping};
 use muhash::MuHash;
 use plan::Step;
 use sealed::OpenPoint;
@@ -41,6 +43,7 @@ pub struct Repository {
     /// Objects of those that are offered no more.
     forgotten: BTreeSet<String>,
     unusable: Vec<Error>,
+    passed_over: Vec<Error>,
 }
 
 impl Repository {
@@ -65,6 +68,7 @@ impl Repository {
         }
         objects.sort_unstable();
         let (mut points, mut unusable) = (Vec::new(), Vec::new());
+        let mut passed_over = Vec::new();
         let mut forgotten = BTreeSet::new();
         for object in objects {
             let tombstone = object.replacen("points", "forgotten", 1);
@@ -79,7 +83,18 @@ impl Repository {
             }
             let body = signed(&folder, &object);
             match body.and_then(|body| Manifest::read(&object, &body, trusted, &descriptor)) {
-                Ok(manifest) => points.push(manifest),
+                Ok(mut manifest) => {
+                    for object in wrappings(&folder, &object)? {
+                        let body = signed(&folder, &object);
+                        let read =
+                            |body: Vec<u8>| Wrapping::read(&object, &body, trusted, &descriptor);
+                        match body.and_then(read) {
+                            Ok(wrapping) => manifest.newer.push(wrapping.key),
+                            Err(error) => passed_over.push(error),
+                        }
+                    }
+                    points.push(manifest);
+                }
                 Err(error) => unusable.push(error),
             }
         }
@@ -88,6 +103,7 @@ impl Repository {
             points,
             forgotten,
             unusable,
+            passed_over,
         })
     }
 
@@ -104,6 +120,11 @@ impl Repository {
     /// Why others can't be used.
     pub fn unusable(&self) -> &[Error] {
         &self.unusable
+    }
+
+    /// Why wrapped keys are not looked at; others may open the same restore points.
+    pub fn passed_over(&self) -> &[Error] {
+        &self.passed_over
     }
 
     /// Writes the coins of a set as a table, once their number and MuHash are those that were signed: which block's it is,
@@ -126,7 +147,7 @@ impl Repository {
             return Err(error);
         }
         let name = stream.or(self.points.first().map(|first| &*first.stream));
-        let points: Vec<_> = self
+        let mut points: Vec<_> = self
             .points
             .iter()
             .filter(|point| name == Some(&*point.stream))
@@ -136,6 +157,7 @@ impl Repository {
                 "there are several streams: name one".into(),
             ));
         }
+        points.retain(|point| point.tree().is_none());
         if out.try_exists().map_err(Error::io(out))? {
             return Err(Error::InvalidRequest(format!(
                 "{} is there already",
@@ -207,6 +229,82 @@ impl Repository {
     }
 }
 
+#[cfg(target_os = "linux")]
+impl Repository {
+    /// Writes a tree of files into a new directory: the one made last, or that of a restore point. `stream` may be left out
+    /// where there is one of trees. How many entries, and how many bytes of files.
+    ///
+    /// **Atomicity**: the directory is there as a whole, or not at all; what was not finished lies beside it, in one whose
+    /// name ends in `.unfinished`. Contents are read back and compared; attributes are set. Memory: the listing, and some
+    /// segments.
+    ///
+    /// # Errors
+    /// The first thing that is not as it was written, or that may not be set. Any restore point that can't be used, unless
+    /// one is named.
+    pub fn unpack_tree(
+        mut self,
+        stream: Option<&str>,
+        point: Option<&Hex<16>>,
+        identities: &Identities,
+        out: &Path,
+    ) -> Result<(u64, u64)> {
+        if let (Some(error), None) = (self.unusable.pop(), point) {
+            return Err(error);
+        }
+        let all = self.points.iter();
+        let trees = all.filter(|point| stream.is_none_or(|stream| point.stream == stream));
+        let trees: Vec<_> = trees.filter(|point| point.tree().is_some()).collect();
+        let other =
+            |other: &&&Manifest| trees.first().map(|first| &first.stream) != Some(&other.stream);
+        if point.is_none() && trees.iter().any(|tree| other(&tree)) {
+            return Err(Error::InvalidRequest(
+                "there are several streams: name one".into(),
+            ));
+        }
+        let found = match point {
+            Some(name) => trees.iter().find(|tree| tree.point == *name),
+            None => {
+                let offered = trees.iter().filter(|tree| !self.is_forgotten(tree));
+                offered.max_by_key(|tree| tree.created_unix_millis)
+            }
+        };
+        let found = found.and_then(|manifest| Some((*manifest, manifest.tree()?)));
+        let (manifest, content) =
+            found.ok_or_else(|| Error::Unreachable("there is no such tree of files".into()))?;
+        let own = OpenPoint::new(&self.folder, manifest, identities)?;
+        let mut points = BTreeMap::from([(content.number, own)]);
+        for used in content.uses {
+            let object = used.object();
+            let other = self.points.iter().find(|other| other.object() == object);
+            let other = other.ok_or(Error::Missing(object))?;
+            let opened = OpenPoint::new(&self.folder, other, identities)?;
+            points.insert(used.number, opened);
+        }
+        if fs::symlink_metadata(out).is_ok() {
+            return Err(Error::InvalidRequest(format!(
+                "{} is there already",
+                out.display()
+            )));
+        }
+        let mut unfinished = out.as_os_str().to_owned();
+        unfinished.push(".unfinished");
+        let unfinished = PathBuf::from(unfinished);
+        fs::create_dir(&unfinished).map_err(Error::io(&unfinished))?;
+        let sums = (content.entries, content.bytes);
+        tree::Tree::new(points, content.number).write(&unfinished, content.blake3, sums)?;
+        let folder = match out.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let synced = File::open(&unfinished).and_then(|root| Ok(rustix::fs::syncfs(root)?));
+        synced
+            .and_then(|()| fs::rename(&unfinished, out))
+            .and_then(|()| sync_folder(folder))
+            .map_err(Error::io(out))?;
+        Ok(sums)
+    }
+}
+
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
@@ -222,6 +320,25 @@ fn differs<T: PartialEq + ToString>(what: &'static str, wanted: T, found: T) -> 
         true => Ok(()),
         false => Err(Error::Differs(what, wanted.to_string(), found.to_string())),
     }
+}
+
+/// The objects that may have a restore point's key wrapped anew, the newest first.
+fn wrappings(folder: &Path, point: &str) -> Result<Vec<String>> {
+    let place = point.replacen("points", "keys", 1);
+    let path = folder.join(&place);
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(&path))?,
+    };
+    let mut objects = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io(&path))?.file_name();
+        if !name.as_encoded_bytes().starts_with(b".") {
+            objects.push(format!("{place}/{}", name.to_string_lossy()));
+        }
+    }
+    objects.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(objects)
 }
 
 /// A signed object, all of it.

@@ -7,16 +7,19 @@ use std::process::ExitCode;
 use groundtackle_backup_unpack::{At, Error, Hex, Identities, Repository, Result};
 
 const USAGE: &str = "\
-Reads backups of a UTXO store: the objects of a repository, in a folder, each in the file that its key names.
+Reads backups of a UTXO store, or of a tree of files: the objects of a repository, in a folder, each in the file that its key names.
 
     groundtackle-backup-unpack list   --repository FOLDER --trust KEY
     groundtackle-backup-unpack unpack --repository FOLDER --trust KEY --at WHERE --identity FILE --out FILE
+    groundtackle-backup-unpack tree   --repository FOLDER --trust KEY --identity FILE --out FOLDER
 
     --repository FOLDER  where the objects are: repository.json, points, packs, forgotten
     --trust KEY          the public key of a host that writes backups, 64 hexadecimal digits; may be repeated
     --at WHERE           latest, a height, or: block HASH, with the hash as nodes print it
     --identity FILE      secret keys, as age-keygen writes them
     --out FILE           the table to write, a new file: txid,vout,height,coinbase,value_sat,script_hex
+                         of a tree: a new directory
+    --point NAME         the restore point of a tree; the one made last where none is named
     --stream NAME        what was backed up, where a repository has several streams
 
 Exit codes:
@@ -101,7 +104,7 @@ fn run(to: &mut impl Write) -> Result<()> {
                 };
                 writeln!(to, "{point}{forgotten}").map_err(failed)?;
             }
-            for error in repository.unusable() {
+            for error in repository.passed_over().iter().chain(repository.unusable()) {
                 writeln!(to, "not usable: {error}").map_err(failed)?;
             }
             let (bad, all) = (repository.unusable().len(), repository.points().len());
@@ -135,7 +138,26 @@ fn run(to: &mut impl Write) -> Result<()> {
             )
             .map_err(failed)
         }
-        _ => Err(wrong("write list or unpack first: see --help")),
+        #[cfg(target_os = "linux")]
+        "tree" => {
+            let identities = Identities::read(options.required("--identity")?.as_ref())?;
+            let out = options.required("--out")?;
+            let stream = options.optional("--stream").map(text).transpose()?;
+            let point = options.optional("--point").map(text).transpose()?;
+            let point = point.map(Hex::try_from).transpose()?;
+            known(options)?;
+            let repository = Repository::open(folder, &trusted)?;
+            let unpacked = repository.unpack_tree(
+                stream.as_deref(),
+                point.as_ref(),
+                &identities,
+                out.as_ref(),
+            );
+            let (entries, bytes) = unpacked?;
+            let line = writeln!(to, "{entries} entries, {bytes} bytes in files: as signed");
+            line.map_err(failed)
+        }
+        _ => Err(wrong("write list, unpack or tree first: see --help")),
     }
 }
 

@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::hex::Hex;
 
+/// The most signatures that an object may have.
+const MAX_SIGNATURES: usize = 16;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Envelope {
@@ -41,6 +44,8 @@ pub(crate) fn open<T: DeserializeOwned>(
 ) -> Result<T> {
     let json = |error: serde_json::Error| Error::damaged(object, error);
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(json)?;
+    let few = envelope.signatures.len() <= MAX_SIGNATURES;
+    Error::unless(few, object, "it has more than 16 signatures")?;
     let payload_type = format!("application/vnd.groundtackle.{kind}.v1+json");
     let same = envelope.payload_type == payload_type;
     Error::unless(same, object, "it is signed as something else")?;
@@ -103,6 +108,36 @@ impl Tombstone {
     }
 }
 
+/// A restore point's key, wrapped for others.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wrapping {
+    format: u64,
+    repository: Hex<16>,
+    point: Hex<16>,
+    created_unix_millis: u64,
+    id: Hex<16>,
+    wrapped_unix_millis: u64,
+    pub(crate) key: WrappedKey,
+}
+
+impl Wrapping {
+    /// Reads the one that is at that place.
+    pub(crate) fn read(
+        object: &str,
+        bytes: &[u8],
+        trusted: &[Hex<32>],
+        within: &Descriptor,
+    ) -> Result<Self> {
+        let read: Self = open(object, bytes, "wrapping", trusted)?;
+        let point = format!("{:016x}-{}", read.created_unix_millis, read.point);
+        let name = format!("keys/{point}/{:016x}-{}", read.wrapped_unix_millis, read.id);
+        let same = name == object && read.repository == within.repository;
+        Error::unless(same, object, "it belongs to another restore point")?;
+        Ok(read)
+    }
+}
+
 /// A block. Hashes are in internal order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +148,21 @@ pub struct Position {
     pub hash: Hex<32>,
     /// Median time past, in seconds since 1970.
     pub median_time_past: u32,
+}
+
+impl Position {
+    const NONE: Self = Self {
+        height: 0,
+        hash: Hex([0; 32]),
+        median_time_past: 0,
+    };
+}
+
+impl SetSummary {
+    const NONE: Self = Self {
+        coins: 0,
+        muhash: Hex([0; 32]),
+    };
 }
 
 /// What a set is.
@@ -150,6 +200,38 @@ enum Content {
         blocks: Vec<BlockEntry>,
         muhash_state: String,
     },
+    Tree {
+        entries: u64,
+        bytes: u64,
+        blake3: Hex<32>,
+        number: u32,
+        uses: Vec<Used>,
+    },
+}
+
+/// A restore point that a tree has segments in.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Used {
+    pub(crate) number: u32,
+    point: Hex<16>,
+    created_unix_millis: u64,
+}
+
+impl Used {
+    pub(crate) fn object(&self) -> String {
+        format!("points/{:016x}-{}", self.created_unix_millis, self.point)
+    }
+}
+
+/// What a tree says of itself.
+#[derive(Debug)]
+pub(crate) struct TreeContent<'a> {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) blake3: &'a Hex<32>,
+    pub(crate) number: u32,
+    pub(crate) uses: &'a [Used],
 }
 
 #[derive(Debug, Deserialize)]
@@ -222,6 +304,18 @@ pub struct Manifest {
     pub(crate) items: u64,
     pub(crate) encoded_bytes: u64,
     pub(crate) index: Vec<Place>,
+    fencing: Option<Fencing>,
+    /// Its key, wrapped anew since; the newest first.
+    #[serde(skip)]
+    pub(crate) newer: Vec<WrappedKey>,
+}
+
+/// In whose turn it was made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fencing {
+    token: u64,
+    holder: String,
 }
 
 impl Manifest {
@@ -238,7 +332,7 @@ impl Manifest {
         Error::unless(
             read.is_linked(),
             object,
-            "its blocks don't follow each other",
+            "its blocks or numbers don't follow each other",
         )?;
         Ok(read)
     }
@@ -248,6 +342,26 @@ impl Manifest {
         format!("points/{:016x}-{}", self.created_unix_millis, self.point)
     }
 
+    /// None of a set of coins.
+    pub(crate) fn tree(&self) -> Option<TreeContent<'_>> {
+        match &self.content {
+            Content::Tree {
+                entries,
+                bytes,
+                blake3,
+                number,
+                uses,
+            } => Some(TreeContent {
+                entries: *entries,
+                bytes: *bytes,
+                blake3,
+                number: *number,
+                uses,
+            }),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn is_base(&self) -> bool {
         matches!(self.content, Content::Base { .. })
     }
@@ -255,14 +369,16 @@ impl Manifest {
     pub(crate) const fn epoch(&self) -> Hex<16> {
         match self.content {
             Content::Base { epoch, .. } | Content::Delta { epoch, .. } => epoch,
+            Content::Tree { .. } => Hex([0; 16]),
         }
     }
 
-    /// The set of a base, or that to which the changes apply.
+    /// The set of a base, or that to which the changes apply; zeros of a tree.
     pub(crate) const fn known(&self) -> (Position, SetSummary) {
         match self.content {
             Content::Base { position, set, .. } => (position, set),
             Content::Delta { from, from_set, .. } => (from, from_set),
+            Content::Tree { .. } => (Position::NONE, SetSummary::NONE),
         }
     }
 
@@ -271,16 +387,22 @@ impl Manifest {
         match &self.content {
             Content::Base { during, .. } => during,
             Content::Delta { blocks, .. } => blocks,
+            Content::Tree { .. } => &[],
         }
     }
 
-    /// The block that it leads to, and the set there.
+    /// The block that it leads to, and the set there; zeros of a tree.
     pub fn end(&self) -> (Position, SetSummary) {
         let last = self.blocks().last();
         last.map_or_else(|| self.known(), |last| (last.position, last.set))
     }
 
     fn is_linked(&self) -> bool {
+        if let Some(tree) = self.tree() {
+            let numbers = tree.uses.iter().map(|used| used.number);
+            let next = numbers.clone().skip(1).chain([tree.number]);
+            return numbers.zip(next).all(|(one, next)| one < next);
+        }
         let mut before = (!self.is_base()).then(|| self.known().0);
         for block in self.blocks() {
             let at = block.position;
@@ -301,6 +423,15 @@ impl Manifest {
 
 impl fmt::Display for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(tree) = self.tree() {
+            let (object, stream) = (self.object(), &self.stream);
+            let (entries, bytes) = (tree.entries, tree.bytes);
+            return write!(
+                f,
+                "{object} {stream} tree entries {entries} bytes {bytes} blake3 {}",
+                tree.blake3
+            );
+        }
         let (position, set) = self.end();
         let kind = if self.is_base() { "base" } else { "delta" };
         let from = self

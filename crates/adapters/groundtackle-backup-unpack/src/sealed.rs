@@ -80,16 +80,35 @@ pub(crate) struct OpenPoint<'a> {
 }
 
 impl<'a> OpenPoint<'a> {
-    /// Reads all of its packs once, to compare their digests, and its index.
+    /// By the first of its wrapped keys that opens it, the newest first.
     pub(crate) fn new(folder: &Path, manifest: &'a Manifest, by: &Identities) -> Result<Self> {
         let object = manifest.object();
-        let key = by.unwrap(&manifest.key);
-        let key = key.map_err(|detail| Error::damaged(&object, detail))?;
-        let whom = || manifest.key.recipients.join(", ");
+        let (mut failed, mut whom) = (None, Vec::new());
+        for wrapped in manifest.newer.iter().chain([&manifest.key]) {
+            let key = by.unwrap(wrapped);
+            let opened = match key.map_err(|detail| Error::damaged(&object, detail)) {
+                Ok(Some(key)) => Self::by(folder, manifest, key),
+                Ok(None) => {
+                    whom.extend(wrapped.recipients.iter().cloned());
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(point) => return Ok(point),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::WrongKey(object, whom.join(", "))))
+    }
+
+    /// Reads all of its packs once, to compare their digests, and its index.
+    fn by(folder: &Path, manifest: &'a Manifest, key: Zeroizing<[u8; 32]>) -> Result<Self> {
+        let object = manifest.object();
         let mut point = Self {
             folder: folder.into(),
             manifest,
-            key: key.ok_or_else(|| Error::WrongKey(object.clone(), whom()))?,
+            key,
             entries: Vec::new(),
         };
         for pack in &manifest.packs {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use common::{Scenario, chain, objects, restore, unpack, write};
 use groundtackle_backup::{SigningKey, Trust};
-use groundtackle_backup_unpack::{At, Error, Hex, Repository};
+use groundtackle_backup_unpack::{At, Error, Hex, Identities, Repository};
 use groundtackle_utxo_store_testkit::mainnet;
 use tempfile::TempDir;
 
@@ -135,4 +135,47 @@ async fn what_was_forgotten_is_not_the_latest() {
         );
         assert!(unpack(folder.path(), scenario.trust, At::Latest).is_err());
     }
+}
+
+/// The newest wrapping is read, and one by nobody who is trusted is passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_wrapped_anew_is_read_by_others() {
+    let scenario = chain(30, 20, 10).await;
+    let trust = Trust::new([groundtackle_backup::Hex(scenario.trust.0)]).unwrap();
+    let target = Arc::new(scenario.target.clone());
+    let repository = groundtackle_backup::Repository::open(target, trust);
+    let repository = repository.await.unwrap();
+    let new = age::x25519::Identity::generate();
+    let wrapping = groundtackle_backup_age::AgeRecipients::new(&[new.to_public().to_string()]);
+    let wrapping = wrapping.unwrap();
+    let (signer, keys) = (SigningKey::from_seed(&scenario.seed), common::secrets());
+    for point in repository.points().await.unwrap().usable {
+        let rekeyed = repository.rekey(&point, &keys, &wrapping, &signer);
+        rekeyed.await.unwrap();
+    }
+    let (folder, objects) = written(&scenario).await;
+    let secret = folder.path().join(".new-identity.txt");
+    let text = age::secrecy::ExposeSecret::expose_secret(&new.to_string()).to_owned();
+    std::fs::write(&secret, text).unwrap();
+    let identities = Identities::read(&secret).unwrap();
+    let read = |name: &str| {
+        let out = folder.path().join(name);
+        let opened = Repository::open(folder.path(), &[scenario.trust]).unwrap();
+        let passed_over = opened.passed_over().len();
+        let read = opened.unpack(None, At::Latest, &identities, &out);
+        read.map(|_| (std::fs::read_to_string(out).unwrap(), passed_over))
+    };
+    let wanted = &scenario.sets[&scenario.chain[&30]].1;
+    assert!(read(".first").unwrap() == (wanted.clone(), 0));
+    assert!(unpack(folder.path(), scenario.trust, At::Latest).unwrap() == *wanted);
+    let (key, body) = objects
+        .iter()
+        .rfind(|(key, _)| key.starts_with("keys/"))
+        .unwrap();
+    std::fs::write(folder.path().join(key), &body[1..]).unwrap();
+    let error = read(".second").unwrap_err();
+    assert!(matches!(error, Error::WrongKey(..)), "{error:?}");
+    assert!(unpack(folder.path(), scenario.trust, At::Latest).unwrap() == *wanted);
+    let opened = Repository::open(folder.path(), &[scenario.trust]).unwrap();
+    assert_eq!(opened.passed_over().len(), 1);
 }

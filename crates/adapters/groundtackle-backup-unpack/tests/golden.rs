@@ -225,6 +225,30 @@ fn flipped_bits_are_found_or_harmless() {
     );
 }
 
+#[test]
+fn signatures_are_bounded() {
+    let golden = load("chain");
+    let (folder, objects) = copy(&golden);
+    let (key, body) = objects
+        .iter()
+        .find(|(key, _)| key.starts_with("points/"))
+        .unwrap();
+    let mut envelope: serde_json::Value = serde_json::from_slice(body).unwrap();
+    for (count, fine) in [(16, true), (17, false)] {
+        let signatures = envelope["signatures"].as_array_mut().unwrap();
+        signatures.resize(count, signatures[0].clone());
+        fs::write(folder.path().join(key), envelope.to_string()).unwrap();
+        let opened = groundtackle_backup_unpack::Repository::open(folder.path(), &[golden.trust]);
+        let opened = opened.unwrap();
+        assert_eq!(
+            opened.unusable().is_empty(),
+            fine,
+            "{:?}",
+            opened.unusable()
+        );
+    }
+}
+
 /// Objects that are whole, in each other's place.
 #[test]
 fn exchanged_objects_are_found() {

@@ -1,6 +1,7 @@
 //! What blocks changed, as a delta.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,8 +9,8 @@ use groundtackle_backup::{
     BlockEntry, Content, Error, Hex, HexBytes, Position, Result, Retryability, Segment,
     SegmentInfo, SegmentWork, SetSummary, Source, SourceEnd,
 };
-use groundtackle_utxo_store::Tip;
-use groundtackle_utxo_store::digest::MuHash3072;
+use groundtackle_utxo_store::digest::{MuHash3072, coin_element};
+use groundtackle_utxo_store::{Coin, Tip};
 
 use crate::delta::{Cutter, Delta, DeltaPart, encode_parts};
 use crate::error::{of_codec, of_journal};
@@ -21,6 +22,9 @@ use crate::source::{SEGMENT_BYTES, position};
 /// seconds in all.
 const LOOKS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Threads that digest a block.
+const MAX_THREADS: usize = 4;
 
 /// Looks whether a journal has come as far as its store, some times.
 #[derive(Debug)]
@@ -59,9 +63,15 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Replays a block.
+    /// Replays a block, with some threads: of all that a backup of blocks does the digest takes longest.
     pub(crate) fn forwards(&mut self, delta: &Delta) -> Result<()> {
-        delta.forwards(&mut self.muhash);
+        let elements = |coins: &[Coin]| coins.iter().map(coin_element).collect::<Vec<_>>();
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = NonZeroUsize::new(cores.min(MAX_THREADS)).unwrap_or(NonZeroUsize::MIN);
+        self.muhash
+            .remove_parallel(&elements(&delta.spent), threads);
+        self.muhash
+            .insert_parallel(&elements(&delta.created), threads);
         self.settle(position(&delta.tip), delta.created.len(), delta.spent.len())
     }
 
@@ -71,7 +81,8 @@ impl Known {
         self.settle(previous, delta.spent.len(), delta.created.len())
     }
 
-    fn settle(&mut self, position: Position, gained: usize, lost: usize) -> Result<()> {
+    /// After the digest has moved.
+    pub(crate) fn settle(&mut self, position: Position, gained: usize, lost: usize) -> Result<()> {
         let coins = self.set.coins.saturating_add(gained as u64);
         let coins = coins.checked_sub(lost as u64).ok_or_else(|| {
             Error::invalid_request(format!(

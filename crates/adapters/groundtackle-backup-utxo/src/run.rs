@@ -70,7 +70,9 @@ impl SetBackup {
         // Before what it goes on from is looked for.
         let began = repository.begin();
         if let Some((journal, epoch)) = self.journal_now()? {
-            let points = repository.points().await?.usable;
+            let mut points = repository.points().await?;
+            points.expect_last(how.stream)?;
+            let points = points.usable;
             let linked: Vec<_> = points
                 .iter()
                 .filter(|point| point.stream == how.stream)
@@ -223,7 +225,7 @@ const fn block_hash(at: Position) -> BlockHash {
 /// What a delta could go on from at the end of a restore point.
 fn known(point: &Manifest) -> Option<Known> {
     let state =
-        <&[u8; MuHash3072::STATE_BYTES]>::try_from(&*point.content.muhash_state().0).ok()?;
+        <&[u8; MuHash3072::STATE_BYTES]>::try_from(&*point.content.muhash_state()?.0).ok()?;
     Some(Known {
         position: *point.content.position()?,
         set: *point.content.set()?,

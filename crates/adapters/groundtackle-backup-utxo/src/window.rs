@@ -7,7 +7,7 @@ use std::io::{BufReader, BufWriter, ErrorKind, Read, Seek, Write};
 
 use groundtackle_backup::{BlockEntry, Error, Hex, Result, Retryability, SetSummary};
 use groundtackle_utxo_store::digest::{MuHash3072, coin_element};
-use groundtackle_utxo_store::{Coin, OutPoint, SetDigest, Tip};
+use groundtackle_utxo_store::{BlockHash, Coin, OutPoint, SetDigest, Tip};
 
 use crate::blocks::Known;
 use crate::delta::{Cutter, Delta, DeltaPart, Overlay};
@@ -83,7 +83,32 @@ pub(crate) struct Window {
     end: SetDigest,
     tip: Tip,
     overlay: Overlay,
-    deltas: Vec<Delta>,
+    blocks: Vec<Step>,
+}
+
+/// One of them, without its coins: these are in the overlay, and on their way into segments.
+#[derive(Debug)]
+struct Step {
+    tip: Tip,
+    previous: BlockHash,
+    created: usize,
+    spent: usize,
+    /// From the set before to the set after.
+    muhash: MuHash3072,
+}
+
+impl Step {
+    fn of(delta: &Delta) -> Self {
+        let mut muhash = MuHash3072::new();
+        delta.forwards(&mut muhash);
+        Self {
+            tip: delta.tip,
+            previous: delta.previous,
+            created: delta.created.len(),
+            spent: delta.spent.len(),
+            muhash,
+        }
+    }
 }
 
 impl Window {
@@ -112,7 +137,7 @@ impl Window {
         })?;
         let mut overlay = Overlay::of_scan();
         let mut cutter = Cutter::new(SEGMENT_BYTES);
-        let (mut deltas, mut segments) = (Vec::new(), Vec::new());
+        let (mut blocks, mut segments) = (Vec::new(), Vec::new());
         for delta in chain {
             let delta = delta.map_err(of_journal)?;
             overlay.forwards(&delta).map_err(|error| {
@@ -123,24 +148,24 @@ impl Window {
                     error,
                 )
             })?;
-            segments.extend(cutter.push(delta.clone()));
-            deltas.push(delta);
+            blocks.push(Step::of(&delta));
+            segments.extend(cutter.push(delta));
         }
         segments.extend(cutter.finish());
         let window = Self {
             end,
             tip,
             overlay,
-            deltas,
+            blocks,
         };
         Ok((window, segments))
     }
 
     /// Coins created and spent.
     pub(crate) fn items(&self) -> u64 {
-        self.deltas.iter().fold(0, |sum, delta| {
-            sum.saturating_add(delta.created.len() as u64)
-                .saturating_add(delta.spent.len() as u64)
+        self.blocks.iter().fold(0, |sum, block| {
+            sum.saturating_add(block.created as u64)
+                .saturating_add(block.spent as u64)
         })
     }
 
@@ -188,15 +213,16 @@ impl Window {
         // Backwards, since only the last set is known.
         let mut at = known.clone();
         let mut entries = Vec::new();
-        let mut deltas = self.deltas.iter().rev().peekable();
-        while let Some(delta) = deltas.next() {
+        let mut blocks = self.blocks.iter().rev().peekable();
+        while let Some(block) = blocks.next() {
             entries.push(BlockEntry {
                 position: at.position,
-                previous: Hex(*delta.previous.as_bytes()),
+                previous: Hex(*block.previous.as_bytes()),
                 set: at.set,
             });
-            if let Some(before) = deltas.peek() {
-                at.backwards(delta, position(&before.tip))?;
+            if let Some(before) = blocks.peek() {
+                at.muhash.subtract(&block.muhash);
+                at.settle(position(&before.tip), block.spent, block.created)?;
             }
         }
         entries.reverse();

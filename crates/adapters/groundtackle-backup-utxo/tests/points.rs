@@ -73,7 +73,8 @@ impl Place {
     async fn restore(&self, at: At, into: Arc<dyn UtxoStore>) -> Result<Goal> {
         let plan = Plan::find(&self.points().await, "set", at)?;
         let mut sink = StoreSink::new(into);
-        self.repository.restore(&plan, &Open, &mut sink, 2).await
+        let restored = self.repository.restore(&plan, &Open, &mut sink, 2);
+        restored.await.map(|restored| restored.goal)
     }
 }
 

@@ -18,9 +18,10 @@ use crate::evidence::{
 use crate::keys::{KeyUnwrapping, SigningKey};
 use crate::manifest::Manifest;
 use crate::plan::At;
-use crate::reader::{CheckDepth, Checked};
-use crate::repository::{Repository, whole};
+use crate::reader::{CheckDepth, Checked, Restored};
+use crate::repository::{Points, Repository, whole};
 use crate::source::{Goal, Sink};
+use crate::tree::TreeAt;
 
 /// The longest reason that is kept, in characters.
 const REASON_CHARS: usize = 1_000;
@@ -303,18 +304,33 @@ impl Repository {
                 .zip(height)
                 .map(|(tip, height)| tip.saturating_sub(height));
         }
-        let at = self.choose(drill.choice, mine)?;
-        let plan = points.plan(drill.stream, at)?;
-        let chosen = Reached {
+        let (plan, needed) = match mine.iter().any(|point| point.content.is_tree()) {
+            true => {
+                if drill.level >= DrillLevel::Replay {
+                    return Err(Error::invalid_request(format!(
+                        "level {} is for sets of coins, and the stream is a tree of files: drill it up to level read, and                          restore it now and then",
+                        drill.level
+                    )));
+                }
+                let tree = self.choose_tree(drill.choice, &points, drill.stream)?;
+                (None, points.needs(tree)?)
+            }
+            false => {
+                let at = self.choose(drill.choice, mine)?;
+                let plan = points.plan(drill.stream, at)?;
+                let needed = plan.points();
+                (Some(plan), needed)
+            }
+        };
+        let chosen = plan.as_ref().map(|plan| Reached {
             position: plan.position,
             set: plan.set,
-        };
-        record.chosen = Some(chosen);
+        });
+        record.chosen = chosen;
         // Only these levels read what others need as well.
         let share = drill
             .share
             .filter(|_| matches!(drill.level, DrillLevel::Bytes | DrillLevel::Read));
-        let needed = plan.points();
         let is_needed = |point: &Manifest| needed.contains(&point.point);
         let mut mine = points.usable;
         mine.retain(|point| share.is_some() || is_needed(point));
@@ -340,14 +356,18 @@ impl Repository {
             }
             return Ok(());
         }
+        let Some(plan) = plan else { return Ok(()) };
         let keys = drill.keys.ok_or_else(no_keys)?;
         let ground = ground
             .as_mut()
             .ok_or_else(|| Error::invalid_request("the drill has no ground to restore to"))?;
         let mut sink = ground.sink().await?;
-        let goal = self.restore(&plan, keys, &mut *sink, drill.workers).await?;
+        let Restored { goal, passed_over } =
+            self.restore(&plan, keys, &mut *sink, drill.workers).await?;
         drop(sink);
-        record.restored = Some(chosen);
+        record.restored = chosen;
+        // It came back, and what the next one may need is damaged.
+        record.reasons.extend(passed_over.iter().map(reason));
         if drill.level >= DrillLevel::Load {
             record.proofs = match ground.prove(drill.level, &goal).await {
                 Ok(proofs) => proofs,
@@ -364,6 +384,29 @@ impl Repository {
             }
         }
         Ok(())
+    }
+
+    /// Among restore points of trees, which have no blocks.
+    fn choose_tree<'p>(
+        &self,
+        choice: DrillChoice,
+        points: &'p Points,
+        stream: &str,
+    ) -> Result<&'p Manifest> {
+        let mine = &points.usable;
+        let chosen = match choice {
+            DrillChoice::Latest => None,
+            DrillChoice::Oldest => mine.iter().min_by_key(|point| point.created_unix_millis),
+            DrillChoice::Random => mine.get(self.below(mine.len())?),
+            DrillChoice::Point(name) => return points.tree(stream, TreeAt::Point(name)),
+            DrillChoice::RandomHeight | DrillChoice::Height(_) | DrillChoice::Block(_) => {
+                return Err(Error::invalid_request(
+                    "a tree of files has no blocks: choose latest, oldest, random or a restore point",
+                ));
+            }
+        };
+        let chosen = chosen.map_or(TreeAt::Latest, |point| TreeAt::Point(point.point));
+        points.tree(stream, chosen)
     }
 
     fn choose(&self, choice: DrillChoice, points: &[Manifest]) -> Result<At> {

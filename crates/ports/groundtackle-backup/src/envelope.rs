@@ -8,6 +8,9 @@ use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::keys::{SigningKey, is_signed_by};
 
+/// The most signatures of an object: each of them is tried with each trusted key.
+const MAX_SIGNATURES: usize = 16;
+
 /// What lies in an object.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -56,8 +59,15 @@ pub(crate) fn seal(payload_type: &str, value: &impl Serialize, by: &SigningKey) 
 
 impl Envelope {
     pub(crate) fn read(object: &str, bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| Error::corrupt(object, format!("it is no signed object: {error}")))
+        let envelope: Self = serde_json::from_slice(bytes)
+            .map_err(|error| Error::corrupt(object, format!("it is no signed object: {error}")))?;
+        match envelope.signatures.len() {
+            0..=MAX_SIGNATURES => Ok(envelope),
+            many => Err(Error::corrupt(
+                object,
+                format!("it has {many} signatures, and {MAX_SIGNATURES} are the most"),
+            )),
+        }
     }
 
     /// The payload, if one of `trusted` signed it.
@@ -101,5 +111,35 @@ impl Envelope {
                 false => format!("it says that {} signed it", signers.join(", ")),
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_bounded() {
+        let by = SigningKey::from_seed(&[7; 32]);
+        let sealed = seal("text/plain", &"hello", &by).expect("it is signed");
+        let mut envelope = Envelope::read("object", &sealed).expect("its own");
+        let good = envelope.signatures.pop().expect("one");
+        let bad = Signature {
+            keyid: String::new(),
+            sig: "none".into(),
+        };
+        envelope.signatures = vec![bad.clone(); MAX_SIGNATURES - 1];
+        envelope.signatures.push(good);
+        let read = |envelope: &Envelope| {
+            let bytes = serde_json::to_vec(envelope).expect("JSON");
+            Envelope::read("object", &bytes)?.open("object", "text/plain", &[by.public()])
+        };
+        assert_eq!(read(&envelope).expect("sixteen"), b"\"hello\"");
+        envelope.signatures.insert(0, bad);
+        let error = read(&envelope).expect_err("seventeen");
+        assert!(
+            error.to_string().contains("17 signatures, and 16"),
+            "{error}"
+        );
     }
 }

@@ -132,6 +132,22 @@ pub enum Error {
         /// What it may take.
         hours: u64,
     },
+    /// It is another one's turn; nothing was done.
+    #[error("{holder} is {turn} now; wait until that has ended, or its lease is over")]
+    Leased {
+        /// What takes turns.
+        turn: String,
+        /// Who has it, as it calls itself.
+        holder: String,
+    },
+    /// A turn ended before the work that was done in it; nothing was listed or removed since.
+    #[error("the lease for {turn} was lost ({detail}); nothing was listed: do it again")]
+    LeaseLost {
+        /// What takes turns.
+        turn: String,
+        /// How it shows.
+        detail: String,
+    },
     /// A retry that gave up.
     #[error("{action} failed {attempts} times; gave up")]
     GaveUp {
@@ -183,11 +199,20 @@ impl Error {
         Self::InvalidRequest { what: what.into() }
     }
 
+    /// Whether it says what is wrong with an object, rather than what kept it from being read: `Corrupt`, `Untrusted`,
+    /// `NewerFormat`.
+    pub const fn is_about_data(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. } | Self::Untrusted { .. } | Self::NewerFormat { .. }
+        )
+    }
+
     /// Whether the call may be repeated, and whether it may have been applied.
     pub const fn retryability(&self) -> Retryability {
         match self {
             Self::Backend { retryability, .. } | Self::GaveUp { retryability, .. } => *retryability,
-            Self::Overloaded { .. } => Retryability::Transient,
+            Self::Overloaded { .. } | Self::Leased { .. } => Retryability::Transient,
             Self::Full { .. } => Retryability::Indeterminate,
             Self::Denied { .. }
             | Self::Missing { .. }
@@ -199,6 +224,7 @@ impl Error {
             | Self::NewerFormat { .. }
             | Self::Incomplete { .. }
             | Self::TooSlow { .. }
+            | Self::LeaseLost { .. }
             | Self::InvalidRequest { .. } => Retryability::Permanent,
         }
     }

@@ -27,7 +27,7 @@ const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://github.com/groundtackle/groundtackle/restore-drill/v";
 
 /// What evidence's keys begin with.
-const DRILLS: &str = "drills/";
+pub(crate) const DRILLS: &str = "drills/";
 
 pub(crate) const TOOL: &str = concat!("groundtackle ", env!("CARGO_PKG_VERSION"));
 
@@ -412,10 +412,15 @@ impl Repository {
         let put = self
             .target
             .put(&evidence.object, body.clone().into(), &PutIf::Absent, None);
-        match put.await? {
-            Ok(_) => Ok(Some((evidence, body))),
-            Err(Refused::Exists { .. }) => Ok(None),
-            Err(refused) => Err(Error::invalid_request(refused.to_string())),
+        match put.await {
+            Ok(Ok(_)) => Ok(Some((evidence, body))),
+            Ok(Err(Refused::Exists { .. })) => Ok(None),
+            Ok(Err(refused)) => Err(Error::invalid_request(refused.to_string())),
+            // Its answer may be what was lost.
+            Err(error) => match whole(&*self.target, &evidence.object).await {
+                Ok(Some(found)) if found == body => Ok(Some((evidence, body))),
+                _ => Err(error),
+            },
         }
     }
 

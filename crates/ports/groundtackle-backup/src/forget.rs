@@ -1,5 +1,6 @@
 //! Restore points that are offered no more.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes_as_text::Hex;
@@ -7,7 +8,7 @@ use crate::envelope::{self, Envelope};
 use crate::error::{Error, Result};
 use crate::keys::SigningKey;
 use crate::manifest::{FORMAT, POINTS, of_known_format, point_key};
-use crate::repository::{Repository, verdict, whole};
+use crate::repository::{Repository, from_any, verdict};
 use crate::target::{ObjectInfo, ObjectKey, PutIf};
 
 /// What the keys of tombstones begin with.
@@ -89,18 +90,26 @@ impl Repository {
     /// Offers forgotten restore points again, while they are there. How many were forgotten.
     ///
     /// It is in time as long as a point was not forgotten longer ago than the grace of whoever prunes. After that a prune
-    /// under way may remove the point all the same: look for it once that has ended.
+    /// under way may remove the point all the same: look for it once that has ended. A tree of files is offered again
+    /// within 12 hours: what it uses of others is not safe for longer.
     ///
     /// **Atomicity**: each for itself. **Idempotency**: yes. **Cancel safety**: repeat it.
     ///
     /// # Errors
-    /// `InvalidRequest` for a name that no restore point has: it was pruned, or never was. `Denied` where the target does
+    /// `InvalidRequest` for a name that no restore point has: it was pruned, or never was; for a tree that was forgotten too
+    /// long ago. `Missing` for one that uses what is gone. `Denied` where the target does
     /// not let it be removed. When the target could not answer.
     pub async fn unforget(&self, points: &[Hex<16>]) -> Result<u64> {
         let mut removed = 0_u64;
         for (object, _) in self.named(points).await? {
             if self.target.info(&object).await?.is_none() {
                 continue;
+            }
+            if let Some(point) = point_of(&object)
+                && let Ok(Some(manifest)) = verdict(self.point(&point).await)?
+                && manifest.content.is_tree()
+            {
+                self.expect_whole_again(&manifest).await?;
             }
             if self.target.remove(&object).await?.is_err() {
                 return Err(Error::Denied {
@@ -144,11 +153,13 @@ impl Repository {
 
     /// Looks whether a tombstone is one; `None` where there is none.
     pub(crate) async fn tombstone(&self, object: &ObjectKey) -> Result<Option<()>> {
-        let Some(body) = whole(&*self.target, object).await? else {
-            return Ok(None);
-        };
+        let read = |body: &Bytes| self.read_tombstone(object, body);
+        from_any(&*self.target, &self.events, object, read).await
+    }
+
+    fn read_tombstone(&self, object: &ObjectKey, body: &Bytes) -> Result<()> {
         let name = object.as_str();
-        let payload = Envelope::read(name, &body)?.open(name, PAYLOAD_TYPE, &self.trust.0)?;
+        let payload = Envelope::read(name, body)?.open(name, PAYLOAD_TYPE, &self.trust.0)?;
         let tombstone: Tombstone = of_known_format(name, &payload)?;
         let point = point_key(tombstone.created_unix_millis, &tombstone.point)?;
         if tombstone.repository != self.descriptor.repository
@@ -156,6 +167,6 @@ impl Repository {
         {
             return Err(Error::corrupt(name, "it belongs to another restore point"));
         }
-        Ok(Some(()))
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod bytes_as_text;
+mod catch_up;
 mod clock;
 mod drill;
 mod envelope;
@@ -8,18 +9,24 @@ mod error;
 mod evidence;
 mod forget;
 mod keys;
+mod lease;
 mod manifest;
 mod memory;
+mod patient;
 mod plan;
 mod prune;
 mod reader;
+mod rekey;
 mod repository;
 mod retention;
+mod several;
 mod source;
 mod target;
+mod tree;
 mod writer;
 
 pub use bytes_as_text::{Hex, HexBytes};
+pub use catch_up::CaughtUp;
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use drill::{Drill, DrillChoice, DrillGround, DrillLevel, Drilled};
 pub use error::{Error, Result};
@@ -29,13 +36,17 @@ pub use evidence::{
 };
 pub use groundtackle_core::Retryability;
 pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, WrappedKey};
-pub use manifest::{BlockEntry, Content, FORMAT, Manifest, Pack, Place, Position, SetSummary};
+pub use lease::{Lease, LeaseTerms, Turn};
+pub use manifest::{
+    BlockEntry, Content, FORMAT, Fencing, Manifest, Pack, Place, Position, SetSummary, Used,
+};
 pub use memory::MemoryTarget;
 pub use plan::{At, Plan, Step};
 pub use prune::{MIN_GRACE, PruneOptions, Pruned};
-pub use reader::{CheckDepth, Checked};
+pub use reader::{CheckDepth, Checked, Restored};
 pub use repository::{Descriptor, Points, Repository, Trust};
 pub use retention::{Chosen, Reason, Retention};
+pub use several::{CopyPolicy, Member, PassedOver, Several};
 pub use source::{
     Direction, Goal, Segment, SegmentEntry, SegmentInfo, SegmentWork, Sink, Source, SourceEnd,
 };
@@ -43,4 +54,5 @@ pub use target::{
     Listing, ObjectInfo, ObjectKey, ObjectTag, Outcome, PutIf, Refused, Target, TargetCapabilities,
     Upload,
 };
+pub use tree::{TreeAt, TreeReader};
 pub use writer::{BackUp, Began, WRITER_LIMIT};

@@ -80,22 +80,58 @@ pub enum Content {
         /// The running MuHash3072 of the set after the last of them.
         muhash_state: HexBytes,
     },
+    /// A tree of files. It belongs to no block.
+    Tree {
+        /// Files, directories, links and whatever else has a name, the root among them.
+        entries: u64,
+        /// What the files hold, in bytes; holes count.
+        bytes: u64,
+        /// The BLAKE3 of the canonical listing: what is compared after a restore.
+        blake3: Hex<32>,
+        /// What its own listing calls it: greater than the numbers of all that it uses.
+        number: u32,
+        /// The restore points some of whose segments are a part of it, by ascending numbers.
+        uses: Vec<Used>,
+    },
 }
+
+/// A restore point of a tree that a later one uses segments of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Used {
+    /// What the listing calls it.
+    pub number: u32,
+    /// Its name.
+    pub point: Hex<16>,
+    /// When it was made: the other part of its object's key.
+    pub created_unix_millis: u64,
+}
+
+impl Used {
+    pub(crate) fn object(&self) -> Result<ObjectKey> {
+        point_key(self.created_unix_millis, &self.point)
+    }
+}
+
+/// The epoch in which nobody watches.
+const UNWATCHED: &Hex<16> = &Hex([0; 16]);
 
 impl Content {
     /// A time in which nothing but blocks changed the set: only restore points of one epoch are linked by their blocks.
-    /// All zeros where nobody watched.
+    /// All zeros where nobody watched, and for a tree.
     pub const fn epoch(&self) -> &Hex<16> {
         match self {
             Self::Base { epoch, .. } | Self::Delta { epoch, .. } => epoch,
+            Self::Tree { .. } => UNWATCHED,
         }
     }
 
-    /// The block whose set this leads to.
+    /// The block whose set this leads to; none for a tree.
     pub fn position(&self) -> Option<&Position> {
         match self {
             Self::Base { position, .. } => Some(position),
             Self::Delta { blocks, .. } => blocks.last().map(|block| &block.position),
+            Self::Tree { .. } => None,
         }
     }
 
@@ -104,13 +140,17 @@ impl Content {
         match self {
             Self::Base { set, .. } => Some(set),
             Self::Delta { blocks, .. } => blocks.last().map(|block| &block.set),
+            Self::Tree { .. } => None,
         }
     }
 
-    /// The running digest there.
-    pub const fn muhash_state(&self) -> &HexBytes {
+    /// The running digest there; none for a tree.
+    pub const fn muhash_state(&self) -> Option<&HexBytes> {
         match self {
-            Self::Base { muhash_state, .. } | Self::Delta { muhash_state, .. } => muhash_state,
+            Self::Base { muhash_state, .. } | Self::Delta { muhash_state, .. } => {
+                Some(muhash_state)
+            }
+            Self::Tree { .. } => None,
         }
     }
 
@@ -119,11 +159,33 @@ impl Content {
         match self {
             Self::Base { during, .. } => during,
             Self::Delta { blocks, .. } => blocks,
+            Self::Tree { .. } => &[],
         }
+    }
+
+    /// The restore points that it uses segments of.
+    pub fn uses(&self) -> &[Used] {
+        match self {
+            Self::Tree { uses, .. } => uses,
+            _ => &[],
+        }
+    }
+
+    /// Whether it is a tree of files.
+    pub const fn is_tree(&self) -> bool {
+        matches!(self, Self::Tree { .. })
     }
 
     /// Follows the links between the blocks.
     fn check(&self) -> Result<(), &'static str> {
+        if let Self::Tree { number, uses, .. } = self {
+            let numbers = uses.iter().map(|used| used.number);
+            let after = numbers.clone().skip(1).chain([*number]);
+            return match numbers.zip(after).all(|(one, next)| one < next) {
+                true => Ok(()),
+                false => Err("the restore points that it uses are not numbered in order"),
+            };
+        }
         let blocks = self.blocks();
         let linked = blocks.iter().zip(blocks.iter().skip(1)).all(|(a, b)| {
             b.previous == a.position.hash
@@ -142,6 +204,7 @@ impl Content {
                 first.previous == from.hash
                     && Some(first.position.height) == from.height.checked_add(1)
             }),
+            Self::Tree { .. } => true,
         };
         if linked && ends {
             Ok(())
@@ -188,6 +251,16 @@ pub struct Place {
     pub ordinal: u64,
 }
 
+/// In whose turn a restore point was made. It decides nothing: a higher token was taken later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fencing {
+    /// Counted up with each turn of the stream.
+    pub token: u64,
+    /// Who had it, as it calls itself.
+    pub holder: String,
+}
+
 /// A restore point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,14 +285,17 @@ pub struct Manifest {
     pub key: WrappedKey,
     /// Its packs.
     pub packs: Vec<Pack>,
-    /// Segments, without those of the index.
+    /// Segments, without those of the index and those of restore points that it uses.
     pub segments: u64,
-    /// Items in them: coins of a base, coins created and spent of a delta.
+    /// Items in them: coins of a base, coins created and spent of a delta, chunks of a tree.
     pub items: u64,
     /// The plaintext's length in bytes, encoded.
     pub encoded_bytes: u64,
     /// Where the index is: the list of segments, sealed like them.
     pub index: Vec<Place>,
+    /// None where it was made without a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<Fencing>,
 }
 
 /// How a manifest's object is called: in order of time.

@@ -28,6 +28,44 @@ pub struct Step {
     pub direction: Direction,
     /// Those of these blocks, first and last.
     pub heights: (u32, u32),
+    /// Other restore points that have changes of some of these blocks.
+    pub others: Vec<Arc<Manifest>>,
+}
+
+impl Step {
+    /// The same blocks by way of the others alone; `None` where they don't have all.
+    pub(crate) fn by_others(&self) -> Option<Vec<Self>> {
+        let heights = self.heights.0..=self.heights.1;
+        let blocks = self.point.as_ref()?.content.blocks().iter();
+        let blocks = blocks.filter(|block| heights.contains(&block.position.height));
+        let mut steps = Vec::<Self>::new();
+        for block in blocks {
+            let height = block.position.height;
+            let has = |point: &&Arc<Manifest>| {
+                let mut blocks = point.content.blocks().iter();
+                blocks.any(|own| own.position == block.position && own.previous == block.previous)
+            };
+            if let Some(step) = steps.last_mut()
+                && step.point.as_ref().is_some_and(|point| has(&point))
+            {
+                step.heights.1 = height;
+                continue;
+            }
+            let point = self.others.iter().find(has)?;
+            let others = self.others.iter();
+            let others = others.filter(|other| other.point != point.point);
+            steps.push(Self {
+                point: Some(point.clone()),
+                direction: self.direction,
+                heights: (height, height),
+                others: others.cloned().collect(),
+            });
+        }
+        if self.direction == Direction::Backwards {
+            steps.reverse();
+        }
+        Some(steps)
+    }
 }
 
 /// A way from a base to a block.
@@ -332,6 +370,7 @@ impl<'a> Map<'a> {
                 point: None,
                 direction: Direction::Forwards,
                 heights: (first.position.height, last.position.height),
+                others: Vec::new(),
             });
         }
         for (node, direction) in way {
@@ -356,7 +395,16 @@ impl<'a> Map<'a> {
                     point: holders.first().map(|point| (*point).clone()),
                     direction: *direction,
                     heights: (height, height),
+                    others: Vec::new(),
                 }),
+            }
+            if let Some(Step { point, others, .. }) = steps.last_mut() {
+                let known = others.iter().chain(point.as_ref());
+                let known: HashSet<_> = known.map(|point| point.point).collect();
+                let new = holders
+                    .iter()
+                    .filter(|holder| !known.contains(&holder.point));
+                others.extend(new.map(|holder| (*holder).clone()));
             }
         }
         steps

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::forget::{FORGOTTEN, point_of, tombstone_key};
+use crate::lease::Turn;
 use crate::manifest::{Manifest, POINTS, Pack};
 use crate::plan::{Map, end};
+use crate::rekey::{WRAPPINGS, point_of_wrapping};
 use crate::repository::{Repository, verdict};
 use crate::target::{ObjectInfo, ObjectKey, PutIf};
 
@@ -20,10 +22,10 @@ pub const MIN_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFAULT_GRACE: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// What packs' keys begin with.
-const PACKS: &str = "packs/";
+pub(crate) const PACKS: &str = "packs/";
 
 /// Objects that were written only to see when.
-const CLOCK: &str = "clock/";
+pub(crate) const CLOCK: &str = "clock/";
 
 /// How to prune.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +114,8 @@ impl Repository {
     /// # Errors
     /// `InvalidRequest` for a grace below [`MIN_GRACE`], or a target without conditional puts, unless
     /// [`nobody_else_writes`](PruneOptions::nobody_else_writes). `Corrupt`, `Untrusted` or `NewerFormat` for a manifest that
-    /// can't be used: what it needs is not known, and nothing is removed; forgotten for longer than the grace, it goes. When
-    /// the target could not answer.
+    /// can't be used: what it needs is not known, and nothing is removed; forgotten for longer than the grace, it goes.
+    /// `LeaseLost` after the end of a turn that it is done [under](Self::under). When the target could not answer.
     pub async fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         if !options.nobody_else_writes {
             if options.grace < MIN_GRACE {
@@ -142,6 +144,7 @@ impl Repository {
         let tombstones = self.list_all(FORGOTTEN).await?;
         let mut present = self.present(&tombstones, &time).await?;
         let going = going(&mut present, &mut pruned);
+        self.check_lease(&Turn::Prune).await?;
 
         let mut staying = HashSet::new();
         for (at, needs) in going {
@@ -163,6 +166,10 @@ impl Repository {
         if !options.dry_run {
             self.remove_tombstones(&tombstones, &time, &mut pruned)
                 .await?;
+        }
+
+        if !options.dry_run {
+            self.remove_wrappings(&time, &mut pruned).await?;
         }
 
         let named: HashSet<_> = present
@@ -193,24 +200,30 @@ impl Repository {
     }
 
     /// The time by the target's clock, which says when its objects were written.
-    async fn target_now(&self, pruned: &mut Pruned) -> Result<SystemTime> {
+    pub(crate) async fn target_now(&self, pruned: &mut Pruned) -> Result<SystemTime> {
+        let (now, key) = self.target_time().await?;
+        self.remove_or_later(&key, pruned).await?;
+        Ok(now)
+    }
+
+    /// The same, and what was written to see it.
+    pub(crate) async fn target_time(&self) -> Result<(SystemTime, ObjectKey)> {
         let mut name = Hex::<16>::default();
         self.entropy.fill(&mut name.0)?;
-        let key = format!("{CLOCK}{name}").try_into()?;
+        let key: ObjectKey = format!("{CLOCK}{name}").try_into()?;
         let put = self
             .target
             .put(&key, Bytes::from_static(b"now"), &PutIf::Absent, None);
         let info = put.await?.map_err(|refused| {
             Error::invalid_request(format!("{refused}, and its name was drawn at random"))
         })?;
-        self.remove_or_later(&key, pruned).await?;
         if info.written <= UNIX_EPOCH {
             return Err(Error::corrupt(
                 key.as_str(),
                 "the target does not say when it was written",
             ));
         }
-        Ok(info.written)
+        Ok((info.written, key))
     }
 
     /// Every manifest that is there.
@@ -282,6 +295,19 @@ impl Repository {
         Ok(())
     }
 
+    /// Those whose restore points are gone.
+    async fn remove_wrappings(&self, time: &Time, pruned: &mut Pruned) -> Result<()> {
+        for info in self.list_all(WRAPPINGS).await? {
+            let Some(point) = point_of_wrapping(&info.key).filter(|_| time.is_over(&info)) else {
+                continue;
+            };
+            if self.target.info(&point).await?.is_none() {
+                self.remove_or_later(&info.key, pruned).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it is gone; otherwise it counts as one for later.
     async fn remove_or_later(&self, key: &ObjectKey, pruned: &mut Pruned) -> Result<bool> {
         match self.target.remove(key).await {
@@ -333,7 +359,15 @@ fn going(present: &mut [Present], pruned: &mut Pruned) -> Vec<(usize, Vec<Hex<16
         let living: Vec<_> = all.iter().filter(lives).cloned().collect();
         let (of_living, of_all) = (Map::of(&living), Map::of(all));
         for point in all {
-            let Some(wanted) = end(point) else { continue };
+            let Some(wanted) = end(point) else {
+                let uses = point.content.uses().iter().map(|used| used.point);
+                // What one that is kept for its segments alone uses itself may go: nothing leads there by way of it.
+                match expired.contains(&point.point) {
+                    true => drop(needs.insert(point.point, Ok(uses.collect()))),
+                    false => needed.extend(uses),
+                }
+                continue;
+            };
             if expired.contains(&point.point) {
                 let plan = of_all.plan(all, wanted);
                 needs.insert(point.point, plan.map(|plan| plan.points()));

@@ -13,14 +13,19 @@ use crate::error::{Error, Result};
 use crate::evidence::sha256;
 use crate::forget::{FORGOTTEN, tombstone_key};
 use crate::keys::SigningKey;
+use crate::lease::Lease;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, of_known_format};
 use crate::plan::{At, Plan};
+use crate::several::{Events, PassedOver};
 use crate::target::{ObjectInfo, ObjectKey, PutIf, Target};
 
 /// The object that makes a place a repository.
 pub(crate) const DESCRIPTOR: &str = "repository.json";
 
 const DESCRIPTOR_TYPE: &str = "application/vnd.groundtackle.repository.v1+json";
+
+/// Manifests and tombstones that may stay unread, each for as long as a target takes to give up.
+const MAX_UNREAD: usize = 8;
 
 /// Objects that are listed at a time.
 pub(crate) const LISTED: usize = 1_000;
@@ -70,6 +75,8 @@ pub struct Repository {
     pub(crate) trust: Trust,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) lease: Option<Arc<Lease>>,
+    pub(crate) events: Events,
 }
 
 /// What [`Repository::points`] found.
@@ -81,8 +88,9 @@ pub struct Points {
     /// Those that were forgotten and not removed yet, oldest first. They are not offered; the way to others may lead over
     /// them: see [`plan`](Self::plan).
     pub forgotten: Vec<Manifest>,
-    /// Objects in their place that can't be used, and why: damaged, or signed by nobody who is trusted. An object that
-    /// should say that a point was forgotten may be among them; the point is usable then.
+    /// Objects in their place that can't be used, and why: damaged, signed by nobody who is trusted, or the target could
+    /// not read them, so that what they say is [not known](Error::is_about_data). An object that should say that a point
+    /// was forgotten may be among them; the point is usable then.
     pub unusable: Vec<(ObjectKey, Error)>,
 }
 
@@ -125,6 +133,8 @@ impl Repository {
             trust: Trust(vec![signer.public()]),
             clock,
             entropy,
+            lease: None,
+            events: Events::default(),
         })
     }
 
@@ -133,24 +143,30 @@ impl Repository {
     /// # Errors
     /// `Missing` where there is none, `Untrusted` where somebody else made it. When the target could not answer.
     pub async fn open(target: Arc<dyn Target>, trust: Trust) -> Result<Self> {
-        let body = whole(&*target, &DESCRIPTOR.try_into()?).await?;
-        let body =
-            body.ok_or_else(|| Error::Missing {
+        let events = Events::default();
+        let object = DESCRIPTOR.try_into()?;
+        let opened = from_any(&*target, &events, &object, |body| {
+            let envelope = Envelope::read(DESCRIPTOR, body)?;
+            let payload = envelope.open(DESCRIPTOR, DESCRIPTOR_TYPE, &trust.0)?;
+            let descriptor: Descriptor = of_known_format(DESCRIPTOR, &payload)?;
+            Ok((descriptor, sha256(body)))
+        });
+        let (descriptor, descriptor_sha256) =
+            opened.await?.ok_or_else(|| Error::Missing {
                 object: DESCRIPTOR.into(),
                 needed_by:
                     "every repository has it: make one first, or look whether the place is right"
                         .into(),
             })?;
-        let payload =
-            Envelope::read(DESCRIPTOR, &body)?.open(DESCRIPTOR, DESCRIPTOR_TYPE, &trust.0)?;
-        let descriptor: Descriptor = of_known_format(DESCRIPTOR, &payload)?;
         Ok(Self {
             target,
             descriptor,
-            descriptor_sha256: sha256(&body),
+            descriptor_sha256,
             trust,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
+            lease: None,
+            events,
         })
     }
 
@@ -170,9 +186,19 @@ impl Repository {
     /// Reads every manifest, and which of them were forgotten.
     ///
     /// # Errors
-    /// When the target could not answer. A manifest that can't be used is no error: see [`Points`].
+    /// When the target could not list them, or could read none of them, or more than 8 not. Otherwise one that can't be used
+    /// or read is no error: see [`Points`].
     pub async fn points(&self) -> Result<Points> {
         let mut points = Points::default();
+        let mut unread = 0;
+        let mut unusable = |points: &mut Points, object, error: Error| {
+            unread += usize::from(!error.is_about_data());
+            if unread > MAX_UNREAD {
+                return Err(error);
+            }
+            points.unusable.push((object, error));
+            Ok(())
+        };
         // Before the points: a prune removes the point first, so what is listed without is offered.
         let tombstones: HashSet<_> = self
             .list_all(FORGOTTEN)
@@ -185,23 +211,28 @@ impl Repository {
             let forgotten = match tombstone {
                 None => false,
                 // Before the point, for the same reason.
-                Some(tombstone) => match verdict(self.tombstone(&tombstone).await)? {
+                Some(tombstone) => match self.tombstone(&tombstone).await {
                     Ok(forgotten) => forgotten.is_some(),
                     Err(error) => {
-                        points.unusable.push((tombstone, error));
+                        unusable(&mut points, tombstone, error)?;
                         false
                     }
                 },
             };
-            match verdict(self.point(&info.key).await)? {
+            match self.point(&info.key).await {
                 Ok(Some(manifest)) if forgotten => points.forgotten.push(manifest),
                 Ok(Some(manifest)) => points.usable.push(manifest),
                 // Removed since it was listed.
                 Ok(None) => {}
-                Err(error) => points.unusable.push((info.key, error)),
+                Err(error) => unusable(&mut points, info.key, error)?,
             }
         }
-        Ok(points)
+        // The target is at fault, rather than some objects.
+        let unread = points.unread().next();
+        match unread.filter(|_| points.usable.is_empty() && points.forgotten.is_empty()) {
+            Some(at) => Err(points.unusable.swap_remove(at).1),
+            None => Ok(points),
+        }
     }
 
     /// Every object below a prefix.
@@ -234,10 +265,12 @@ impl Repository {
     /// # Errors
     /// `Corrupt`, `Untrusted`, `NewerFormat`. When the target could not answer.
     pub async fn point(&self, object: &ObjectKey) -> Result<Option<Manifest>> {
-        let Some(body) = whole(&*self.target, object).await? else {
-            return Ok(None);
-        };
-        let manifest = Manifest::read(object.as_str(), &body, &self.trust.0)?;
+        let read = |body: &Bytes| self.manifest(object, body);
+        from_any(&*self.target, &self.events, object, read).await
+    }
+
+    fn manifest(&self, object: &ObjectKey, body: &Bytes) -> Result<Manifest> {
+        let manifest = Manifest::read(object.as_str(), body, &self.trust.0)?;
         if manifest.repository != self.descriptor.repository {
             return Err(Error::corrupt(
                 object.as_str(),
@@ -250,17 +283,80 @@ impl Repository {
                 "it is of another network than its repository",
             ));
         }
-        Ok(Some(manifest))
+        Ok(manifest)
+    }
+
+    /// What one of [several](crate::Several) places could not do, lacks or has damaged, where others made up for it, since it
+    /// was asked last: of each kind the newest 1,000. Clones share it.
+    pub fn passed_over(&self) -> Vec<PassedOver> {
+        let mut passed = match self.target.copies().first() {
+            Some(copy) => copy.events().take(),
+            None => Vec::new(),
+        };
+        passed.extend(self.events.take());
+        passed
     }
 }
 
 impl Points {
+    /// Where among the unusable ones those are of which nothing is known.
+    fn unread(&self) -> impl Iterator<Item = usize> {
+        let numbered = (0..).zip(&self.unusable);
+        numbered.filter_map(|(at, (_, error))| (!error.is_about_data()).then_some(at))
+    }
+
+    /// The same of one that may be a restore point made later than all usable ones of a stream.
+    fn later_unread(&self, stream: &str) -> Option<usize> {
+        let mine = self.usable.iter().filter(|point| point.stream == stream);
+        let last = mine.filter_map(|point| point.object().ok()).max();
+        self.unread().find(|at| {
+            let unread = self.unusable.get(*at).map(|(object, _)| object);
+            unread > last.as_ref()
+        })
+    }
+
+    /// For whoever goes on from the last restore point of a stream.
+    ///
+    /// # Errors
+    /// That of an object that could not be read, and may be a later one.
+    pub fn expect_last(&mut self, stream: &str) -> Result<()> {
+        let later = self.later_unread(stream);
+        match later {
+            Some(at) => Err(self.unusable.swap_remove(at).1),
+            None => Ok(()),
+        }
+    }
+
+    /// Why the latest restore point of a stream is not known, if it is not.
+    pub(crate) fn in_doubt(&self, stream: &str) -> Option<Error> {
+        self.later_unread(stream).and_then(|at| self.not_known(at))
+    }
+
+    fn not_known(&self, unread: usize) -> Option<Error> {
+        let (object, error) = self.unusable.get(unread)?;
+        Some(Error::Unreachable {
+            what: format!(
+                "which restore point is meant is not known, since {object} could not be read ({error}): name a block by \
+                 its hash, or a restore point, or try again"
+            ),
+        })
+    }
+
     /// As [`Plan::find`] by what is usable; where that does not lead there, by way of what was forgotten and is still
     /// there. The last restore point is none of the latter.
     ///
     /// # Errors
-    /// `Unreachable` where there is no way; it says what can be reached.
+    /// `Unreachable` where there is no way; it says what can be reached. Also where what is asked for depends on an object
+    /// that could not be read: for the latest, one that may be later; for a height, any. A block that is named does not.
     pub fn plan(&self, stream: &str, at: At) -> Result<Plan> {
+        let in_doubt = match at {
+            At::Latest => self.later_unread(stream),
+            At::Height(_) => self.unread().next(),
+            At::Block(_) => None,
+        };
+        if let Some(unread) = in_doubt.and_then(|at| self.not_known(at)) {
+            return Err(unread);
+        }
         match Plan::find(&self.usable, stream, at) {
             Err(Error::Unreachable { .. }) if !self.forgotten.is_empty() => {
                 Plan::by_way_of(&self.usable, &self.forgotten, stream, at)
@@ -273,10 +369,43 @@ impl Points {
 /// What is wrong with an object itself, apart from what kept it from being read.
 pub(crate) fn verdict<T>(read: Result<T>) -> Result<Result<T>> {
     match read {
-        Err(
-            error @ (Error::Corrupt { .. } | Error::Untrusted { .. } | Error::NewerFormat { .. }),
-        ) => Ok(Err(error)),
+        Err(error) if error.is_about_data() => Ok(Err(error)),
         read => read.map(Ok),
+    }
+}
+
+/// What `read` makes of a small object, from the first of several places where it can be used.
+pub(crate) async fn from_any<T>(
+    target: &dyn Target,
+    events: &Events,
+    object: &ObjectKey,
+    read: impl Fn(&Bytes) -> Result<T>,
+) -> Result<Option<T>> {
+    let (mut failed, mut places) = (Vec::new(), Vec::new());
+    for copy in target.copies() {
+        places.push((copy.name(), &**copy.target()));
+    }
+    if places.is_empty() {
+        places.push(("", target));
+    }
+    for (name, place) in places {
+        let body = match whole(place, object).await {
+            Ok(None) => continue,
+            body => body,
+        };
+        match body.and_then(|body| read(&body.unwrap_or_default())) {
+            Ok(found) => {
+                for (name, error) in failed {
+                    events.push(name, format!("reading {object}"), &error);
+                }
+                return Ok(Some(found));
+            }
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    match failed.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(None),
     }
 }
 

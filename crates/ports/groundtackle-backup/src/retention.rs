@@ -277,6 +277,7 @@ fn speaks_of(point: &Manifest, block: &Hex<32>) -> bool {
     let from = match &point.content {
         Content::Delta { from, .. } => Some(from),
         Content::Base { position, .. } => Some(position),
+        Content::Tree { .. } => None,
     };
     let blocks = point.content.blocks().iter().map(|block| &block.position);
     from.into_iter()

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::several::Member;
 
 /// The name of an object: parts of `a-z`, `0-9`, `.`, `_` and `-`, joined by `/`; no part is empty or begins with a dot, and
 /// all together have at most 255 bytes. So each key is a relative path of any filesystem, and an S3 key. A target need
@@ -187,6 +188,12 @@ pub trait Target: Debug + Send + Sync + 'static {
     /// What this target can do.
     fn capabilities(&self) -> TargetCapabilities;
 
+    /// The places of [`Several`](crate::Several), each of which may have what another one lacks or has damaged. None, where it
+    /// is one place.
+    fn copies(&self) -> &[Member] {
+        &[]
+    }
+
     /// Writes a small object, in one piece. `lock_until` needs
     /// [`object_lock`](TargetCapabilities::object_lock).
     ///
@@ -311,6 +318,9 @@ macro_rules! forward_target {
         impl<$($generics)*> Target for $wrapper {
             fn capabilities(&self) -> TargetCapabilities {
                 (**self).capabilities()
+            }
+            fn copies(&self) -> &[Member] {
+                (**self).copies()
             }
             async fn put(
                 &self,

@@ -11,7 +11,9 @@ use crate::clock::unix_millis;
 use crate::error::{Error, Result};
 use crate::evidence::TOOL;
 use crate::keys::{DataKey, KeyWrapping, Seal, SigningKey};
+use crate::lease::Turn;
 use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, Pack, Place, points_since};
+use crate::reader::check_heights;
 use crate::repository::{LISTED, Repository, verdict};
 use crate::source::{Segment, SegmentEntry, SegmentInfo, SegmentWork, Source};
 use crate::target::{ObjectKey, PutIf, Refused, Upload};
@@ -94,7 +96,7 @@ impl Repository {
     ///
     /// # Errors
     /// The first one of source or target ends it. `Incomplete` when the source does not have what it said. `TooSlow` after
-    /// [`WRITER_LIMIT`].
+    /// [`WRITER_LIMIT`], `LeaseLost` after the end of a turn that it is done [under](Self::under).
     pub async fn back_up_begun(
         &self,
         began: Began,
@@ -109,12 +111,15 @@ impl Repository {
         let seal = std::sync::Arc::new(Seal::new(&data_key, self.descriptor.repository, point));
         drop(data_key);
 
+        let turn = Turn::back_up(how.stream);
+        let mut fencing;
         let mut packs = Packs::new(self);
         let mut entries = Vec::new();
         let (mut items, mut encoded_bytes, mut ordinal) = (0_u64, 0_u64, 0_u64);
         let mut under_way: VecDeque<JoinHandle<Result<Sealed>>> = VecDeque::new();
         loop {
             began.check(self.clock.now(), Instant::now())?;
+            fencing = self.fencing(&turn)?;
             let work = source.next().await?;
             let ended = work.is_none();
             if let Some(work) = work {
@@ -151,11 +156,16 @@ impl Repository {
                 detail: format!("it says that it has {} items, and gave {items}", end.items),
             });
         }
-        if end.content.position().is_none() {
+        if end.content.position().is_none() && !end.content.is_tree() {
             return Err(Error::Incomplete {
                 detail: "it has no block".into(),
             });
         }
+        // What would be refused must not be listed.
+        check_heights(&end.content, &entries).map_err(|detail| Error::Incomplete {
+            detail: detail.into(),
+        })?;
+        self.expect_used(&end.content).await?;
         let mut index = Vec::new();
         for part in entries.chunks(INDEX_ENTRIES) {
             let mut bytes = serde_json::to_vec(part)
@@ -181,6 +191,7 @@ impl Repository {
             items,
             encoded_bytes,
             index,
+            fencing,
         };
         self.commit(began, &manifest, how.signer).await?;
         Ok(manifest)
@@ -222,6 +233,7 @@ impl Repository {
             )));
         }
         Manifest::read(object.as_str(), &body, &self.trust.0)?;
+        self.check_lease(&Turn::back_up(&manifest.stream)).await?;
         began.check(self.clock.now(), Instant::now())?;
         let put = self
             .target

@@ -591,6 +591,11 @@ async fn what_is_asked_wrongly_fails_with_evidence() {
     let lost = place.drill(load, &mut Ground::new(), |_| ()).await;
     assert!(lost.is_err());
     assert_eq!(place.kept().await.len(), kept);
+    // Kept, though the target did not say so.
+    place.faulty.fail_at(Call::Put, 1, Fault::LoseAnswer);
+    let drilled = place.drill(load, &mut Ground::new(), |_| ()).await;
+    let evidence = drilled.unwrap().evidence;
+    assert!(place.kept().await.contains(&evidence));
 }
 
 #[tokio::test]

@@ -7,10 +7,22 @@
     reason = "a test asserts"
 )]
 
+#[path = "engine/damage.rs"]
+mod damage;
+#[path = "engine/interleaved.rs"]
+mod interleaved;
+#[path = "engine/kept.rs"]
+mod kept;
+#[path = "engine/lease.rs"]
+mod lease;
 #[path = "engine/prune.rs"]
 mod prune;
+#[path = "engine/rekey.rs"]
+mod rekey;
 #[path = "engine/retention.rs"]
 mod retention;
+#[path = "engine/trees.rs"]
+mod trees;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -361,8 +373,9 @@ impl Place {
         let plan = Plan::find(&self.points().await, "set", at)?;
         let mut into = Into::default();
         let keys = Named("reader");
-        let goal = self.repository.restore(&plan, &keys, &mut into, 2).await?;
-        Ok((goal, into.set))
+        let restored = self.repository.restore(&plan, &keys, &mut into, 2).await?;
+        assert!(restored.passed_over.is_empty(), "{restored:?}");
+        Ok((restored.goal, into.set))
     }
 
     async fn assert_restores(&self, block: &Block, at: At) {

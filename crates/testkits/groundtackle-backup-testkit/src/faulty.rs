@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use groundtackle_backup::{
-    Error, Listing, ObjectInfo, ObjectKey, Outcome, PutIf, Result, Retryability, Target,
+    Error, Listing, Member, ObjectInfo, ObjectKey, Outcome, PutIf, Result, Retryability, Target,
     TargetCapabilities, Upload,
 };
 
@@ -298,6 +298,10 @@ impl<T: Target> Faulty<T> {
 impl<T: Target> Target for Faulty<T> {
     fn capabilities(&self) -> TargetCapabilities {
         self.target.capabilities()
+    }
+
+    fn copies(&self) -> &[Member] {
+        self.target.copies()
     }
 
     async fn put(

@@ -362,6 +362,7 @@ pub(crate) async fn restore(
     let plan = points.plan("set", at)?;
     let store = Arc::new(MemoryUtxoStore::new());
     let mut sink = groundtackle_backup_utxo::StoreSink::new(store.clone());
-    repository.restore(&plan, &secrets(), &mut sink, 1).await?;
+    let restored = repository.restore(&plan, &secrets(), &mut sink, 1).await?;
+    assert!(restored.passed_over.is_empty(), "{restored:?}");
     Ok(table(&*store).await)
 }

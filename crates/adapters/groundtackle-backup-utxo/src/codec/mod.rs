@@ -211,6 +211,7 @@ pub(crate) fn read_coins(columns: &mut Columns<'_>) -> Result<Vec<Coin>, CodecEr
     let mut lengths = columns.numbers("the script lengths", raw)?.into_iter();
     let mut kinds = kinds.into_iter();
 
+    let mut scratch = Vec::new();
     let mut coins = Vec::with_capacity(count);
     for ((length, txid), code) in run_lengths.into_iter().zip(txids).zip(heights) {
         let height = u32::try_from(code >> 1)
@@ -232,7 +233,8 @@ pub(crate) fn read_coins(columns: &mut Columns<'_>) -> Result<Vec<Coin>, CodecEr
                 exponents.next().unwrap_or_default(),
             )?;
             let kind = kinds.next().unwrap_or_default();
-            let script = read_script(columns, kind, || lengths.next().unwrap_or_default())?;
+            let raw_length = || lengths.next().unwrap_or_default();
+            let script = read_script(columns, kind, raw_length, &mut scratch)?;
             coins.push(Coin {
                 outpoint: OutPoint::new(Txid::from_bytes(*txid), vout),
                 output: TxOut { value_sat, script },
@@ -315,6 +317,7 @@ fn read_script(
     columns: &mut Columns<'_>,
     kind: u64,
     raw_length: impl FnOnce() -> u64,
+    scratch: &mut Vec<u8>,
 ) -> Result<Script, CodecError> {
     let (before, length, after) = match kind.checked_sub(1) {
         None => (&[][..], raw_length(), &[][..]),
@@ -327,7 +330,12 @@ fn read_script(
             })?,
     };
     let payload = columns.bytes("the scripts", length)?;
-    Ok(Script::from_bytes([before, payload, after].concat()))
+    // Most scripts need no memory of their own.
+    scratch.clear();
+    for part in [before, payload, after] {
+        scratch.extend_from_slice(part);
+    }
+    Ok(Script::from(scratch.as_slice()))
 }
 
 #[cfg(test)]

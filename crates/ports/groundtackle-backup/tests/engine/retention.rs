@@ -37,6 +37,7 @@ fn manifest(number: u64, created_unix_millis: u64, content: Content) -> Manifest
         items: 0,
         encoded_bytes: 0,
         index: Vec::new(),
+        fencing: None,
     }
 }
 

@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+// Names, holes and attributes as Linux has them.
+#![cfg(target_os = "linux")]
+
+mod chunks;
+mod config;
+mod error;
+mod record;
+mod restore;
+mod run;
+mod source;
+mod state;
+mod walk;
+
+pub use config::{FilesConfig, RestoreOptions};
+pub use restore::{Restored, restore};
+pub use run::{FilesBackup, Made};

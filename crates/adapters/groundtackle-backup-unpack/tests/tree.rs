@@ -1,0 +1,137 @@
+//! Trees of files that `groundtackle-backup-files` wrote, read without it.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use groundtackle_backup::{
+    BackUp, MemoryTarget, Repository as Engine, SigningKey, SystemClock, SystemEntropy, Target,
+};
+use groundtackle_backup_age::AgeRecipients;
+use groundtackle_backup_files::{FilesBackup, FilesConfig};
+use groundtackle_backup_unpack::{Error, Hex, Identities, Repository};
+use tempfile::TempDir;
+
+/// Of nothing else.
+const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+
+/// What `find` and `sha256sum` say.
+fn shown(tree: &Path) -> BTreeSet<String> {
+    let format = "%P %y %m %U %G %T@ %l %b\\n";
+    let find = [
+        "find . -printf '",
+        format,
+        "' && find . -type f -exec sha256sum {} +",
+    ]
+    .concat();
+    let output = Command::new("sh")
+        .args(["-c", &find])
+        .current_dir(tree)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    // Blocks of directories are the file system's matter.
+    let lines = text.lines().map(|line| match line.contains(" d ") {
+        true => line.rsplit_once(' ').unwrap().0.to_owned(),
+        false => line.to_owned(),
+    });
+    lines.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trees_of_the_engine_are_read() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tree = at("tree");
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    let mut noise = vec![0; 6_000_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    fs::write(tree.join("a/large"), &noise).unwrap();
+    fs::write(tree.join("a/text"), "text ".repeat(100_000)).unwrap();
+    fs::hard_link(tree.join("a/large"), tree.join("a/b/same")).unwrap();
+    symlink("../nowhere", tree.join("a/link")).unwrap();
+    let sparse = File::create(tree.join("sparse")).unwrap();
+    sparse.write_all_at(b"middle", 5_000_000).unwrap();
+    sparse.set_len(9_000_000).unwrap();
+    drop(sparse);
+    fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o1750)).unwrap();
+
+    let target = MemoryTarget::new();
+    let signer = SigningKey::random(&SystemEntropy).unwrap();
+    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let engine = Engine::init(Arc::new(target.clone()), "main", &signer, clock, entropy);
+    let engine = engine.await.unwrap();
+    let recipients = AgeRecipients::new(&[RECIPIENT.to_owned()]).unwrap();
+    let how = BackUp {
+        stream: "files",
+        wrapping: &recipients,
+        signer: &signer,
+        workers: 2,
+    };
+    let backup = FilesBackup::new(FilesConfig::new(&tree).with_state(at("state"))).unwrap();
+    let first = backup.back_up(&engine, &how, false).await.unwrap().manifest;
+    let as_it_was = shown(&tree);
+    noise[3_000_000] ^= 1;
+    fs::write(tree.join("a/large"), &noise).unwrap();
+    let second = backup.back_up(&engine, &how, false).await.unwrap().manifest;
+    assert_eq!(second.content.uses().len(), 1);
+
+    let repository = at("repository");
+    for info in target.list("", None, usize::MAX).await.unwrap().objects {
+        let path = repository.join(info.key.as_str());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let body = target
+            .read(&info.key, 0..info.bytes)
+            .await
+            .unwrap()
+            .unwrap();
+        fs::write(path, body).unwrap();
+    }
+    fs::write(at("identity"), IDENTITY).unwrap();
+    let identities = Identities::read(&at("identity")).unwrap();
+    let trust = Hex(signer.public().0);
+    let open = || Repository::open(&repository, &[trust]).unwrap();
+    assert!(
+        open().points()[1]
+            .to_string()
+            .contains("tree entries 8 bytes")
+    );
+    let sums = open()
+        .unpack_tree(None, None, &identities, &at("latest"))
+        .unwrap();
+    assert_eq!(sums, (8, 6_000_000 + 500_000 + 9_000_000));
+    assert_eq!(shown(&at("latest")), shown(&tree));
+    assert_eq!(fs::metadata(at("latest/a/b/same")).unwrap().nlink(), 2);
+    let name = Hex(first.point.0);
+    open()
+        .unpack_tree(Some("files"), Some(&name), &identities, &at("first"))
+        .unwrap();
+    assert_eq!(shown(&at("first")), as_it_was);
+
+    let again = open().unpack_tree(None, None, &identities, &at("first"));
+    assert!(matches!(again, Err(Error::InvalidRequest(_))), "{again:?}");
+    let none = open().unpack_tree(Some("other"), None, &identities, &at("none"));
+    assert!(matches!(none, Err(Error::Unreachable(_))), "{none:?}");
+    // A pack that only the first one names is needed by the second as well.
+    let id = first.packs[0].id;
+    let pack = repository.join(groundtackle_backup::Pack::key(&id).unwrap().as_str());
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[1_000] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let damaged = open().unpack_tree(None, None, &identities, &at("damaged"));
+    assert!(matches!(damaged, Err(Error::Damaged(..))), "{damaged:?}");
+    assert!(!at("damaged").exists());
+}
