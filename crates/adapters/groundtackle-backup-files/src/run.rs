@@ -71,6 +71,10 @@ impl FilesBackup {
                 before = self.before(repository, how.stream, state).await?;
             }
         }
+        // What it goes on from is a tree.
+        if before.uses.is_empty() {
+            repository.points().await?.expect_trees(how.stream)?;
+        }
         let config = self.config.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let root = std::fs::File::open(&config.path);

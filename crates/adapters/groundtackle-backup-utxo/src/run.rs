@@ -72,6 +72,7 @@ impl SetBackup {
         if let Some((journal, epoch)) = self.journal_now()? {
             let mut points = repository.points().await?;
             points.expect_last(how.stream)?;
+            points.expect_coins(how.stream)?;
             let points = points.usable;
             let linked: Vec<_> = points
                 .iter()

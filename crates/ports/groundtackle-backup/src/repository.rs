@@ -327,6 +327,37 @@ impl Points {
         }
     }
 
+    /// For whoever backs up coins.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a stream of trees of files.
+    pub fn expect_coins(&self, stream: &str) -> Result<()> {
+        self.expect_kind(stream, false)
+    }
+
+    /// For whoever backs up a tree of files.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a stream of coins.
+    pub fn expect_trees(&self, stream: &str) -> Result<()> {
+        self.expect_kind(stream, true)
+    }
+
+    fn expect_kind(&self, stream: &str, tree: bool) -> Result<()> {
+        let mut all = self.usable.iter().chain(&self.forgotten);
+        let other = all.find(|point| point.stream == stream && point.content.is_tree() != tree);
+        let Some(other) = other else { return Ok(()) };
+        let (holds, wanted) = match tree {
+            true => ("a set of coins", "a tree of files"),
+            false => ("a tree of files", "a set of coins"),
+        };
+        Err(Error::invalid_request(format!(
+            "restore point {} of the stream {stream} holds {holds}, and {wanted} is to be backed up: name another stream \
+             for it",
+            other.point
+        )))
+    }
+
     /// Why the latest restore point of a stream is not known, if it is not.
     pub(crate) fn in_doubt(&self, stream: &str) -> Option<Error> {
         self.later_unread(stream).and_then(|at| self.not_known(at))

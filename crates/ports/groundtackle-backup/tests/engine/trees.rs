@@ -342,3 +342,23 @@ async fn a_tree_that_lost_what_it_uses_is_found_out() {
         Err(Error::Missing { .. })
     ));
 }
+
+#[tokio::test]
+async fn a_stream_is_of_one_kind() {
+    let (mut kept, listed) = (Kept::random(3, &mut Random(3)).await, Listed::default());
+    let tree = grow(&mut kept, &listed, 3, &mut Random(3)).await;
+    let points = kept.place.repository.points().await.unwrap();
+    points.expect_trees("tree").unwrap();
+    points.expect_coins("set").unwrap();
+    let refused = points.expect_coins("tree").unwrap_err().to_string();
+    assert!(
+        refused.contains(&tree.to_string()) && refused.contains("name another stream"),
+        "{refused}"
+    );
+    let refused = points.expect_trees("set").unwrap_err().to_string();
+    assert!(refused.contains("a set of coins"), "{refused}");
+    // A forgotten one may be offered again.
+    kept.forget(&[tree]).await;
+    let points = kept.place.repository.points().await.unwrap();
+    assert!(points.expect_coins("tree").is_err());
+}
