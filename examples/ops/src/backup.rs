@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use groundtackle_backup::{
-    At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Points, Repository,
-    Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust, Turn,
+    At, BackUp, CheckDepth, Checked, Content, Error, FORMAT, Hex, Manifest, Meter, Points,
+    Repository, Retention, SigningKey, SystemClock, SystemEntropy, Target, Trust, Turn,
 };
 use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
 use groundtackle_backup_s3::S3TargetConfig;
 use groundtackle_backup_utxo::{Journal, JournalError, Made, SetBackup, StoreSink};
 use groundtackle_chain::{BlockHash, Network};
-use groundtackle_core::Secret;
+use groundtackle_core::{ByteSize, Secret};
 use groundtackle_utxo_store::UtxoStore;
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +25,9 @@ use crate::drill::DrillConfig;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::places::{self, Copies, For, LeaseConfig, PlaceConfig, bring_level, give_back, tell};
-use crate::report::Report;
-use crate::stores::StoreUrl;
+use crate::report::{Progress, Report, following};
+use crate::stores::{self, Missing, StoreUrl};
+use crate::watch::WatchConfig;
 
 /// Where a signer's secret is kept: so many hexadecimal digits and a line's end.
 const SEED_DIGITS: usize = 64;
@@ -79,6 +81,15 @@ pub struct Config {
     pub lease: Option<LeaseConfig>,
     #[serde(default)]
     pub retention: Option<Retention>,
+    #[serde(default)]
+    pub watch: WatchConfig,
+    /// Bytes a second.
+    #[serde(default)]
+    write_limit: Option<ByteSize>,
+    #[serde(default)]
+    read_limit: Option<ByteSize>,
+    #[serde(skip)]
+    pub meter: Meter,
 }
 
 impl Config {
@@ -132,6 +143,7 @@ impl ConfigFile {
                     .into(),
             ));
         }
+        config.meter = config.metered()?;
         if config.stream.is_empty() {
             config.stream = if config.is_of_files() {
                 "files"
@@ -178,6 +190,24 @@ impl Config {
         Ok(SigningKey::from_seed(&seed.0))
     }
 
+    fn metered(&self) -> Result<Meter> {
+        let mut meter = Meter::new();
+        let limit = |key, limit: ByteSize| {
+            NonZeroU64::new(limit.bytes()).ok_or_else(|| {
+                Failure::Config(format!(
+                    "{key} lets nothing through: write 10MiB, or take it out"
+                ))
+            })
+        };
+        if let Some(bytes) = self.write_limit {
+            meter = meter.with_write_limit(limit("write_limit", bytes)?);
+        }
+        if let Some(bytes) = self.read_limit {
+            meter = meter.with_read_limit(limit("read_limit", bytes)?);
+        }
+        Ok(meter)
+    }
+
     fn trust(&self) -> Result<Trust> {
         let mut trusted = self.trusted.clone();
         if trusted.is_empty() && self.signer.is_some() {
@@ -202,14 +232,15 @@ impl Config {
 
     async fn target(&self, create: bool, what_for: For) -> Result<Arc<dyn Target>> {
         if self.targets.is_empty() {
-            return places::one(self.folder.as_deref(), self.s3.as_ref(), create).await;
+            let opened = places::one(self.folder.as_deref(), self.s3.as_ref(), create).await;
+            return Ok(Arc::new(self.meter.around(opened?)));
         }
         if self.folder.is_some() || self.s3.is_some() {
             return Err(Failure::Config(
                 "name the places of the repository either by tables [[target]], or by folder or [s3]".into(),
             ));
         }
-        places::several(&self.targets, self.copies, what_for, create).await
+        places::several(&self.targets, self.copies, what_for, create, &self.meter).await
     }
 
     pub async fn repository(&self, what_for: For) -> Result<Repository> {
@@ -385,19 +416,29 @@ pub struct RunArgs {
     pub base: bool,
 }
 
-/// The store that a config names.
-pub fn store(file: &ConfigFile) -> Result<StoreUrl> {
-    file.read()?.store()
-}
-
+/// Of a tree, or of a store.
 pub async fn run(
     file: &ConfigFile,
+    args: &RunArgs,
+    report: Report,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    let config = file.read()?;
+    #[cfg(target_os = "linux")]
+    if let Some(tree) = &config.files {
+        return crate::files::run(&config, tree.clone(), args, report, interrupt).await;
+    }
+    let store = stores::open(&config.store()?, Missing::Refuse).await?;
+    run_store(&config, args, store, report, interrupt).await
+}
+
+async fn run_store(
+    config: &Config,
     args: &RunArgs,
     store: Arc<dyn UtxoStore>,
     report: Report,
     interrupt: &mut Interrupt,
 ) -> Result<()> {
-    let config = file.read()?;
     let (signer, recipients) = (config.signer()?, config.recipients()?);
     let repository = config.repository(For::Writing).await?;
     bring_level(&repository).await?;
@@ -434,6 +475,8 @@ pub async fn run(
             false => backup.back_up(&under, &how).await,
         }
     };
+    let mut progress = Progress::of_bytes("sent", None);
+    let making = following(&mut progress, || config.meter.written(), making);
     // It may be dropped: what is not committed is not listed.
     let made = match &lease {
         Some(lease) => interrupt.or(lease.keep(making)).await,
@@ -474,6 +517,12 @@ pub async fn list(file: &ConfigFile, report: Report) -> Result<()> {
         report.answer(&point, &point.text())?;
     }
     Ok(())
+}
+
+/// Bytes of the objects that hold their segments.
+pub fn packed<'a>(points: impl IntoIterator<Item = &'a Manifest>) -> u64 {
+    let packs = points.into_iter().flat_map(|point| &point.packs);
+    packs.map(|pack| pack.bytes).sum()
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -535,8 +584,13 @@ pub async fn check(
         bytes: 0,
         segments: 0,
     };
-    for point in points.usable.into_iter().chain(forgotten) {
+    let all: Vec<_> = points.usable.into_iter().chain(forgotten).collect();
+    // Whether objects are there, is no matter of bytes.
+    let bytes = matches!(args.depth, Depth::Bytes | Depth::Read).then(|| packed(&all));
+    let mut progress = Progress::of_bytes("read", bytes);
+    for point in all {
         let checking = repository.check(&point, depth, config.workers);
+        let checking = following(&mut progress, || config.meter.read(), checking);
         let checked: Checked = interrupt.or(checking).await?.map_err(Failure::Backup)?;
         answer.points += 1;
         answer.packs += checked.packs;
@@ -628,7 +682,12 @@ pub async fn restore(
     let (repository, points) = config.points(For::Reading, named).await?;
     let plan = points.plan(&config.stream, at).map_err(Failure::Backup)?;
     let mut sink = StoreSink::new(into);
+    let needed = plan.points();
+    let all = points.usable.iter().chain(&points.forgotten);
+    let bytes = packed(all.filter(|point| needed.contains(&point.point)));
+    let mut progress = Progress::of_bytes("read", Some(bytes));
     let restoring = repository.restore(&plan, &identities, &mut sink, config.workers);
+    let restoring = following(&mut progress, || config.meter.read(), restoring);
     // It may be dropped: what is there is marked as unfinished.
     let restored = interrupt.or(restoring).await?;
     tell(&repository);

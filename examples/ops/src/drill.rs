@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use clap::Args;
 use groundtackle_backup::{
     Drill, DrillChoice, DrillGround, DrillLevel, DrillOutcome, DrillSchedule, Due, Error, Evidence,
-    Figures, Goal, KeyUnwrapping, ObjectKey, Objectives, Proof, Retryability, Share, Sink,
+    Figures, Goal, KeyUnwrapping, ObjectKey, Objectives, Proof, Repository, Retryability, Share,
+    Sink,
 };
 use groundtackle_backup_utxo::{DigestGround, StoreGround};
 use groundtackle_chain::BlockHash;
@@ -39,6 +40,10 @@ pub struct DrillConfig {
 }
 
 impl DrillConfig {
+    pub const fn is_scheduled(&self) -> bool {
+        self.every.is_some()
+    }
+
     fn schedule(&self, level: Option<DrillLevel>) -> Option<DrillSchedule> {
         let every = self.every?;
         let level = level.unwrap_or(self.level);
@@ -96,6 +101,44 @@ pub struct DrillArgs {
     /// Hold a drill only if one is due by the config's every, and write down one that was missed.
     #[arg(long)]
     if_due: bool,
+}
+
+impl DrillArgs {
+    /// What is held if it is due.
+    pub const fn if_due() -> Self {
+        Self {
+            level: None,
+            choose: Choice(DrillChoice::Latest),
+            scratch: None,
+            tip: None,
+            if_due: true,
+        }
+    }
+}
+
+/// Refuses what can't be held where nobody names a store for it each time.
+pub fn check_unattended(config: &Config) -> Result<()> {
+    let level = config.drill.level;
+    if config.drill.every.is_some() && level >= DrillLevel::Load {
+        return Err(Failure::Config(format!(
+            "a drill of level {level} needs a new store each time: let [drill] ask for replay, and hold the others by ops \
+             backup drill --scratch"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether one is due, where there is a schedule.
+pub async fn due(config: &Config, repository: &Repository) -> Result<Option<Due>> {
+    let Some(schedule) = config.drill.schedule(None) else {
+        return Ok(None);
+    };
+    let found = repository.evidence().await.map_err(Failure::Backup)?;
+    Ok(Some(schedule.due(
+        &config.stream,
+        &found.usable,
+        SystemTime::now(),
+    )))
 }
 
 /// Opened when the drill restores, so not before it is known that it may.

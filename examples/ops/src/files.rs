@@ -7,20 +7,19 @@ use groundtackle_backup::{At, BackUp, TreeAt, Turn};
 use groundtackle_backup_files::{FilesBackup, FilesConfig, RestoreOptions};
 use serde::Serialize;
 
-use crate::backup::{ConfigFile, Point, RestoreArgs, RunArgs, Where};
+use crate::backup::{Config, ConfigFile, Point, RestoreArgs, RunArgs, Where, packed};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::places::{For, bring_level, give_back, tell};
-use crate::report::{Report, note};
+use crate::report::{Progress, Report, following, note};
 
 pub async fn run(
-    file: &ConfigFile,
+    config: &Config,
     files: FilesConfig,
     args: &RunArgs,
     report: Report,
     interrupt: &mut Interrupt,
 ) -> Result<()> {
-    let config = file.read()?;
     let (signer, recipients) = (config.signer()?, config.recipients()?);
     let backup = FilesBackup::new(files).map_err(|error| Failure::Config(error.to_string()))?;
     let repository = config.repository(For::Writing).await?;
@@ -44,6 +43,8 @@ pub async fn run(
     };
     // It may be dropped: what is not committed is not listed.
     let making = backup.back_up(&under, &how, args.base);
+    let mut progress = Progress::of_bytes("sent", None);
+    let making = following(&mut progress, || config.meter.written(), making);
     let made = match &lease {
         Some(lease) => interrupt.or(lease.keep(making)).await,
         None => interrupt.or(making).await,
@@ -106,6 +107,8 @@ pub async fn restore(
     let options = RestoreOptions::default().with_unprivileged(directory.unprivileged);
     let restoring =
         groundtackle_backup_files::restore(&repository, point, &identities, &into, options);
+    let mut progress = Progress::of_bytes("read", None);
+    let restoring = following(&mut progress, || config.meter.read(), restoring);
     // It may be dropped: what is there is beside the place, under another name.
     let made = interrupt.or(restoring).await?.map_err(Failure::Backup)?;
     let restored = Restored {

@@ -13,12 +13,14 @@ mod get;
 mod interrupt;
 mod places;
 mod prune;
+mod rekey;
 mod report;
 mod rewind;
 mod snapshot;
 mod stats;
 mod stores;
 mod sync;
+mod watch;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -161,6 +163,22 @@ enum Backup {
         config: backup::ConfigFile,
         #[command(flatten)]
         args: prune::ForgetArgs,
+    },
+    /// Let the recipients of the config read the restore points that are there; no data is written again.
+    #[command(after_help = EXIT_CODES)]
+    Rekey {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: rekey::RekeyArgs,
+    },
+    /// Back up on a schedule, hold the drills that are due, forget and prune, until SIGINT or SIGTERM.
+    #[command(after_help = EXIT_CODES)]
+    Watch {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: watch::WatchArgs,
     },
     /// Remove what was forgotten long enough ago and nobody needs, also beside backups and restores.
     #[command(after_help = EXIT_CODES)]
@@ -350,12 +368,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Backup(Backup::Init { config }) => backup::init(&config, report).await,
         Command::Backup(Backup::Run { config, args }) => {
             let mut interrupt = Interrupt::listen()?;
-            #[cfg(target_os = "linux")]
-            if let Some(tree) = config.read()?.files {
-                return files::run(&config, tree, &args, report, &mut interrupt).await;
-            }
-            let store = stores::open(&backup::store(&config)?, Missing::Refuse).await?;
-            backup::run(&config, &args, store, report, &mut interrupt).await
+            backup::run(&config, &args, report, &mut interrupt).await
         }
         Command::Backup(Backup::List { config }) => backup::list(&config, report).await,
         Command::Backup(Backup::Check { config, args }) => {
@@ -369,6 +382,12 @@ async fn run(cli: Cli) -> Result<()> {
         }
         Command::Backup(Backup::Forget { config, args }) => {
             prune::forget(&config, &args, report).await
+        }
+        Command::Backup(Backup::Rekey { config, args }) => {
+            rekey::rekey(&config, &args, report, &mut Interrupt::listen()?).await
+        }
+        Command::Backup(Backup::Watch { config, args }) => {
+            watch::watch(&config, &args, report, &mut Interrupt::listen()?).await
         }
         Command::Backup(Backup::Prune { config, args }) => {
             prune::prune(&config, &args, report, &mut Interrupt::listen()?).await

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groundtackle_backup::{
-    CopyPolicy, Lease, LeaseTerms, Member, Repository, Several, SigningKey, Target, Turn,
+    CopyPolicy, Lease, LeaseTerms, Member, Meter, Repository, Several, SigningKey, Target, Turn,
 };
 use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
 use groundtackle_backup_s3::{S3Target, S3TargetConfig};
@@ -102,6 +102,7 @@ pub async fn several(
     copies: Copies,
     what_for: For,
     create: bool,
+    meter: &Meter,
 ) -> Result<Arc<dyn Target>> {
     let policy = match (what_for, copies) {
         (For::Reading, _) => CopyPolicy::Reading,
@@ -113,7 +114,7 @@ pub async fn several(
     for config in configs {
         let opened = one(config.folder.as_deref(), config.s3.as_ref(), create).await;
         let target: Arc<dyn Target> = match opened {
-            Ok(target) => target,
+            Ok(target) => Arc::new(meter.around(target)),
             // Others may do without it.
             Err(Failure::Backup(error)) => {
                 note(&format!("target {} can't be used: {error}", config.name));

@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::places::{For, give_back, tell};
 use crate::report::Report;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ForgetArgs {
     /// Forget these restore points, by their names. Default: what the config does not keep.
     #[arg(long = "point", value_name = "NAME")]
@@ -28,7 +28,7 @@ pub struct ForgetArgs {
 
 /// A restore point's, as list shows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Name(Hex<16>);
+pub struct Name(pub Hex<16>);
 
 impl FromStr for Name {
     type Err = String;
@@ -128,6 +128,17 @@ pub struct PruneArgs {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Grace(Duration);
+
+impl PruneArgs {
+    /// Beside others.
+    pub const fn unattended() -> Self {
+        Self {
+            grace: Grace(Duration::from_secs(48 * 60 * 60)),
+            nobody_else_writes: false,
+            dry_run: false,
+        }
+    }
+}
 
 impl FromStr for Grace {
     type Err = String;

@@ -12,6 +12,9 @@ use crate::failure::{Failure, Result};
 /// Where there is no terminal, a line so often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
+/// How often what goes on by itself is looked at.
+const SHOWN_EVERY: Duration = Duration::from_millis(200);
+
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub json: bool,
@@ -61,7 +64,7 @@ pub fn output(source: io::Error) -> Failure {
     }
 }
 
-/// How many blocks or coins of how many are done: a bar on a terminal, lines otherwise.
+/// How many blocks, coins or MiB of how many are done: a bar on a terminal, lines otherwise.
 #[derive(Debug)]
 pub struct Progress {
     verb: &'static str,
@@ -113,6 +116,16 @@ impl Progress {
         }
     }
 
+    /// Of bytes, in MiB; how many there will be may not be known.
+    pub fn of_bytes(verb: &'static str, bytes: Option<u64>) -> Self {
+        Self::of(verb, "MiB", bytes.map(|bytes| bytes >> 20), "")
+    }
+
+    /// So many by now.
+    pub fn bytes(&mut self, bytes: u64) {
+        self.coins(bytes >> 20);
+    }
+
     /// One block more.
     pub fn block(&mut self, height: u32) {
         if !self.bar.is_hidden() {
@@ -140,6 +153,23 @@ impl Progress {
                 self.bar.position() as f64 / self.began.elapsed().as_secs_f64(),
                 unit = self.unit,
             ));
+        }
+    }
+}
+
+/// Shows how far `work` is while it goes on: `bytes` says so.
+pub async fn following<T>(
+    progress: &mut Progress,
+    bytes: impl Fn() -> u64,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut ticks = tokio::time::interval(SHOWN_EVERY);
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = ticks.tick() => progress.bytes(bytes()),
         }
     }
 }

@@ -6,18 +6,11 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
+use support::backups::{IDENTITY, RECIPIENT, text};
 use support::{Place, Ran, ops};
-
-/// Of nothing else; its public key is `age1…` below.
-const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
-const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 struct Backups {
     place: Place,
@@ -138,4 +131,13 @@ fn what_a_tree_is_not_is_refused() {
         .backup("run", &[])
         .exits(2)
         .says(&["a config for each"]);
+    let of_store = backups.place.file("store.toml");
+    let config = fs::read_to_string(&backups.config).unwrap();
+    let (config, _) = config.split_once("[retention]").unwrap();
+    let config = config.replace("memory:", &backups.place.url());
+    fs::write(&of_store, format!("stream = \"files\"\n{config}")).unwrap();
+    backups.place.sync_to(2).exits(0);
+    ops(&["backup", "run", "--config", text(&of_store)])
+        .exits(69)
+        .says(&["holds a tree of files", "name another stream"]);
 }

@@ -12,6 +12,7 @@ mod keys;
 mod lease;
 mod manifest;
 mod memory;
+mod metered;
 mod patient;
 mod plan;
 mod prune;
@@ -41,6 +42,7 @@ pub use manifest::{
     BlockEntry, Content, FORMAT, Fencing, Manifest, Pack, Place, Position, SetSummary, Used,
 };
 pub use memory::MemoryTarget;
+pub use metered::{Meter, Metered};
 pub use plan::{At, Plan, Step};
 pub use prune::{MIN_GRACE, PruneOptions, Pruned};
 pub use reader::{CheckDepth, Checked, Restored};

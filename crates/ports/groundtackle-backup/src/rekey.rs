@@ -97,6 +97,18 @@ impl Repository {
         }
     }
 
+    /// Those to whom the data key of a restore point is wrapped: by its newest wrapping, or the manifest.
+    ///
+    /// # Errors
+    /// When the target could not answer.
+    pub async fn readers(&self, manifest: &Manifest) -> Result<Vec<String>> {
+        let newest = self.wrappings(manifest).await?.into_iter().next();
+        Ok(match newest {
+            Some((_, wrapping)) => wrapping.key.recipients,
+            None => manifest.key.recipients.clone(),
+        })
+    }
+
     /// Removes all but the newest wrapping of a restore point. How many there were. The one in the manifest stays.
     ///
     /// **Atomicity**: each for itself. **Idempotency**: yes. **Cancel safety**: repeat it.

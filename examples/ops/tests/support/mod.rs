@@ -1,6 +1,8 @@
 //! Runs the real program, and makes block files good and bad.
 #![allow(dead_code, reason = "each test file uses its share")]
 
+pub mod backups;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
