@@ -7,7 +7,7 @@ use groundtackle_backup::{At, BackUp, TreeAt, Turn};
 use groundtackle_backup_files::{FilesBackup, FilesConfig, RestoreOptions};
 use serde::Serialize;
 
-use crate::backup::{Config, ConfigFile, Point, RestoreArgs, RunArgs, Where, packed};
+use crate::backup::{Config, ConfigFile, Point, RestoreArgs, RunArgs, Where};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::places::{For, bring_level, give_back, tell};

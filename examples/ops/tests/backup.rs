@@ -5,10 +5,11 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
-use support::backups::{Backups, IDENTITY, text};
-use support::{answers, data, ops};
+use support::backups::{Backups, IDENTITY, RECIPIENT, text};
+use support::{Ran, answers, ops};
 
 fn stats(store: &str) -> Value {
     ops(&["utxo", "stats", "--json", "--store", store])

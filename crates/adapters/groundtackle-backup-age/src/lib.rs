@@ -57,6 +57,11 @@ impl AgeRecipients {
         }
         Ok(Self(recipients))
     }
+
+    /// Their public keys, as a wrapped key names them.
+    pub fn recipients(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
 }
 
 fn failed(action: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -80,7 +85,7 @@ impl KeyWrapping for AgeRecipients {
         writer.finish().map_err(|e| failed(wrap, e))?;
         Ok(WrappedKey {
             scheme: SCHEME.into(),
-            recipients: self.0.iter().map(ToString::to_string).collect(),
+            recipients: self.recipients(),
             blob: HexBytes(blob),
         })
     }
