@@ -160,7 +160,7 @@ fn what_no_time_mends_is_refused_at_once() {
         ("[watch]\nbackup_every = \"0s\"\n", "backup_every"),
         ("[watch]\nnothing = 1\n", "nothing"),
         ("[drill]\nevery = \"1h\"\nlevel = \"load\"\n", "--scratch"),
-        ("write_limit = 0\n", "write_limit"),
+        ("write_limit = \"0\"\n", "write_limit"),
         ("read_limit = \"0\"\n", "read_limit"),
     ] {
         backups.write_config(more);

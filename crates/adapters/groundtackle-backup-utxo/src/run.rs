@@ -72,7 +72,6 @@ impl SetBackup {
         if let Some((journal, epoch)) = self.journal_now()? {
             let mut points = repository.points().await?;
             points.expect_last(how.stream)?;
-            points.expect_coins(how.stream)?;
             let points = points.usable;
             let linked: Vec<_> = points
                 .iter()
@@ -116,12 +115,13 @@ impl SetBackup {
     ///
     /// # Errors
     /// When store, journal or target could not answer. `InvalidRequest` for a store without a tip. `Incomplete` where
-    /// something else than blocks changed the set meanwhile: do it again.
+    /// something else than blocks changed the set meanwhile: do it again. `InvalidRequest` for a stream of trees.
     pub async fn back_up_base(
         &self,
         repository: &Repository,
         how: &BackUp<'_>,
     ) -> Result<Manifest> {
+        repository.points().await?.expect_coins(how.stream)?;
         let mut source = BaseSource::begin(self.store.clone(), self.journal.clone()).await?;
         repository.back_up(&mut source, how).await
     }

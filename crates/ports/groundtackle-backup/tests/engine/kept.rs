@@ -469,6 +469,9 @@ pub(crate) async fn drive(
     random: &mut Random,
 ) -> Vec<Done> {
     let pace = [10, 40, 400][random.below(3) as usize];
+    // Each begins at another time: what one does first meets what another one does last.
+    let begins: Vec<_> = actors.iter().map(|_| random.below(90)).collect();
+    let mut steps = 0;
     let mut since_check = Duration::ZERO;
     let mut all = Vec::new();
     while actors.iter().any(|actor| actor.work.is_some()) {
@@ -486,12 +489,15 @@ pub(crate) async fn drive(
         } else {
             since_check -= pass;
         }
-        let running: Vec<_> = actors
-            .iter_mut()
-            .filter(|actor| actor.work.is_some())
-            .collect();
+        steps += 1;
+        let mut running: Vec<_> = actors.iter_mut().zip(&begins).collect();
+        running.retain(|(actor, _)| actor.work.is_some());
+        // Who comes later does not wait for nobody.
+        let first = running.iter().map(|(_, begins)| **begins).min();
+        steps = steps.max(first.unwrap_or_default());
+        running.retain(|(_, begins)| **begins <= steps);
         let chosen = random.below(running.len() as u64) as usize;
-        let actor = running.into_iter().nth(chosen).unwrap();
+        let (actor, _) = running.into_iter().nth(chosen).unwrap();
         let Some(done) = actor.step().await else {
             continue;
         };
