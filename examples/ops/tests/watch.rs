@@ -160,8 +160,8 @@ fn what_no_time_mends_is_refused_at_once() {
         ("[watch]\nbackup_every = \"0s\"\n", "backup_every"),
         ("[watch]\nnothing = 1\n", "nothing"),
         ("[drill]\nevery = \"1h\"\nlevel = \"load\"\n", "--scratch"),
-        ("write_limit = \"0\"\n", "write_limit"),
-        ("read_limit = \"0\"\n", "read_limit"),
+        ("write_limit = \"0MiB\"\n", "write_limit"),
+        ("read_limit = \"0MiB\"\n", "read_limit"),
     ] {
         backups.write_config(more);
         backups.backup("watch", &[]).exits(2).says(&[words]);
