@@ -45,6 +45,85 @@ impl Certificates {
         Self(folder)
     }
 
+    /// The chain of a server for 127.0.0.1 by way of an intermediate authority, and the server's key, both as text. `leaf` and `between`
+    /// say in which days from now each certificate begins and ends.
+    pub fn chain(&self, leaf: (i64, i64), between: (i64, i64)) -> (String, String) {
+        let config = "[ca]\ndefault_ca = it\n[it]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\n\
+            default_md = sha256\npolicy = any\ncopy_extensions = copy\nunique_subject = no\n[any]\ncommonName = supplied\n";
+        let folder = self.0.path();
+        fs::write(folder.join("ca"), config).expect("a file");
+        fs::write(folder.join("index"), "").expect("a file");
+        let openssl = |args: &[&str]| {
+            let made = Command::new("openssl")
+                .current_dir(folder)
+                .args(args)
+                .output();
+            let made = made.expect("openssl");
+            let says = String::from_utf8_lossy(&made.stderr).into_owned();
+            assert!(made.status.success(), "openssl: {says}");
+        };
+        let day = |from_now: i64| {
+            let day = Command::new("date")
+                .args(["--utc", "+%Y%m%d%H%M%SZ"])
+                .arg(format!("--date=now {from_now:+} days"))
+                .output();
+            let day = String::from_utf8(day.expect("date").stdout).expect("a date");
+            day.trim().to_owned()
+        };
+        let sign = |name: &str, by: &str, extension: &str, (begins, ends): (i64, i64)| {
+            let (key, request) = (format!("{name}.key"), format!("{name}.csr"));
+            let subject = format!("/CN=test {name}");
+            openssl(&[
+                "req",
+                "-new",
+                "-config",
+                "config",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-subj",
+                &subject,
+                "-addext",
+                extension,
+                "-keyout",
+                &key,
+                "-out",
+                &request,
+            ]);
+            let (issuer, issuer_key) = (format!("{by}.pem"), format!("{by}.key"));
+            openssl(&[
+                "ca",
+                "-batch",
+                "-notext",
+                "-config",
+                "ca",
+                "-cert",
+                &issuer,
+                "-keyfile",
+                &issuer_key,
+                "-in",
+                &request,
+                "-startdate",
+                &day(begins),
+                "-enddate",
+                &day(ends),
+                "-out",
+                &format!("{name}.pem"),
+            ]);
+        };
+        sign(
+            "between",
+            "authority",
+            "basicConstraints = critical, CA:TRUE",
+            between,
+        );
+        sign("leaf", "between", "subjectAltName = IP:127.0.0.1", leaf);
+        let text = |name: &str| fs::read_to_string(self.file(name)).expect("a file");
+        (text("leaf.pem") + &text("between.pem"), text("leaf.key"))
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

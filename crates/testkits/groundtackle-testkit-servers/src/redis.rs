@@ -121,6 +121,12 @@ impl Redis {
         self.command_bytes(&words)
     }
 
+    /// The same with this password instead of the server's first one.
+    pub fn command_as(&self, password: &str, words: &[&str]) -> String {
+        let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        talk(self.port, Some(password), &words).expect("the server answers")
+    }
+
     /// The same with words that are no text.
     pub fn command_bytes(&self, words: &[&[u8]]) -> String {
         talk(self.port, self.options.password.as_deref(), words).expect("the server answers")
@@ -143,6 +149,16 @@ impl Redis {
         self.process.wait();
     }
 
+    /// Makes it stand still: it takes what is sent, and does not answer.
+    pub fn freeze(&self) {
+        self.process.stop_threads();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// Starts it again where it went down by itself.
     pub fn revive(&mut self) {
         if self.process.is_gone() {
@@ -159,6 +175,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
+        self.thaw();
         self.stop();
     }
 }

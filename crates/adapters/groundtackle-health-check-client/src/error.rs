@@ -1,0 +1,124 @@
+//! What keeps an answer from coming.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+
+use groundtackle_core::Retryability;
+use groundtackle_health_check::Observation;
+
+use crate::tls::{certificate_cause, rustls_error};
+
+/// The result of a call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// No answer, or none that can be read. What an answer says is never an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system's resolver has no address of this name.
+    #[error("{name} has no address")]
+    Resolve {
+        /// The name.
+        name: String,
+        /// The system's own error.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody took the connection.
+    #[error("{address} can't be connected to")]
+    Connect {
+        /// Host and port.
+        address: String,
+        /// The error of the address that was tried last.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificates of authorities can't be used.
+    #[error(
+        "{} can't be used; name a PEM file of certificates of authorities",
+        place.as_ref().map_or_else(|| "the system's certificates of authorities".into(), |path| path.display().to_string())
+    )]
+    Authorities {
+        /// Their file; otherwise the system's.
+        place: Option<PathBuf>,
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A connection was made, but TLS was not.
+    #[error("{address}: there is no TLS with it")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// A [`rustls::Error`] inside, or that of the connection.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke, or what came is not HTTP.
+    #[error("{address}: no answer came that can be read")]
+    Http {
+        /// Host and port.
+        address: String,
+        /// Whether the request may have arrived.
+        sent: bool,
+        /// The protocol's own error.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The answer is longer than it may be.
+    #[error("{address}: the answer has more than {limit} bytes")]
+    TooLarge {
+        /// Host and port.
+        address: String,
+        /// How many there may be.
+        limit: u64,
+    },
+}
+
+impl Error {
+    /// In a word for machines: `name-not-found`, `refused`, `unreachable`, `timeout`, `connect-failed`, `authorities-unusable`,
+    /// `no-http`, `answer-too-large`, and those of [`certificate_cause`].
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Resolve { .. } => "name-not-found",
+            Self::Connect { source, .. } => match source.kind() {
+                io::ErrorKind::ConnectionRefused => "refused",
+                io::ErrorKind::TimedOut => "timeout",
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+                _ => "connect-failed",
+            },
+            Self::Authorities { .. } => "authorities-unusable",
+            Self::Tls { source, .. } => {
+                rustls_error(source).map_or("tls-failed", certificate_cause)
+            }
+            Self::Http { .. } => "no-http",
+            Self::TooLarge { .. } => "answer-too-large",
+        }
+    }
+
+    /// Whether the request may be sent again, and whether it may have arrived.
+    #[must_use]
+    pub const fn retryability(&self) -> Retryability {
+        match self {
+            Self::Http { sent: true, .. } | Self::TooLarge { .. } => Retryability::Indeterminate,
+            Self::Authorities { .. } => Retryability::Permanent,
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Http { .. } => {
+                Retryability::Transient
+            }
+        }
+    }
+
+    /// As what a check found: `Fail`, with all the causes in a line.
+    #[must_use]
+    pub fn observation(&self) -> Observation {
+        let mut line = self.to_string();
+        let mut source = self.source();
+        while let Some(error) = source {
+            line = format!("{line}: {error}");
+            source = error.source();
+        }
+        Observation::fail(self.cause()).with_detail(line)
+    }
+}
