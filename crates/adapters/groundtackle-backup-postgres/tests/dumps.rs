@@ -35,12 +35,8 @@ async fn a_dump_comes_back_by_pg_restore() {
     assert!(second.new_bytes < 6_000_000, "{}", second.new_bytes);
 
     let keys = place.identities();
-    let file = restore_dump(
-        &place.repository,
-        &first.manifest,
-        &keys,
-        &place.path("dump"),
-    );
+    let into = place.path("dump");
+    let file = restore_dump(&place.repository, &first.manifest, &keys, &into);
     let file = file.await.unwrap();
     let client = connect(&server).await;
     client.batch_execute("create database again").await.unwrap();
