@@ -147,7 +147,7 @@ async fn each_wrong_setting_is_told_with_the_way_out() {
         ),
         (
             right.clone().with_sslmode(Default::default()),
-            "set sslrootcert",
+            "set up TLS on the server",
         ),
     ];
     for (config, says) in cases {
