@@ -10,8 +10,10 @@ mod restore;
 mod run;
 mod source;
 mod state;
+mod streamed;
 mod walk;
 
 pub use config::{FilesConfig, RestoreOptions};
-pub use restore::{Restored, restore};
+pub use restore::{Restored, restore, restore_checked};
 pub use run::{FilesBackup, Made};
+pub use streamed::{EntryAttributes, StreamedBackup, StreamedTree};

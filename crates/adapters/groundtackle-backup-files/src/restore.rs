@@ -60,6 +60,24 @@ pub async fn restore(
     into: &Path,
     options: RestoreOptions,
 ) -> Result<Restored> {
+    restore_checked(repository, manifest, keys, into, options, |_| Ok(())).await
+}
+
+/// [`restore`], with a last look: `check` is given the directory where the tree lies, whole and flushed, before it takes
+/// its place, and keeps it from there by an error. It runs on a thread where it may block, and must leave the tree as it is.
+///
+/// **Atomicity**, **idempotency**: as [`restore`]. **Cancel safety**: as there; a `check` that has begun goes on.
+///
+/// # Errors
+/// As [`restore`], and that of `check`.
+pub async fn restore_checked(
+    repository: &Repository,
+    manifest: &Manifest,
+    keys: &dyn KeyUnwrapping,
+    into: &Path,
+    options: RestoreOptions,
+    check: impl FnOnce(&Path) -> Result<()> + Send + 'static,
+) -> Result<Restored> {
     let reader = repository.open_tree(manifest, keys).await?;
     let into = into.to_owned();
     let stop = Arc::new(AtomicBool::new(false));
@@ -77,7 +95,7 @@ pub async fn restore(
             options,
             left_out: Cell::new(0),
         };
-        work.run(&into)
+        work.run(&into, check)
     });
     let restored = work.await.map_err(stopped)?;
     drop(asked);
@@ -90,6 +108,12 @@ struct StopOnDrop(Arc<AtomicBool>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn given_up() -> Error {
+    Error::Incomplete {
+        detail: "the restore was given up".into(),
     }
 }
 
@@ -108,9 +132,7 @@ struct Chunks {
 impl Chunks {
     fn segment(&mut self, key: SegmentKey) -> Result<Arc<Vec<u8>>> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::Incomplete {
-                detail: "the restore was given up".into(),
-            });
+            return Err(given_up());
         }
         if let Some((_, bytes)) = self.cached.iter().find(|(cached, _)| *cached == key) {
             return Ok(bytes.clone());
@@ -239,11 +261,15 @@ struct Open {
 }
 
 impl Work {
-    fn run(&self, into: &Path) -> Result<Restored> {
+    fn run(&self, into: &Path, check: impl FnOnce(&Path) -> Result<()>) -> Result<Restored> {
         let place = Place::make(into)?;
         self.write(&place.root)?;
         let restored = self.compare(&place.root)?;
         rustix::fs::syncfs(&place.root).map_err(of::<Errno>("flushing", place.shown()))?;
+        check(&place.path)?;
+        if self.chunks.borrow().stop.load(Ordering::Relaxed) {
+            return Err(given_up());
+        }
         place.keep(into)?;
         Ok(restored)
     }

@@ -25,7 +25,7 @@ use crate::walk::{Walk, seen};
 const TRIES: u32 = 3;
 
 /// Bytes that are read at a time.
-const READ_BYTES: usize = 1 << 20;
+pub(crate) const READ_BYTES: usize = 1 << 20;
 
 /// A file that changed so shortly before it was read could change again without another time stamp: clocks of file systems
 /// tick slowly.
@@ -72,8 +72,13 @@ impl fmt::Debug for TreeSource {
 }
 
 impl TreeSource {
-    /// Begins to read, on a thread of its own; as far as the segments are taken.
-    pub(crate) fn begin(walk: Walk, torn: Globs, before: Before, state: Option<NewState>) -> Self {
+    /// Begins to read, on a thread of its own; as far as the segments are taken. `read` says what there was, and what is
+    /// not in it.
+    pub(crate) fn begin(
+        before: Before,
+        state: Option<NewState>,
+        read: impl FnOnce(&mut Store, Option<Records>) -> Result<(Listed, Vec<String>)> + Send + 'static,
+    ) -> Self {
         let (to, segments) = channel(1);
         let reading = tokio::task::spawn_blocking(move || {
             let number = before
@@ -85,37 +90,31 @@ impl TreeSource {
                     "the numbers of restore points are used up: remove the state",
                 )
             })?;
-            let mut reading = Reading {
+            let mut store = Store {
                 packer: Packer::new(number, before.chunks, to),
-                walk,
-                torn,
-                files: Files {
-                    records: before.files,
-                    next: None,
-                },
                 state,
                 numbers: BTreeSet::new(),
-                figures: Figures::default(),
+                files_read: 0,
             };
-            let (entries, bytes, blake3, listing) = reading.all()?;
+            let (listed, notes) = read(&mut store, before.files)?;
             let figures = Figures {
-                new_bytes: reading.packer.new_bytes,
-                ..reading.figures
+                files_read: store.files_read,
+                new_bytes: store.packer.new_bytes,
             };
-            let items = reading.packer.finish(&listing)?;
+            let items = store.packer.finish(&listed.chunks)?;
             let mut uses = before.uses;
-            uses.retain(|used| reading.numbers.contains(&used.number));
+            uses.retain(|used| store.numbers.contains(&used.number));
             Ok(Done {
                 content: Content::Tree {
-                    entries,
-                    bytes,
-                    blake3: Hex(blake3),
+                    entries: listed.entries,
+                    bytes: listed.bytes,
+                    blake3: Hex(listed.blake3),
                     number,
                     uses,
                 },
                 items,
-                state: reading.state,
-                notes: reading.walk.notes,
+                state: store.state,
+                notes,
                 figures,
             })
         });
@@ -124,6 +123,148 @@ impl TreeSource {
             reading: Some(reading),
             done: None,
         }
+    }
+
+    /// Begins to read what lies on a disk.
+    pub(crate) fn of_walk(
+        walk: Walk,
+        torn: Globs,
+        before: Before,
+        state: Option<NewState>,
+    ) -> Self {
+        Self::begin(before, state, move |store, records| {
+            let files = Files {
+                records,
+                next: None,
+            };
+            let mut reading = Reading {
+                store,
+                walk,
+                torn,
+                files,
+            };
+            let listed = reading.all()?;
+            Ok((listed, reading.walk.notes))
+        })
+    }
+}
+
+/// Where contents go.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) packer: Packer,
+    state: Option<NewState>,
+    /// Restore points that are used.
+    numbers: BTreeSet<u32>,
+    pub(crate) files_read: u64,
+}
+
+impl Store {
+    /// Notes what is stored of a file, or of the listing.
+    pub(crate) fn keep(&mut self, known: &Known) -> Result<()> {
+        let numbers = known.pieces.iter().filter_map(|piece| match piece {
+            Piece::Chunk(at) => Some(at.number),
+            Piece::Hole(_) => None,
+        });
+        self.numbers.extend(numbers);
+        match &mut self.state {
+            Some(state) => state.push(known),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A listing that is stored.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    entries: u64,
+    /// Of the files.
+    bytes: u64,
+    /// Of the canonical listing.
+    blake3: [u8; 32],
+    chunks: Vec<ChunkAt>,
+}
+
+/// Stores a listing, entry by entry in its order.
+#[derive(Debug)]
+pub(crate) struct ListingWriter {
+    entries: u64,
+    bytes: u64,
+    digest: Box<blake3::Hasher>,
+    cutter: Cutter,
+    chunks: Vec<ChunkAt>,
+    digests: Vec<[u8; 32]>,
+}
+
+impl ListingWriter {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: 0,
+            bytes: 0,
+            digest: Box::default(),
+            cutter: Cutter::new(OF_LISTING),
+            chunks: Vec::new(),
+            digests: Vec::new(),
+        }
+    }
+
+    /// `pieces` is what a file has, and nothing else.
+    pub(crate) fn push(
+        &mut self,
+        store: &mut Store,
+        entry: &Entry,
+        pieces: Option<&[Piece]>,
+    ) -> Result<()> {
+        self.entries = self.entries.saturating_add(1);
+        if let What::Own(_, Kind::File { bytes, .. }) = &entry.what {
+            self.bytes = self.bytes.saturating_add(*bytes);
+        }
+        let mut record = entry.canonical();
+        self.digest.update(&record);
+        if let Some(pieces) = pieces {
+            put_pieces(&mut record, pieces);
+        }
+        let Self {
+            cutter,
+            chunks,
+            digests,
+            ..
+        } = self;
+        cutter.push(&record, &mut |chunk| {
+            let (at, digest) = store.packer.add(chunk)?;
+            chunks.push(at);
+            digests.push(digest);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn finish(self, store: &mut Store) -> Result<Listed> {
+        let Self {
+            cutter,
+            mut chunks,
+            mut digests,
+            ..
+        } = self;
+        cutter.finish(&mut |chunk| {
+            let (at, digest) = store.packer.add(chunk)?;
+            chunks.push(at);
+            digests.push(digest);
+            Ok(())
+        })?;
+        let blake3 = *self.digest.finalize().as_bytes();
+        store.keep(&Known {
+            path: Vec::new(),
+            seen: None,
+            blake3,
+            pieces: chunks.iter().copied().map(Piece::Chunk).collect(),
+            digests,
+        })?;
+        Ok(Listed {
+            entries: self.entries,
+            bytes: self.bytes,
+            blake3,
+            chunks,
+        })
     }
 }
 
@@ -182,68 +323,28 @@ impl Files {
 }
 
 #[derive(Debug)]
-struct Reading {
+struct Reading<'a> {
+    store: &'a mut Store,
     walk: Walk,
     torn: Globs,
-    packer: Packer,
     files: Files,
-    state: Option<NewState>,
-    /// Restore points that are used.
-    numbers: BTreeSet<u32>,
-    figures: Figures,
 }
 
-impl Reading {
-    /// How many entries and bytes, the digest of the canonical listing, and where the listing is.
-    fn all(&mut self) -> Result<(u64, u64, [u8; 32], Vec<ChunkAt>)> {
-        let (mut entries, mut bytes) = (0_u64, 0_u64);
-        let mut digest = Box::<blake3::Hasher>::default();
-        let mut cutter = Cutter::new(OF_LISTING);
-        let (mut listing, mut digests) = (Vec::new(), Vec::new());
+impl Reading<'_> {
+    fn all(&mut self) -> Result<Listed> {
+        let mut listing = ListingWriter::new();
         loop {
-            self.packer.is_wanted()?;
-            let found = self.walk.next()?;
-            let mut record = Vec::new();
-            if let Some(found) = &found {
-                let mut entry = found.entry.clone();
-                let pieces = match &found.file {
-                    Some(file) => Some(self.content(&mut entry, file)?),
-                    None => None,
-                };
-                entries = entries.saturating_add(1);
-                if let What::Own(_, Kind::File { bytes: of_file, .. }) = &entry.what {
-                    bytes = bytes.saturating_add(*of_file);
-                }
-                record = entry.canonical();
-                digest.update(&record);
-                if let Some(pieces) = pieces {
-                    put_pieces(&mut record, &pieces);
-                }
-            }
-            let packer = &mut self.packer;
-            let mut keep = |chunk: &[u8]| {
-                let (at, digest) = packer.add(chunk)?;
-                listing.push(at);
-                digests.push(digest);
-                Ok(())
+            self.store.packer.is_wanted()?;
+            let Some(found) = self.walk.next()? else {
+                return listing.finish(self.store);
             };
-            if found.is_none() {
-                cutter.finish(&mut keep)?;
-                break;
-            }
-            cutter.push(&record, &mut keep)?;
+            let mut entry = found.entry;
+            let pieces = match &found.file {
+                Some(file) => Some(self.content(&mut entry, file)?),
+                None => None,
+            };
+            listing.push(self.store, &entry, pieces.as_deref())?;
         }
-        self.numbers.extend(listing.iter().map(|at| at.number));
-        if let Some(state) = &mut self.state {
-            state.push(&Known {
-                path: Vec::new(),
-                seen: None,
-                blake3: *digest.finalize().as_bytes(),
-                pieces: listing.iter().copied().map(Piece::Chunk).collect(),
-                digests,
-            })?;
-        }
-        Ok((entries, bytes, *digest.finalize().as_bytes(), listing))
     }
 
     /// What is in a file, as it was at one moment: read again if it changed meanwhile.
@@ -256,7 +357,7 @@ impl Reading {
         let mut known = match before {
             Some(known) if self.usable(&known) => known,
             _ => {
-                self.figures.files_read = self.figures.files_read.saturating_add(1);
+                self.store.files_read = self.store.files_read.saturating_add(1);
                 let mut tries = 1;
                 loop {
                     let read = self.read(file, &path, now.bytes)?;
@@ -298,14 +399,7 @@ impl Reading {
             blake3: known.blake3,
         };
         entry.what = What::Own(attributes, kind);
-        let numbers = known.pieces.iter().filter_map(|piece| match piece {
-            Piece::Chunk(at) => Some(at.number),
-            Piece::Hole(_) => None,
-        });
-        self.numbers.extend(numbers);
-        if let Some(state) = &mut self.state {
-            state.push(&known)?;
-        }
+        self.store.keep(&known)?;
         Ok(known.pieces)
     }
 
@@ -315,7 +409,7 @@ impl Reading {
             Piece::Chunk(at) => Some(at),
             Piece::Hole(_) => None,
         });
-        chunks.all(|at| self.packer.may_use(at.number))
+        chunks.all(|at| self.store.packer.may_use(at.number))
     }
 
     /// Reads a file from its beginning, and how many bytes it has.
@@ -353,7 +447,7 @@ impl Reading {
             let Known {
                 pieces, digests, ..
             } = &mut known;
-            let packer = &mut self.packer;
+            let packer = &mut self.store.packer;
             let mut keep = |chunk: &[u8]| {
                 let (at, digest) = packer.add(chunk)?;
                 pieces.push(Piece::Chunk(at));

@@ -175,7 +175,11 @@ async fn make_golden() {
     sparse.write_all_at(b"middle", 500_000).unwrap();
     sparse.set_len(900_000).unwrap();
     drop(sparse);
-    fs::set_permissions(tree.join("folder/below"), fs::Permissions::from_mode(0o1750)).unwrap();
+    fs::set_permissions(
+        tree.join("folder/below"),
+        fs::Permissions::from_mode(0o1750),
+    )
+    .unwrap();
 
     let signer = SigningKey::random(&SystemEntropy).unwrap();
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
@@ -223,7 +227,9 @@ async fn the_golden_tree_is_read_by_both() {
     fs::write(at("identity"), IDENTITY).unwrap();
     let identities = Identities::read(&at("identity")).unwrap();
     let open = || Repository::open(&golden("tree"), &[trust]).unwrap();
-    let target = FsTarget::open(golden("tree"), FsTargetConfig::default()).await.unwrap();
+    let target = FsTarget::open(golden("tree"), FsTargetConfig::default())
+        .await
+        .unwrap();
     let trusted = Trust::new([groundtackle_backup::Hex(trust.0)]).unwrap();
     let engine = Engine::open(Arc::new(target), trusted).await.unwrap();
     let found = engine.points().await.unwrap();
@@ -242,7 +248,9 @@ async fn the_golden_tree_is_read_by_both() {
         let point = TreeAt::Point(groundtackle_backup::Hex(name.0));
         let point = found.tree("files", point).unwrap();
         let options = RestoreOptions::default();
-        restore(&engine, point, &keys, &other, options).await.unwrap();
+        restore(&engine, point, &keys, &other, options)
+            .await
+            .unwrap();
         assert_eq!(shown_anywhere(&other), wanted);
         read += 1;
     }

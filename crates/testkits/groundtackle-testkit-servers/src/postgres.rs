@@ -190,6 +190,19 @@ impl Postgres {
         }
     }
 
+    /// Starts a server like this one, on a copy of its data, such as a restore made; owned by whom it was there.
+    pub fn on_copy(&self, data: &Path) -> Self {
+        let port = free_port();
+        Self {
+            process: Self::launch(data, port, &self.settings),
+            data: data.to_owned(),
+            port,
+            password: self.password.clone(),
+            settings: self.settings.clone(),
+            _folder: None,
+        }
+    }
+
     /// Starts the server, again if need be: what the children of a killed one still hold goes in a moment.
     fn launch(data: &Path, port: u16, settings: &[(String, String)]) -> Process {
         for _ in 0..100 {
