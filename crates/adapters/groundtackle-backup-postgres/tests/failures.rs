@@ -85,9 +85,13 @@ async fn a_server_that_hangs_and_a_backup_that_is_dropped() {
     // Dropped in the middle: no program is left, nor a slot on the server.
     {
         let dropped = place.back_up(slow(place.config(&server)));
+        let streams = async {
+            until(&client, STREAMS).await;
+            assert_eq!(programs_of(server.port()).len(), 2);
+        };
         tokio::select! {
             made = dropped => panic!("it was not dropped: {made:?}"),
-            () = until(&client, STREAMS) => assert_eq!(programs_of(server.port()).len(), 2),
+            () = streams => {}
         }
     }
     until_none_of(server.port()).await;

@@ -226,7 +226,7 @@ async fn the_golden_tree_is_read_by_both() {
     let at = |name: &str| folder.path().join(name);
     fs::write(at("identity"), IDENTITY).unwrap();
     let identities = Identities::read(&at("identity")).unwrap();
-    let open = || Repository::open(&golden("tree"), &[trust]).unwrap();
+    let open = || Repository::open(golden("tree"), &[trust]).unwrap();
     let target = FsTarget::open(golden("tree"), FsTargetConfig::default())
         .await
         .unwrap();
