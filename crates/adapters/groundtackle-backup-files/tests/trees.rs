@@ -158,7 +158,8 @@ fn shown(tree: &Path) -> BTreeSet<String> {
         let found = fs::symlink_metadata(&path).unwrap();
         let mut buffer = [0; 1 << 16];
         let names = rustix::fs::llistxattr(&path, &mut buffer[..]).unwrap_or(0);
-        for attribute in buffer.clone()[..names].split(|byte| *byte == 0) {
+        let names = buffer[..names].to_vec();
+        for attribute in names.split(|byte| *byte == 0) {
             if let Ok(count) = rustix::fs::lgetxattr(&path, attribute, &mut buffer[..]) {
                 let (attribute, value) = (attribute.escape_ascii(), buffer[..count].escape_ascii());
                 all.insert(format!("{} {attribute} {value}", name.escape_ascii()));
