@@ -143,24 +143,25 @@ async fn turns_are_in_order_and_a_lost_one_commits_nothing() {
                 listed += 1;
             }
         }
-        let seen = seen.lock().unwrap();
-        // One after the other, each token once.
-        assert!(
-            seen.taken.windows(2).all(|pair| pair[0].0 < pair[1].0),
-            "{what}: {seen:?}"
-        );
-        let holders: HashMap<_, _> = seen.taken.iter().copied().collect();
         let points = kept.place.points().await;
-        let mut used = HashMap::new();
-        for fencing in points.iter().filter_map(|point| point.fencing.as_ref()) {
-            let holder = format!("host {}", holders[&fencing.token]);
-            assert_eq!(fencing.holder, holder, "{what}");
-            assert!(used.insert(fencing.token, holder).is_none(), "{what}");
-        }
-        waited += seen.waited;
-        lost += seen.lost;
-        let highest = seen.taken.last().map_or(0, |(token, _)| *token);
-        drop(seen);
+        let highest = {
+            let seen = seen.lock().unwrap();
+            // One after the other, each token once.
+            assert!(
+                seen.taken.windows(2).all(|pair| pair[0].0 < pair[1].0),
+                "{what}: {seen:?}"
+            );
+            let holders: HashMap<_, _> = seen.taken.iter().copied().collect();
+            let mut used = HashMap::new();
+            for fencing in points.iter().filter_map(|point| point.fencing.as_ref()) {
+                let holder = format!("host {}", holders[&fencing.token]);
+                assert_eq!(fencing.holder, holder, "{what}");
+                assert!(used.insert(fencing.token, holder).is_none(), "{what}");
+            }
+            waited += seen.waited;
+            lost += seen.lost;
+            seen.taken.last().map_or(0, |(token, _)| *token)
+        };
         // Those who crashed at their commit may have come so far.
         let blocks = kept.blocks.clone();
         for point in points {

@@ -162,7 +162,7 @@ async fn prunes_beside_backups_of_trees_lose_nothing() {
             let point = grow(&mut kept, &listed, seed, &mut random).await;
             if random.below(3) == 0 {
                 let old = listed.lock().unwrap()[0].0.point;
-                kept.forget(&[old, point][random.below(2) as usize..][..1].to_vec())
+                kept.forget(&[old, point][random.below(2) as usize..][..1])
                     .await;
             }
             kept.clock.pass(HOUR * random.below(40) as u32);
