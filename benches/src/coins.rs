@@ -171,7 +171,7 @@ pub struct Slice {
 }
 
 impl Slices {
-    /// Sets of about so many [raw](raw) bytes.
+    /// Sets of about so many [raw] bytes.
     #[must_use]
     pub fn of(raw_bytes: u64) -> Self {
         // 1.44 coins of 77.6 bytes.
