@@ -216,11 +216,19 @@ async fn a_scan_shows_each_coin_once() {
             outcome.unwrap();
         }
     }
+    let outpoints: Vec<_> = seeds
+        .iter()
+        .flat_map(|seed| (0..2).map(|vout| OutPoint {
+            txid: seed.txid(),
+            vout,
+        }))
+        .collect();
     let mut scans = 0;
     for round in 0..2 {
         let over = Arc::new(AtomicBool::new(false));
         let scanning = tokio::spawn({
             let (store, over) = (store.clone(), over.clone());
+            let outpoints = outpoints.clone();
             async move {
                 let mut scans = 0;
                 while !over.load(Ordering::Relaxed) || scans == 0 {
@@ -238,7 +246,20 @@ async fn a_scan_shows_each_coin_once() {
                             }
                         }
                     }
-                    assert_eq!(seen.len() as u64, 2 * COINS_SCANNED, "coins are missing");
+                    if seen.len() as u64 != 2 * COINS_SCANNED {
+                        // Which of them the scan missed, and which are gone.
+                        let missed: Vec<_> = outpoints
+                            .iter()
+                            .filter(|outpoint| !seen.contains(outpoint))
+                            .copied()
+                            .collect();
+                        let views = store.outputs(&missed).await.unwrap();
+                        let there = views.iter().filter(|view| view.is_ok()).count();
+                        panic!(
+                            "{} coins are missing, of which {there} are there",
+                            missed.len()
+                        );
+                    }
                     assert_eq!(coins, seen.len(), "coins come twice");
                     scans += 1;
                 }
