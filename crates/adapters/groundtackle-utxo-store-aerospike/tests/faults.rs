@@ -218,10 +218,12 @@ async fn a_scan_shows_each_coin_once() {
     }
     let outpoints: Vec<_> = seeds
         .iter()
-        .flat_map(|seed| (0..2).map(|vout| OutPoint {
-            txid: seed.txid(),
-            vout,
-        }))
+        .flat_map(|seed| {
+            (0..2).map(|vout| OutPoint {
+                txid: seed.txid(),
+                vout,
+            })
+        })
         .collect();
     let mut scans = 0;
     for round in 0..2 {
