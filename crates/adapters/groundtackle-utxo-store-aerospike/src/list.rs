@@ -92,7 +92,8 @@ impl AerospikeCells {
         policy.base_policy.socket_timeout = long(2);
         policy.base_policy.total_timeout = long(6);
         policy.base_policy.filter_expression = query.only;
-        policy.expected_duration = QueryDuration::Short;
+        // Short ones are answered with what a node happens to have, also by one that came back empty just now.
+        policy.expected_duration = QueryDuration::Long;
         policy.max_records = u64::try_from(limit).unwrap_or(0);
         let mut statement = Statement::new(self.namespace.as_str(), self.set.as_str(), query.bins);
         if let Some(filter) = query.filter {

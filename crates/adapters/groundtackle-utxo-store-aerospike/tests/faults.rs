@@ -11,9 +11,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use groundtackle_core::{RetryConfig, Secret};
 use groundtackle_utxo_store::{
@@ -22,6 +24,7 @@ use groundtackle_utxo_store::{
 };
 use groundtackle_utxo_store_aerospike::AerospikeUtxoStore;
 use groundtackle_utxo_store_testkit::builder::TxBuilder;
+use rustix::process::{Pid, Signal, kill_process};
 
 use common::{config, missing, node, own, patient, set, set_config, skipped, startable};
 
@@ -283,13 +286,144 @@ async fn a_scan_shows_each_coin_once() {
     );
 }
 
+/// Names the store to the process that reads it.
+const READER: &str = "GROUNDTACKLE_TEST_READER";
+
+const READERS: usize = 6;
+
+struct Reader {
+    process: Child,
+    commands: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Reader {
+    fn start(test: &str, url: &str) -> Self {
+        let process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(READER, url)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut process = process.unwrap();
+        Self {
+            commands: process.stdin.take().unwrap(),
+            lines: BufReader::new(process.stdout.take().unwrap()).lines(),
+            process,
+        }
+    }
+
+    fn read(&mut self) -> String {
+        let mut counts = self.lines.by_ref().filter_map(|line| {
+            let line = line.unwrap();
+            line.strip_prefix("READ ").map(str::to_owned)
+        });
+        counts.next().expect("the reader reads")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// How many coins a scan shows.
+async fn scanned(store: &AerospikeUtxoStore) -> usize {
+    let scan = store.scan().await.unwrap();
+    let mut seen = BTreeSet::new();
+    for partition in 0..scan.partitions() {
+        let mut after = None;
+        loop {
+            let page = scan.page(partition, after.as_ref(), 700).await.unwrap();
+            seen.extend(page.items.iter().map(|coin| coin.outpoint));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    seen.len()
+}
+
+/// While a reader stands still, a node is killed, missed and comes back empty. The reader goes on with what it knew of the nodes
+/// before: to the new one too, which has a place for each record and none of them yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stood_still_misses_nothing() {
+    let name = "a_reader_that_stood_still_misses_nothing";
+    if let Ok(url) = std::env::var(READER) {
+        let store = AerospikeUtxoStore::open(patient(url)).await.unwrap();
+        println!("READ {}", scanned(&store).await);
+        for line in std::io::stdin().lines() {
+            assert_eq!(line.unwrap(), "again");
+            println!("READ {}", scanned(&store).await);
+        }
+        return;
+    }
+    if skipped(name, startable()) {
+        return;
+    }
+    let mut cluster = own(3, 2);
+    let url = cluster.url(&set());
+    let store = AerospikeUtxoStore::open(patient(url.clone()))
+        .await
+        .unwrap();
+    let seeds: Vec<_> = (0..600)
+        .map(|n| TxBuilder::new(7_000_000 + n).pay_each(2, 1_000).seed(1))
+        .collect();
+    for outcome in store.create(&seeds).await.unwrap() {
+        outcome.unwrap();
+    }
+    // Each has a moment only until it hears of what happened.
+    let mut readers: Vec<_> = (0..READERS).map(|_| Reader::start(name, &url)).collect();
+    tokio::task::block_in_place(|| {
+        let coins = (2 * seeds.len()).to_string();
+        for reader in &mut readers {
+            assert_eq!(reader.read(), coins);
+            reader.signal(Signal::STOP);
+        }
+        cluster.kill(0);
+        cluster.settled(2);
+        // So that it stays empty.
+        for node in [1, 2] {
+            let still = "set-config:context=namespace;namespace=test;migrate-sleep=100000000";
+            assert!(cluster.info(node, still).unwrap().contains("ok"));
+        }
+        cluster.restart(0);
+        let three = "cluster-stable:size=3;ignore-migrations=true";
+        let until = Instant::now() + Duration::from_secs(60);
+        let joined = |node| {
+            !cluster
+                .info(node, three)
+                .unwrap_or_default()
+                .contains("ERROR")
+        };
+        while !(0..3).all(joined) {
+            assert!(Instant::now() < until, "the nodes make no cluster");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        for reader in &mut readers {
+            writeln!(reader.commands, "again").unwrap();
+            reader.signal(Signal::CONT);
+        }
+        for reader in &mut readers {
+            assert_eq!(reader.read(), coins);
+        }
+    });
+}
+
 /// Others could change how requests are sent. A process of its own has the variable.
 #[tokio::test]
 async fn a_config_of_the_client_is_refused() {
     let variable = "AEROSPIKE_CLIENT_CONFIG_URL";
     if std::env::var_os(variable).is_none() {
         let name = "a_config_of_the_client_is_refused";
-        let done = std::process::Command::new(std::env::current_exe().unwrap())
+        let done = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name])
             .env(variable, "file:///nowhere")
             .output()
