@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use std::thread;
 use std::time::Duration;
 
 use groundtackle_backup::{
-    At, BackUp, CheckDepth, Hex, Manifest, MemoryTarget, Plan, Repository, Result, SigningKey,
-    SystemClock, SystemEntropy, Target, Trust,
+    At, BackUp, CheckDepth, Hex, MIN_GRACE, MemoryTarget, Plan, Points, PruneOptions, Repository,
+    Result, SigningKey, SystemClock, SystemEntropy, Target, Trust,
 };
 use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
 use groundtackle_backup_testkit::{Call, Fault, Faulty};
@@ -35,7 +36,10 @@ mod common;
 use common::{Open, assert_is, connect, synced};
 
 const VICTIM: &str = "GROUNDTACKLE_TEST_BACKUP_VICTIM";
-const RESTORES: &str = "GROUNDTACKLE_TEST_BACKUP_RESTORES";
+const WORK: &str = "GROUNDTACKLE_TEST_BACKUP_WORK";
+const BACKS_UP: &str = "backs up";
+const RESTORES: &str = "restores";
+const PRUNES: &str = "prunes";
 const DONE: &str = "victim: done";
 const RUNS: u64 = 200;
 const STREAM: &str = "set";
@@ -125,7 +129,7 @@ struct Watch {
 }
 
 impl Watch {
-    async fn look(&mut self, repository: &Repository) -> Vec<Manifest> {
+    async fn look(&mut self, repository: &Repository) -> Points {
         let points = repository.points().await.unwrap();
         assert!(points.unusable.is_empty(), "{:?}", points.unusable);
         let mut now = Listed::new();
@@ -145,16 +149,16 @@ impl Watch {
             .map(|(_, height)| *height)
             .collect();
         for height in fresh {
-            self.restores(repository, &points.usable, height).await;
+            self.restores(repository, &points, height).await;
         }
         self.listed = now;
-        points.usable
+        points
     }
 
-    async fn restores(&self, repository: &Repository, points: &[Manifest], height: u32) {
+    async fn restores(&self, repository: &Repository, points: &Points, height: u32) {
         let digest = &self.digests[&height];
         let block = Hex(*digest.tip.unwrap().hash.as_bytes());
-        let plan = Plan::find(points, STREAM, At::Block(block)).unwrap();
+        let plan = points.plan(STREAM, At::Block(block)).unwrap();
         let into = Arc::new(MemoryUtxoStore::new());
         restore(repository, &plan, into.clone()).await.unwrap();
         assert_is(&*into, digest).await;
@@ -207,15 +211,15 @@ async fn targets_that_fail_lose_nothing_that_was_listed() {
         let points = watch.look(&repository).await;
         match answer {
             Ok(Ok(Made::Base(manifest) | Made::Delta(manifest))) => {
-                assert!(points.contains(&manifest), "run {run}: acknowledged");
+                assert!(points.usable.contains(&manifest), "run {run}: acknowledged");
                 made += 1;
             }
             Ok(Ok(other)) => assert!(matches!(other, Made::Nothing), "{other:?}"),
             Ok(Err(_)) | Err(_) => failed += 1,
         }
 
-        let Ok(plan) = Plan::find(&points, STREAM, At::Latest) else {
-            assert_eq!(points, []);
+        let Ok(plan) = points.plan(STREAM, At::Latest) else {
+            assert_eq!(points.usable, []);
             continue;
         };
         let calls = [Call::Read, Call::Info];
@@ -247,13 +251,13 @@ async fn targets_that_fail_lose_nothing_that_was_listed() {
     for height in watch.listed.values() {
         watch.restores(&repository, &points, *height).await;
     }
-    for point in &points {
+    for point in &points.usable {
         let checked = repository.check(point, CheckDepth::Read(&Open), 2).await;
         assert!(checked.is_ok(), "{checked:?}");
     }
     println!(
         "{RUNS} backups: {made} made, {failed} failed; {refused} restores failed; {came} faults came; {} restore points",
-        points.len()
+        points.usable.len()
     );
     assert!(came > RUNS, "{came} faults came");
     assert!(failed > RUNS / 4 && made > RUNS / 4);
@@ -285,7 +289,7 @@ async fn backs_up(folder: &Path) {
     let journaled = Journaled::open(store(&folder.join("store")), folder.join("journal")).await;
     let journaled = Arc::new(journaled.unwrap());
     let journal = Journal::open(folder.join("journal")).unwrap();
-    let backup = SetBackup::new(journaled.clone(), Some(journal));
+    let backup = SetBackup::new(journaled.clone(), Some(journal)).with_base_after(4);
     let repository = open(folder_target(folder).await).await.unwrap();
     let blocks = mainnet::blocks().await;
     let tip = journaled.tip().await.unwrap();
@@ -306,12 +310,23 @@ async fn backs_up(folder: &Path) {
 
 async fn restores(folder: &Path) {
     let repository = open(folder_target(folder).await).await.unwrap();
-    let points = repository.points().await.unwrap().usable;
-    let plan = Plan::find(&points, STREAM, At::Latest).unwrap();
+    let points = repository.points().await.unwrap();
+    let plan = points.plan(STREAM, At::Latest).unwrap();
     let into = Arc::new(store(&folder.join("into")));
     say("victim: begins");
     restore(&repository, &plan, into).await.unwrap();
     say(DONE);
+}
+
+/// Until it is killed.
+async fn prunes(folder: &Path) {
+    let repository = open(folder_target(folder).await).await.unwrap();
+    let options = PruneOptions::new().with_grace(MIN_GRACE);
+    say("victim: begins");
+    loop {
+        repository.prune(&options).await.unwrap();
+        say(DONE);
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -328,25 +343,25 @@ fn is_victim() -> bool {
         return false;
     };
     let folder = Path::new(&folder);
-    match env::var_os(RESTORES) {
-        Some(_) => runtime().block_on(restores(folder)),
-        None => runtime().block_on(backs_up(folder)),
+    match env::var(WORK).unwrap().as_str() {
+        BACKS_UP => runtime().block_on(backs_up(folder)),
+        RESTORES => runtime().block_on(restores(folder)),
+        PRUNES => runtime().block_on(prunes(folder)),
+        work => panic!("{work}?"),
     }
     true
 }
 
-fn victim(test: &str, folder: &Path, restores: bool) -> Child {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command
+fn victim(test: &str, folder: &Path, work: &str) -> Child {
+    Command::new(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env(VICTIM, folder)
+        .env(WORK, work)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    if restores {
-        command.env(RESTORES, "1");
-    }
-    command.spawn().unwrap()
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Lets it begin, and kills it a while after. How often it was done, and whether it was killed before its end.
@@ -366,7 +381,89 @@ fn kill(mut child: Child, after_done: u64, after: Duration) -> (u64, bool) {
         .map_while(io::Result::ok)
         .filter(|line| line == DONE)
         .count() as u64;
-    (done, !child.wait().unwrap().success())
+    (done, child.wait().unwrap().signal() == Some(9))
+}
+
+/// A day and more goes by for all that lies there.
+fn age(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            age(&path);
+            continue;
+        }
+        let file = std::fs::File::open(&path).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(modified - MIN_GRACE * 5 / 4).unwrap();
+    }
+}
+
+/// All the time one process backs up and another removes what was forgotten, and both are killed: what was listed and
+/// not forgotten restores.
+#[test]
+fn killed_prunes_beside_killed_backups_lose_nothing() {
+    const TEST: &str = "killed_prunes_beside_killed_backups_lose_nothing";
+    if is_victim() {
+        return;
+    }
+    let runs = runs();
+    let (_, digests) = runtime().block_on(synced());
+    let mut chance = Chance(3);
+    let begin = || {
+        let folder = TempDir::new().unwrap();
+        runtime().block_on(async { init(folder_target(folder.path()).await).await });
+        folder
+    };
+    let mut folder = begin();
+    let mut watch = Watch {
+        digests,
+        listed: Listed::new(),
+    };
+    let (mut deaths, mut backups, mut prunes, mut forgotten, mut gone) = (0, 0, 0, 0, 0);
+    for run in 0..runs {
+        age(&folder.path().join("repository"));
+        let before = runtime().block_on(async {
+            let repository = open(folder_target(folder.path()).await).await.unwrap();
+            // The newest stays.
+            let mut points = repository.points().await.unwrap().usable;
+            points.sort_unstable_by_key(|point| point.content.position().unwrap().height);
+            points.pop();
+            let oldest = chance.below(1 + points.len() as u64) as usize;
+            let names: Vec<_> = points[..oldest].iter().map(|point| point.point).collect();
+            forgotten += repository.forget(&names, &signer()).await.unwrap();
+            watch.listed.retain(|name, _| !names.contains(name));
+            repository.points().await.unwrap().forgotten.len()
+        });
+        let pruner = victim(TEST, folder.path(), PRUNES);
+        let writer = victim(TEST, folder.path(), BACKS_UP);
+        let (each, after) = (chance.below(3), chance.below(20_000));
+        let (done, killed) = kill(writer, each, Duration::from_micros(after));
+        deaths += u64::from(killed);
+        backups += done;
+        let (done, killed) = kill(pruner, chance.below(2), Duration::from_micros(after / 2));
+        deaths += u64::from(killed);
+        prunes += done;
+        runtime().block_on(async {
+            let repository = open(folder_target(folder.path()).await).await.unwrap();
+            let points = watch.look(&repository).await;
+            gone += before.saturating_sub(repository.points().await.unwrap().forgotten.len());
+            if run % 10 == 0 || run + 1 == runs {
+                for height in watch.listed.values() {
+                    watch.restores(&repository, &points, *height).await;
+                }
+            }
+        });
+        if watch.listed.values().any(|height| *height == 599) {
+            watch.listed.clear();
+            folder = begin();
+        }
+    }
+    println!(
+        "{deaths} of {} killed, {backups} backups and {prunes} prunes done, {forgotten} forgotten, {gone} of them removed",
+        2 * runs
+    );
+    assert!(deaths * 10 >= 2 * runs * 9, "{deaths} were killed");
+    assert!(gone as u64 > runs / 10 && backups > runs / 2 && prunes > runs / 2);
 }
 
 #[test]
@@ -389,7 +486,11 @@ fn killed_backups_leave_what_was_listed() {
         listed: Listed::new(),
     };
     for _ in 0..runs {
-        let child = victim("killed_backups_leave_what_was_listed", folder.path(), false);
+        let child = victim(
+            "killed_backups_leave_what_was_listed",
+            folder.path(),
+            BACKS_UP,
+        );
         let after = Duration::from_micros(chance.below(20_000));
         let (done, killed) = kill(child, chance.below(4), after);
         deaths += u64::from(killed);
@@ -444,7 +545,7 @@ fn killed_restores_are_never_taken_for_whole_ones() {
         let child = victim(
             "killed_restores_are_never_taken_for_whole_ones",
             folder,
-            true,
+            RESTORES,
         );
         let after = Duration::from_micros(chance.below(40_000));
         let (done, killed) = kill(child, 0, after);
@@ -452,8 +553,8 @@ fn killed_restores_are_never_taken_for_whole_ones() {
         runtime().block_on(async {
             let into = Arc::new(store(&folder.join("into")));
             let repository = open(folder_target(folder).await).await.unwrap();
-            let points = repository.points().await.unwrap().usable;
-            let plan = Plan::find(&points, STREAM, At::Latest).unwrap();
+            let points = repository.points().await.unwrap();
+            let plan = points.plan(STREAM, At::Latest).unwrap();
             if into.tip().await.unwrap().is_none() {
                 assert_eq!(done, 0, "run {run}");
                 unfinished += u64::from(unfinished_copy(&*into).await.unwrap().is_some());
