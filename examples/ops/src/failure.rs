@@ -2,11 +2,13 @@
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use groundtackle_backup::Error as BackupError;
 use groundtackle_chain::{BlockHash, Error as ChainError};
+use groundtackle_health_check::Error as HealthError;
 use groundtackle_utxo_store::snapshot::{SnapshotError, SnapshotFormatError};
 use groundtackle_utxo_store::{Error as StoreError, Tip, Verdict};
 use thiserror::Error;
@@ -63,6 +65,10 @@ pub enum Failure {
     ConfigFile { path: PathBuf, source: io::Error },
     #[error("the config is wrong: {0}")]
     Config(String),
+    #[error("the checks can't be run")]
+    Health(#[source] HealthError),
+    #[error("{at} can't be listened at")]
+    Listen { at: SocketAddr, source: io::Error },
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("the next block could not be read")]
@@ -112,6 +118,16 @@ impl Failure {
             Self::Refused { .. } | Self::NotTakenBack { .. } => Exit::BadData,
             Self::Create { .. } => Exit::CannotCreate,
             Self::System { .. } => Exit::Io,
+            Self::Listen { source, .. } => match source.kind() {
+                ErrorKind::AddrInUse => Exit::TryLater,
+                _ => Exit::Io,
+            },
+            Self::Health(error) => match error {
+                HealthError::Ledger { .. } => Exit::Io,
+                HealthError::LedgerDamaged { .. } => Exit::BadData,
+                HealthError::LedgerInUse { .. } => Exit::TryLater,
+                _ => Exit::Usage,
+            },
             Self::Blocks(error) => match error {
                 ChainError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                     Exit::NotFound

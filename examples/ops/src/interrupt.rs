@@ -20,7 +20,7 @@ impl Interrupt {
         let (sender, receiver) = watch::channel(false);
         tokio::spawn(async move {
             signals.next().await;
-            note("stopping after the current block; once more to stop at once");
+            note("stopping after the current block or check; once more to stop at once");
             sender.send_replace(true);
             signals.next().await;
             std::process::exit(Exit::Interrupted as i32);

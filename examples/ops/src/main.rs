@@ -1,8 +1,9 @@
-//! Fills, inspects and rewinds a UTXO store that a URL names, writes and reads snapshots of it, and backs it up. README.md
+//! Fills, inspects and rewinds a UTXO store that a URL names, writes and reads snapshots of it, backs it up, and watches services. README.md
 //! says how to copy it.
 
 mod away;
 mod backup;
+mod checks;
 mod copy;
 mod demo;
 mod drill;
@@ -10,6 +11,7 @@ mod failure;
 #[cfg(target_os = "linux")]
 mod files;
 mod get;
+mod health;
 mod interrupt;
 mod places;
 mod prune;
@@ -43,8 +45,8 @@ use crate::stores::{Missing, StoreUrl};
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  the answer is no: the demo's digest differs, the store has no such transaction or output, or a drill
-       failed or was missed
+    1  the answer is no: the demo's digest differs, the store has no such transaction or output, a drill
+       failed or was missed, or a service is not ready
     2  the command line or a config is wrong, lacks what a snapshot does not say, or asks for a height that
        the store or the restore points do not have
    65  bad data: block files, a snapshot, a block that the store refuses, a damaged store or restore point
@@ -85,6 +87,15 @@ enum Command {
     /// Keep encrypted restore points of a store.
     #[command(subcommand)]
     Backup(Backup),
+    /// Look at what a service needs: each check on its own schedule, and each change on a line, until SIGINT or SIGTERM.
+    #[command(after_help = EXIT_CODES)]
+    Health(health::HealthArgs),
+    /// Serve probes for Kubernetes, metrics for Prometheus and a status page, until SIGINT or SIGTERM.
+    #[command(after_help = EXIT_CODES)]
+    Serve {
+        #[command(flatten)]
+        config: health::ConfigFile,
+    },
     /// Fill a new store with the set at any height that restore points reach; goes on where an interrupted restore
     /// stopped.
     #[command(after_help = EXIT_CODES)]
@@ -364,6 +375,10 @@ async fn run(cli: Cli) -> Result<()> {
             let file = import.open().await?;
             let store = stores::open_unfinished(&store.url, Missing::Create).await?;
             import.run(&file, &*store, report, &mut interrupt).await
+        }
+        Command::Health(args) => health::health(&args, report, &mut Interrupt::listen()?).await,
+        Command::Serve { config } => {
+            health::serve(&config, report, &mut Interrupt::listen()?).await
         }
         Command::Backup(Backup::Init { config }) => backup::init(&config, report).await,
         Command::Backup(Backup::Run { config, args }) => {

@@ -13,7 +13,8 @@ use crate::maintenance::Maintenance;
 use crate::objective::Objective;
 use crate::outcome::Name;
 
-/// What to watch, as data. `P` is what a check does, which adapters define.
+/// What to watch, as data. `P` is what a check does, which adapters define; `S` what else the program that reads this is told in the
+/// same file.
 ///
 /// ```
 /// use groundtackle_health_check::HealthConfig;
@@ -39,7 +40,7 @@ use crate::outcome::Name;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HealthConfig<P> {
+pub struct HealthConfig<P, S = NoService> {
     /// The checks: at least one.
     pub checks: Vec<CheckConfig<P>>,
     /// The service levels to keep.
@@ -48,7 +49,15 @@ pub struct HealthConfig<P> {
     /// Maintenances, declared when the process that reads this starts, or earlier if its ledger knows them.
     #[serde(default)]
     pub maintenances: Vec<Maintenance>,
+    /// What the program itself needs: where it listens, whom it tells. Default: nothing.
+    #[serde(default)]
+    pub service: S,
 }
+
+/// Nothing is told to the program that reads a config.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoService {}
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,7 +103,7 @@ impl<P> CheckConfig<P> {
     }
 }
 
-impl<P: DeserializeOwned> HealthConfig<P> {
+impl<P: DeserializeOwned, S: DeserializeOwned + Default> HealthConfig<P, S> {
     /// Reads it from a TOML text and checks it. `file` is what errors call it.
     ///
     /// # Errors
@@ -143,7 +152,7 @@ enum Step {
     Item(usize),
 }
 
-impl<P> HealthConfig<P> {
+impl<P, S> HealthConfig<P, S> {
     fn check(&self) -> Result<(), (Path, Error)> {
         use Step::{Item, Key};
         if self.checks.is_empty() {

@@ -23,7 +23,7 @@ pub use builder::Builder;
 pub use burn::{AlertPolicy, BurnAlert, Severity, largest_burn_rate, time_to_exhaustion};
 pub use check::{Check, Heartbeat, Kind, Schedule, Settings};
 pub use clock::{Clock, Moment, SystemClock};
-pub use config::{CheckConfig, HealthConfig};
+pub use config::{CheckConfig, HealthConfig, NoService};
 pub use error::{Error, Result};
 pub use events::{AlertChange, CheckChange, Event, EventStream};
 pub use file_ledger::FileLedger;

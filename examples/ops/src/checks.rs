@@ -1,0 +1,103 @@
+//! The kinds of checks that a config may name.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use groundtackle_health_check::{Check, Observation};
+use groundtackle_health_check_probes::{
+    ClockProbe, CommandProbe, DiskProbe, DnsProbe, HttpProbe, Probe as Plain, ProbeCheck, TcpProbe,
+    TlsProbe,
+};
+use groundtackle_health_check_utxo_store::{UtxoStoreCheck, UtxoStoreCheckConfig};
+use groundtackle_utxo_store::UtxoStore;
+use serde::{Deserialize, Deserializer};
+use tokio::sync::OnceCell;
+
+use crate::failure::Failure;
+use crate::stores::{self, Missing, StoreUrl};
+
+/// What a check looks at: `probe = { tcp = { … } }`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Probe {
+    Tcp(TcpProbe),
+    Http(HttpProbe),
+    Tls(TlsProbe),
+    Dns(DnsProbe),
+    Disk(DiskProbe),
+    Clock(ClockProbe),
+    Command(CommandProbe),
+    UtxoStore(StoreProbe),
+}
+
+/// A UTXO store, and what is right for it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreProbe {
+    #[serde(deserialize_with = "url")]
+    url: StoreUrl,
+    #[serde(default)]
+    expect: UtxoStoreCheckConfig,
+}
+
+fn url<'de, D: Deserializer<'de>>(text: D) -> Result<StoreUrl, D::Error> {
+    String::deserialize(text)?
+        .parse()
+        .map_err(serde::de::Error::custom)
+}
+
+impl Probe {
+    pub fn into_check(self) -> AnyCheck {
+        let plain = |probe: Plain| AnyCheck(Box::new(ProbeCheck::from(probe)));
+        match self {
+            Self::Tcp(probe) => plain(Plain::Tcp(probe)),
+            Self::Http(probe) => plain(Plain::Http(probe)),
+            Self::Tls(probe) => plain(Plain::Tls(probe)),
+            Self::Dns(probe) => plain(Plain::Dns(probe)),
+            Self::Disk(probe) => plain(Plain::Disk(probe)),
+            Self::Clock(probe) => plain(Plain::Clock(probe)),
+            Self::Command(probe) => plain(Plain::Command(probe)),
+            Self::UtxoStore(probe) => AnyCheck(Box::new(StoreCheck {
+                probe,
+                check: OnceCell::new(),
+            })),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct AnyCheck(Box<dyn Check>);
+
+#[async_trait]
+impl Check for AnyCheck {
+    async fn check(&self) -> Observation {
+        self.0.check().await
+    }
+}
+
+/// Opens the store when it is first looked at, and again until that works: what serves the checks must not wait for it.
+#[derive(Debug)]
+struct StoreCheck {
+    probe: StoreProbe,
+    check: OnceCell<UtxoStoreCheck<Arc<dyn UtxoStore>>>,
+}
+
+#[async_trait]
+impl Check for StoreCheck {
+    async fn check(&self) -> Observation {
+        let open = || async {
+            let store = stores::open(&self.probe.url, Missing::Refuse).await?;
+            let check = UtxoStoreCheck::new(store, self.probe.expect.clone());
+            Ok::<_, Failure>(check)
+        };
+        match self.check.get_or_try_init(open).await {
+            Ok(check) => check.check().await,
+            Err(failure) => {
+                let because = failure.source().map(|source| format!(": {source}"));
+                let detail = format!("{failure}{}", because.unwrap_or_default());
+                Observation::fail("store-not-open").with_detail(detail)
+            }
+        }
+    }
+}
