@@ -18,6 +18,9 @@ const MAX_AT_ONCE: usize = 64;
 /// First runs are spread over this long, or over a period if that is shorter.
 const SPREAD: Duration = Duration::from_secs(1);
 
+/// What was cut off and blocks no thread is gone by then.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
+
 const TICK: Duration = Duration::from_secs(1);
 
 const PERSIST: Duration = Duration::from_secs(60);
@@ -124,7 +127,9 @@ impl Runner {
             let jitter = (fastrand::f64() * 2.0 - 1.0) * self.schedule.jitter;
             // What was late does not come twice.
             next = (next + period.mul_f64(1.0 + jitter)).max(Instant::now());
-            if cut_off.as_ref().is_some_and(|run| !run.0.is_finished()) {
+            if let Some(run) = &mut cut_off
+                && timeout(ENDS_WITHIN, &mut run.0).await.is_err()
+            {
                 let still = Observation::new(Outcome::Fail, Cause::STILL_RUNNING);
                 self.health.observe(
                     self.index,
@@ -132,6 +137,7 @@ impl Runner {
                 );
                 continue;
             }
+            cut_off = None;
             let Ok(_permit) = self.permits.acquire().await else {
                 return;
             };

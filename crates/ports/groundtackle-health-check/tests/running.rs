@@ -91,6 +91,30 @@ async fn one_that_hangs_panics_or_blocks_harms_no_other() {
     );
 }
 
+/// What ends when it is told to has not blocked anything, though its next run is due at that moment.
+#[tokio::test(start_paused = true)]
+async fn one_that_hangs_for_its_whole_period_times_out_each_time() {
+    let hangs = Scripted::new([Act::Hang]);
+    let schedule = quick().schedule.with_timeout(Duration::from_millis(50));
+    let schedule = schedule.with_jitter(0.0);
+    let health = Health::builder()
+        .readiness(
+            name("hangs"),
+            quick().with_schedule(schedule),
+            hangs.clone(),
+        )
+        .build()
+        .unwrap();
+    let scheduler = Scheduler::start(&health);
+    until(&health, |health| cause(health, "hangs").0 == Outcome::Fail).await;
+    while hangs.runs() < 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let (outcome, cause) = cause(&health, "hangs");
+        assert_eq!((outcome, cause), (Outcome::Fail, Cause::TIMEOUT));
+    }
+    scheduler.stop().await.unwrap();
+}
+
 /// It reads only: a thousand checks, of which none has run, a hundred thousand reads, and none has run.
 #[test]
 fn reading_runs_nothing_and_costs_microseconds() {
