@@ -75,6 +75,18 @@ pub fn thread_cpu() -> Result<f64, BoxError> {
     Ok(nanos / 1e9)
 }
 
+/// Memory of a process that is resident now, in MiB.
+///
+/// # Errors
+///
+/// Off Linux.
+pub fn rss_mib(pid: u32) -> Result<f64, BoxError> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    Ok(kib.ok_or("no VmRSS")?.parse::<f64>()? / 1024.0)
+}
+
 /// The most memory that this process has had, in MiB.
 ///
 /// # Errors

@@ -229,7 +229,7 @@ async fn status(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
         app.audience(&headers),
         &app.config.title,
     );
-    let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let page = answer(StatusCode::OK, "text/html; charset=utf-8", body);
     ([(header::CONTENT_SECURITY_POLICY, policy)], page).into_response()
 }

@@ -295,7 +295,12 @@ fn all_text_has_the_contrast_of_wcag_aa() {
             let at = scheme.find(&format!("--{name}: ")).unwrap() + name.len() + 4;
             &scheme[at..at + 7]
         };
-        let mut pairs = vec![("text", "ground")];
+        let mut pairs = Vec::from([
+            ("text", "ground"),
+            ("text", "card"),
+            ("muted", "ground"),
+            ("muted", "card"),
+        ]);
         pairs.extend(["pass", "warn", "unknown", "fail"].map(|outcome| ("badge", outcome)));
         for (text, ground) in pairs {
             let contrast = contrast(colour(text), colour(ground));
