@@ -46,6 +46,15 @@ pub enum Error {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// A secret that a file holds can't be read.
+    #[error("{} gives no secret; it must be a readable file of text, not empty, of at most 64 KiB", path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A connection was made, but TLS was not.
     #[error("{address}: there is no TLS with it")]
     Tls {
@@ -78,7 +87,7 @@ pub enum Error {
 
 impl Error {
     /// In a word for machines: `name-not-found`, `refused`, `unreachable`, `timeout`, `connect-failed`, `authorities-unusable`,
-    /// `no-http`, `answer-too-large`, and those of [`certificate_cause`].
+    /// `secret-unreadable`, `no-http`, `answer-too-large`, and those of [`certificate_cause`].
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
@@ -90,6 +99,7 @@ impl Error {
                 _ => "connect-failed",
             },
             Self::Authorities { .. } => "authorities-unusable",
+            Self::Secret { .. } => "secret-unreadable",
             Self::Tls { source, .. } => {
                 rustls_error(source).map_or("tls-failed", certificate_cause)
             }
@@ -104,21 +114,30 @@ impl Error {
         match self {
             Self::Http { sent: true, .. } | Self::TooLarge { .. } => Retryability::Indeterminate,
             Self::Authorities { .. } => Retryability::Permanent,
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Http { .. } => {
-                Retryability::Transient
-            }
+            // Whoever changes a secret may be about to write it.
+            Self::Secret { .. }
+            | Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Http { .. } => Retryability::Transient,
         }
     }
 
     /// As what a check found: `Fail`, with all the causes in a line.
     #[must_use]
     pub fn observation(&self) -> Observation {
-        let mut line = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            line = format!("{line}: {error}");
-            source = error.source();
-        }
-        Observation::fail(self.cause()).with_detail(line)
+        Observation::fail(self.cause()).with_detail(in_full(self))
     }
+}
+
+/// An error with all its causes in a line, for the detail of an observation. It must have no secret in it.
+#[must_use]
+pub fn in_full(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line = format!("{line}: {error}");
+        source = error.source();
+    }
+    line
 }
