@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -81,7 +82,7 @@ pub struct Moto {
     port: u16,
     process: Process,
     // Last, so that it goes when the server is gone.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 fn python() -> String {
@@ -105,6 +106,14 @@ impl Moto {
     pub fn start() -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let port = free_port();
+        Self {
+            port,
+            process: Self::launch(folder.path(), port),
+            folder,
+        }
+    }
+
+    fn launch(folder: &Path, port: u16) -> Process {
         let mut server = Command::new(python());
         server
             .args(["-c", SERVER, &port.to_string()])
@@ -112,15 +121,11 @@ impl Moto {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .current_dir(folder.path());
-        let mut process = Process::start(server, folder.path());
+            .current_dir(folder);
+        let mut process = Process::start(server, folder);
         let up = process.is_up("moto", || ask(port, "GET", "/moto-api/", &[], "").is_some());
         assert!(up, "moto of PyPI's moto[server] ends");
-        Self {
-            port,
-            process,
-            _folder: folder,
-        }
+        process
     }
 
     /// Its port on 127.0.0.1.
@@ -161,6 +166,21 @@ impl Moto {
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait();
+    }
+
+    /// Starts it again after [`kill`](Self::kill) on the same port, without buckets.
+    pub fn restart(&mut self) {
+        self.process = Self::launch(self.folder.path(), self.port);
+    }
+
+    /// Makes it stand still: it takes what is sent, and does not answer.
+    pub fn freeze(&self) {
+        self.process.stop_threads();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
     }
 }
 
