@@ -92,12 +92,7 @@ impl Error {
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "name-not-found",
-            Self::Connect { source, .. } => match source.kind() {
-                io::ErrorKind::ConnectionRefused => "refused",
-                io::ErrorKind::TimedOut => "timeout",
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
-                _ => "connect-failed",
-            },
+            Self::Connect { source, .. } => io_cause(source).unwrap_or("connect-failed"),
             Self::Authorities { .. } => "authorities-unusable",
             Self::Secret { .. } => "secret-unreadable",
             Self::Tls { source, .. } => {
@@ -128,6 +123,37 @@ impl Error {
     pub fn observation(&self) -> Observation {
         Observation::fail(self.cause()).with_detail(in_full(self))
     }
+}
+
+fn io_cause(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some("refused"),
+        io::ErrorKind::TimedOut => Some("timeout"),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some("unreachable"),
+        _ => None,
+    }
+}
+
+/// The cause of another client's error, if somewhere below it lies that nobody took the connection, or that there is no TLS:
+/// `refused`, `unreachable`, `timeout`, and those of [`certificate_cause`].
+#[must_use]
+pub fn connection_cause(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(certificate_cause(tls));
+        }
+        let io = error.downcast_ref::<io::Error>();
+        if let Some(cause) = io.and_then(io_cause) {
+            return Some(cause);
+        }
+        // What an error of I/O is made of is no source of it.
+        next = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// An error with all its causes in a line, for the detail of an observation. It must have no secret in it.

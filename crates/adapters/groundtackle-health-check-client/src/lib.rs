@@ -11,7 +11,7 @@ mod tls;
 pub use address::{Endpoint, HttpUrl, ParseAddressError};
 pub use blocking::Blocking;
 pub use dial::{Dialer, bounded};
-pub use error::{Error, Result, in_full};
+pub use error::{Error, Result, connection_cause, in_full};
 pub use http::{Answer, Connection, Headers, HttpClient, SecretValue};
 pub use secret::SecretSource;
 pub use tls::{Authorities, Tls, certificate_cause};
