@@ -248,6 +248,9 @@ async fn a_read_only_server_is_told_when_asked() {
     admin.batch_execute(set).await.unwrap();
     becomes(writes(), Outcome::Fail, "read-only").await;
     assert_eq!(look(config(&postgres)).await, Observation::pass());
+    // What is asked each second must not fill the log.
+    let log = postgres.log();
+    assert!(!log.contains("WARNING") && !log.contains("ERROR"), "{log}");
 }
 
 #[tokio::test]
