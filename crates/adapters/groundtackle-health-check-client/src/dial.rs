@@ -1,6 +1,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
+use groundtackle_core::ByteSize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split};
 use tokio::net::TcpStream;
 
 use crate::address::Endpoint;
@@ -56,4 +58,13 @@ impl Dialer {
             source,
         })
     }
+}
+
+/// A stream that ends after so many bytes of answers, for protocols whose readers take what comes.
+pub fn bounded<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    answers: ByteSize,
+) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    let (reader, writer) = split(stream);
+    join(reader.take(answers.bytes()), writer)
 }

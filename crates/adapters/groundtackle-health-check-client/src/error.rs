@@ -46,6 +46,15 @@ pub enum Error {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// A secret that a file holds can't be read.
+    #[error("{} gives no secret; it must be a readable file of text, not empty, of at most 64 KiB", path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A connection was made, but TLS was not.
     #[error("{address}: there is no TLS with it")]
     Tls {
@@ -78,18 +87,14 @@ pub enum Error {
 
 impl Error {
     /// In a word for machines: `name-not-found`, `refused`, `unreachable`, `timeout`, `connect-failed`, `authorities-unusable`,
-    /// `no-http`, `answer-too-large`, and those of [`certificate_cause`].
+    /// `secret-unreadable`, `no-http`, `answer-too-large`, and those of [`certificate_cause`].
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "name-not-found",
-            Self::Connect { source, .. } => match source.kind() {
-                io::ErrorKind::ConnectionRefused => "refused",
-                io::ErrorKind::TimedOut => "timeout",
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
-                _ => "connect-failed",
-            },
+            Self::Connect { source, .. } => io_cause(source).unwrap_or("connect-failed"),
             Self::Authorities { .. } => "authorities-unusable",
+            Self::Secret { .. } => "secret-unreadable",
             Self::Tls { source, .. } => {
                 rustls_error(source).map_or("tls-failed", certificate_cause)
             }
@@ -104,21 +109,61 @@ impl Error {
         match self {
             Self::Http { sent: true, .. } | Self::TooLarge { .. } => Retryability::Indeterminate,
             Self::Authorities { .. } => Retryability::Permanent,
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Http { .. } => {
-                Retryability::Transient
-            }
+            // Whoever changes a secret may be about to write it.
+            Self::Secret { .. }
+            | Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Http { .. } => Retryability::Transient,
         }
     }
 
     /// As what a check found: `Fail`, with all the causes in a line.
     #[must_use]
     pub fn observation(&self) -> Observation {
-        let mut line = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            line = format!("{line}: {error}");
-            source = error.source();
-        }
-        Observation::fail(self.cause()).with_detail(line)
+        Observation::fail(self.cause()).with_detail(in_full(self))
     }
+}
+
+fn io_cause(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some("refused"),
+        io::ErrorKind::TimedOut => Some("timeout"),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some("unreachable"),
+        _ => None,
+    }
+}
+
+/// The cause of another client's error, if somewhere below it lies that nobody took the connection, or that there is no TLS:
+/// `refused`, `unreachable`, `timeout`, and those of [`certificate_cause`].
+#[must_use]
+pub fn connection_cause(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(certificate_cause(tls));
+        }
+        let io = error.downcast_ref::<io::Error>();
+        if let Some(cause) = io.and_then(io_cause) {
+            return Some(cause);
+        }
+        // What an error of I/O is made of is no source of it.
+        next = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// An error with all its causes in a line, for the detail of an observation. It must have no secret in it.
+#[must_use]
+pub fn in_full(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line = format!("{line}: {error}");
+        source = error.source();
+    }
+    line
 }

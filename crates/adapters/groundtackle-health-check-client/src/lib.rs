@@ -5,11 +5,13 @@ mod blocking;
 mod dial;
 mod error;
 mod http;
+mod secret;
 mod tls;
 
 pub use address::{Endpoint, HttpUrl, ParseAddressError};
 pub use blocking::Blocking;
-pub use dial::Dialer;
-pub use error::{Error, Result};
+pub use dial::{Dialer, bounded};
+pub use error::{Error, Result, connection_cause, in_full};
 pub use http::{Answer, Connection, Headers, HttpClient, SecretValue};
-pub use tls::{Authorities, certificate_cause};
+pub use secret::SecretSource;
+pub use tls::{Authorities, Tls, certificate_cause};

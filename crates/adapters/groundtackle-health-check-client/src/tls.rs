@@ -7,6 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
@@ -15,6 +16,18 @@ use tokio_rustls::client::TlsStream;
 use crate::address::Endpoint;
 use crate::blocking::Blocking;
 use crate::error::{Error, Result};
+
+/// How connections are protected, for adapters whose URLs don't say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Tls {
+    /// TLS with a certificate of a known authority that names the host. A server without TLS is refused.
+    #[default]
+    Verify,
+    /// No TLS: for a server on this machine or a network that nobody else listens to.
+    Off,
+}
 
 /// Whose certificates are believed: those of a PEM file, or of the system. They are read when they are needed first; what can't be
 /// read is tried again the next time.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use groundtackle_core::{ByteSize, Retryability, Secret};
 use groundtackle_health_check_client::{
-    Answer, Authorities, Error, Headers, HttpClient, SecretValue,
+    Answer, Authorities, Blocking, Error, Headers, HttpClient, SecretSource, SecretValue, bounded,
 };
 use groundtackle_testkit_servers::Certificates;
 use http::header::AUTHORIZATION;
@@ -325,4 +325,57 @@ fn keys_stay_secret() {
     }
     assert!(shown.contains("node.example:443"), "{shown}");
     assert!(SecretValue::try_from(Secret::from("a\r\nb: c")).is_err());
+}
+
+#[tokio::test]
+async fn a_secret_in_a_file_is_read_anew_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    let written = format!("{{\"file\": {:?}}}", file.to_str().unwrap());
+    let source: SecretSource = serde_json::from_str(&written).unwrap();
+    let blocking = Blocking::default();
+    for (text, secret) in [
+        ("first", "first"),
+        ("second\n", "second"),
+        ("a b\n\r\n", "a b\n"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(source.read(&blocking).await.unwrap().expose(), secret);
+    }
+    for bad in [&b""[..], b"\n", b"pa55\xff", &[b'x'; 65_537]] {
+        std::fs::write(&file, bad).unwrap();
+        let error = source.read(&blocking).await.unwrap_err();
+        assert_eq!(error.cause(), "secret-unreadable");
+        assert_eq!(error.retryability(), Retryability::Transient);
+        assert!(!format!("{error:?}").contains("pa55"), "{error:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    let seen = source.read(&blocking).await.unwrap_err().observation();
+    assert!(seen.detail.unwrap().contains("No such file"));
+
+    let given: SecretSource = serde_json::from_str("\"pa55\"").unwrap();
+    assert_eq!(given.read(&blocking).await.unwrap().expose(), "pa55");
+    assert!(!format!("{given:?}").contains("pa55"));
+    let error = serde_json::from_str::<SecretSource>("{\"path\": \"/x\"}").unwrap_err();
+    assert!(error.to_string().contains("path"), "{error}");
+}
+
+#[tokio::test]
+async fn a_bounded_stream_ends_where_it_must_and_can_be_written_to() {
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    let mut ours = bounded(ours, ByteSize::new(5));
+    theirs.write_all(b"1234567").await.unwrap();
+    let mut read = Vec::new();
+    timeout(LONG, ours.read_to_end(&mut read))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(read, b"12345");
+    ours.write_all(b"more").await.unwrap();
+    let mut heard = [0; 4];
+    timeout(LONG, theirs.read_exact(&mut heard))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&heard, b"more");
 }

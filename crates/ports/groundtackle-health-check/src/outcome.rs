@@ -161,6 +161,28 @@ impl Observation {
         Self::new(Outcome::Unknown, Cause::new(cause))
     }
 
+    /// Both, for a check that looks at several things: the worse outcome with its cause, the first one's if they are equal, and both
+    /// details.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (worse, better) = if other.outcome > self.outcome {
+            (other, self)
+        } else {
+            (self, other)
+        };
+        match (&worse.detail, &better.detail) {
+            (_, None) => worse,
+            (None, detail) => Self {
+                detail: detail.clone(),
+                ..worse
+            },
+            (Some(first), Some(second)) => {
+                let both = format!("{first}; {second}");
+                worse.with_detail(both)
+            }
+        }
+    }
+
     /// With a line for operators. Control characters become spaces.
     #[must_use]
     pub fn with_detail(mut self, detail: impl AsRef<str>) -> Self {

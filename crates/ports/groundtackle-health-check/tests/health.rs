@@ -469,3 +469,27 @@ proptest! {
         }
     }
 }
+
+/// "The worse outcome with its cause, the first one's if they are equal, and both details."
+#[test]
+fn of_several_things_the_worst_counts_and_all_is_told() {
+    let (warn, fail) = (
+        Observation::warn("slow").with_detail("9 s"),
+        Observation::fail("full").with_detail("0 bytes"),
+    );
+    let both = warn.clone().and(fail.clone());
+    let told = Observation::fail("full").with_detail("0 bytes; 9 s");
+    assert_eq!((&both, &fail.clone().and(warn.clone())), (&told, &told));
+    assert_eq!(Observation::pass().and(warn.clone()), warn);
+    let second = Observation::warn("late");
+    assert_eq!(warn.clone().and(second.clone()), warn);
+    assert_eq!(
+        second.and(warn),
+        Observation::warn("late").with_detail("9 s")
+    );
+    let unknown = Observation::unknown("hidden");
+    assert_eq!(
+        unknown.and(Observation::fail("full")),
+        Observation::fail("full")
+    );
+}

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -81,7 +82,7 @@ pub struct Moto {
     port: u16,
     process: Process,
     // Last, so that it goes when the server is gone.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 fn python() -> String {
@@ -105,6 +106,14 @@ impl Moto {
     pub fn start() -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let port = free_port();
+        Self {
+            port,
+            process: Self::launch(folder.path(), port),
+            folder,
+        }
+    }
+
+    fn launch(folder: &Path, port: u16) -> Process {
         let mut server = Command::new(python());
         server
             .args(["-c", SERVER, &port.to_string()])
@@ -112,15 +121,13 @@ impl Moto {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .current_dir(folder.path());
-        let mut process = Process::start(server, folder.path());
-        let up = process.is_up("moto", || ask(port, "GET", "/moto-api/", &[], "").is_some());
+            .current_dir(folder);
+        let mut process = Process::start(server, folder);
+        let up = process.is_up("moto", || {
+            ask(port, "s3", "GET", "/moto-api/", &[], "").is_some()
+        });
         assert!(up, "moto of PyPI's moto[server] ends");
-        Self {
-            port,
-            process,
-            _folder: folder,
-        }
+        process
     }
 
     /// Its port on 127.0.0.1.
@@ -154,13 +161,64 @@ impl Moto {
         headers: &[(&str, &str)],
         body: &str,
     ) -> String {
-        ask(self.port, method, path, headers, body).expect("the server answers")
+        ask(self.port, "s3", method, path, headers, body).expect("the server answers")
+    }
+
+    /// Lets in only [users](Self::user) from now on, by their keys and as far as they may; or everybody again.
+    pub fn check_logins(&self, check: bool) {
+        let after = if check { "0" } else { "inf" };
+        let headers = [("Content-Type", "text/plain")];
+        let answer = self.request("POST", "/moto-api/reset-auth", &headers, after);
+        assert!(answer.contains(" 200 "), "{answer}");
+    }
+
+    /// A new key of a user, who may do these things, such as `s3:*`, and no others: its identifier, and itself. While logins are checked
+    /// it can't be made.
+    pub fn user(&self, name: &str, may: &[&str]) -> (String, String) {
+        let may: Vec<_> = may.iter().map(|may| format!("%22{may}%22")).collect();
+        let policy = format!(
+            "%7B%22Version%22:%222012-10-17%22,%22Statement%22:[%7B%22Effect%22:%22Allow%22,%22Action%22:[{}],%22Resource%22:%22*%22%7D]%7D",
+            may.join(",")
+        );
+        let manage = |action: &str| {
+            let body = format!("Action={action}&UserName={name}&Version=2010-05-08");
+            let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+            ask(self.port, "iam", "POST", "/", &headers, &body).expect("the server answers")
+        };
+        // It may be there already.
+        manage("CreateUser");
+        let put = manage(&format!(
+            "PutUserPolicy&PolicyName=it&PolicyDocument={policy}"
+        ));
+        assert!(put.contains(" 200 "), "{put}");
+        let made = manage("CreateAccessKey");
+        let part = |name: &str| {
+            let (_, rest) = made.split_once(&format!("<{name}>")).expect("a key");
+            let (part, _) = rest.split_once('<').expect("a key");
+            part.to_owned()
+        };
+        (part("AccessKeyId"), part("SecretAccessKey"))
     }
 
     /// Kills the server in the middle of whatever it does; what it had is gone.
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait();
+    }
+
+    /// Starts it again after [`kill`](Self::kill) on the same port, without buckets.
+    pub fn restart(&mut self) {
+        self.process = Self::launch(self.folder.path(), self.port);
+    }
+
+    /// Makes it stand still: it takes what is sent, and does not answer.
+    pub fn freeze(&self) {
+        self.process.stop_threads();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
     }
 }
 
@@ -172,6 +230,7 @@ impl Drop for Moto {
 
 fn ask(
     port: u16,
+    service: &str,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
@@ -188,7 +247,7 @@ fn ask(
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\
          Content-Length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).ok()?;

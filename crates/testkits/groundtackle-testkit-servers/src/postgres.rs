@@ -274,6 +274,17 @@ impl Postgres {
         self.process.wait();
     }
 
+    /// Makes the server stand still: the system still takes connections for it, and nobody answers. Who is connected already is served
+    /// on by a process of its own.
+    pub fn freeze(&self) {
+        self.process.stop_threads();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// Starts it again where it went down by itself: after a failed recovery it does, and whoever
     /// runs a server has it started again.
     pub fn revive(&mut self) {
@@ -291,6 +302,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        self.thaw();
         self.stop();
     }
 }
