@@ -84,10 +84,8 @@ impl BitcoinCheck {
     fn judge_chain(&self, chain: &Chain, findings: &mut Findings) {
         let wanted = &self.probe.chain;
         if chain.chain != *wanted {
-            let detail = format!(
-                "it is on chain {:.40?}, and must be on {wanted:?}",
-                chain.chain
-            );
+            let is: String = chain.chain.chars().take(40).collect();
+            let detail = format!("it is on chain {is:?}, and must be on {wanted:?}");
             findings.add(Observation::fail("wrong-chain").with_detail(detail));
         }
         let (blocks, headers) = (chain.blocks, chain.headers);

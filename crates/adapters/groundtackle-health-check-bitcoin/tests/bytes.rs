@@ -1,5 +1,10 @@
 //! Whatever a node answers, the check has an outcome.
-#![allow(clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 mod node;
 

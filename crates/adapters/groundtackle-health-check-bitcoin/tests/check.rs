@@ -1,5 +1,10 @@
 //! Each signal of a node.
-#![allow(clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 mod node;
 

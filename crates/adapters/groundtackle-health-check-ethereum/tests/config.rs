@@ -1,5 +1,10 @@
 //! Configs of nodes and accounts, and the ready sets.
-#![allow(clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 mod node;
 
@@ -124,7 +129,7 @@ async fn the_set_of_a_keeper_is_read_and_passes() {
         .map(|request| serde_json::from_slice::<Value>(&request.body).unwrap());
     let filter = calls
         .filter(|call| call["method"] == "eth_getLogs")
-        .last()
+        .next_back()
         .unwrap()["params"][0]
         .clone();
     assert_eq!(

@@ -99,8 +99,9 @@ impl RpcClient {
 
 /// A pipe would hang where a file does not.
 fn read_cookie(path: &Path) -> io::Result<(String, Secret)> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no file"));
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() > MAX_COOKIE {
+        return Err(io::Error::other("it is no file of at most 4 KiB"));
     }
     let mut text = String::new();
     std::fs::File::open(path)?
@@ -259,7 +260,8 @@ mod tests {
             let (user, password) = read_cookie(&path).unwrap();
             assert_eq!((user.as_str(), password.expose()), ("__cookie__", "5ecret"));
         }
-        for text in ["", "5ecret", "a:5ecret\nb"] {
+        let long = format!("a:5ecret{}", "x".repeat(4096));
+        for text in ["", "5ecret", "a:5ecret\nb", &long] {
             std::fs::write(&path, text).unwrap();
             let error = read_cookie(&path).unwrap_err();
             assert!(!error.to_string().contains("5ecret"), "{error}");

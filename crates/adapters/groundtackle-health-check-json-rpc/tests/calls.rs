@@ -1,5 +1,10 @@
 //! Calls, against a server that answers as a test says.
-#![allow(clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,10 @@
 //! Against a server that refuses what Discord's documentation says that it refuses.
-#![allow(clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use groundtackle_core::Secret;
-use groundtackle_health_check::{Message, Notifier, Result};
+use groundtackle_health_check::{Message, Notifier, Result, Retryability};
 use groundtackle_health_check_client::Headers;
 use groundtackle_health_check_notify_webhook::{Delivery, Item, SafeUrl};
 use http::HeaderMap;
@@ -108,6 +108,7 @@ impl Notifier for PagerDuty {
             _ => 0,
         };
         let mut posting = self.delivery.begin();
+        let mut refused = None;
         for (i, news) in message.items.iter().enumerate().skip(taken) {
             let Some(item) = Item::new(news) else {
                 continue;
@@ -116,8 +117,20 @@ impl Notifier for PagerDuty {
             let event = Event::new(key, &self.service, &item, message.lost);
             // Texts and numbers are always JSON.
             let body = serde_json::to_vec(&event).unwrap_or_default();
-            posting.post(HeaderMap::new(), body).await?;
-            *begun() = Some((message.clone(), i.saturating_add(1)));
+            match posting.post(HeaderMap::new(), body).await {
+                Ok(()) if refused.is_none() => {
+                    *begun() = Some((message.clone(), i.saturating_add(1)));
+                }
+                Ok(()) => {}
+                // One that is never taken must not keep the others from being told.
+                Err(error) if error.retryability() == Retryability::Permanent => {
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = refused {
+            return Err(error);
         }
         *begun() = None;
         Ok(())

@@ -1,5 +1,10 @@
 //! Against a server that refuses what PagerDuty's documentation says that it refuses.
-#![allow(clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -203,6 +208,33 @@ async fn a_message_goes_on_where_it_broke_off() {
     server.script(|_| Reply::Hang);
     let hung = tokio::time::timeout(Duration::from_millis(200), pagerduty.notify(&message));
     assert!(hung.await.is_err());
+}
+
+#[tokio::test]
+async fn one_event_that_is_refused_keeps_no_other_from_being_told() {
+    let server = HttpServer::start(|request| {
+        let event: Value = serde_json::from_slice(&request.body).unwrap();
+        match event["payload"]["component"] == "db 1" {
+            true => Reply::status(400, ""),
+            false => take(request),
+        }
+    });
+    let pagerduty = pagerduty(&server, "node 1");
+    let items = (0..4).map(|n| check(&format!("db {n}"), "", Outcome::Fail));
+    let message = Message::new(items.collect(), 0);
+    for _ in 0..2 {
+        let error = pagerduty.notify(&message).await.unwrap_err();
+        assert_eq!(error.retryability(), Retryability::Permanent);
+    }
+    let names: Vec<String> = events(&server)
+        .iter()
+        .map(|event| event["payload"]["component"].as_str().unwrap().to_owned())
+        .collect();
+    // The second time from the first that was not taken on.
+    assert_eq!(
+        names,
+        ["db 0", "db 1", "db 2", "db 3", "db 1", "db 2", "db 3"]
+    );
 }
 
 proptest! {

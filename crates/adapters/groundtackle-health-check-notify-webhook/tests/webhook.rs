@@ -1,5 +1,10 @@
 //! What a webhook receives, and what it may do to who tells it.
-#![allow(clippy::unwrap_used, reason = "a test asserts")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! A node that answers as a test says.
 #![allow(
     dead_code,
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "each test takes what it needs"
 )]
