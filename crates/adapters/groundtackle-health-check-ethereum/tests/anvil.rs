@@ -122,7 +122,7 @@ async fn a_real_keeper_is_watched() {
     if !is_there() {
         return;
     }
-    let anvil = Anvil::start(&[]);
+    let anvil = Anvil::start(&["--no-mining"]);
     let address_of = |text: &str| text.to_owned().try_into().unwrap();
     let keeper = || EthereumAccountProbe::new(address(&anvil), 31_337, address_of(KEEPER));
     let look = |probe: EthereumAccountProbe| async move {
@@ -159,6 +159,7 @@ async fn a_real_keeper_is_watched() {
         json!([{ "from": KEEPER, "data": LOGS }]),
     )
     .await;
+    call(&anvil, "evm_mine", json!([])).await;
     assert_seen(&check.check().await, "pass", "ok", "");
 
     let receipt = call(&anvil, "eth_getTransactionReceipt", json!([hash])).await;
@@ -183,9 +184,10 @@ async fn a_real_keeper_is_watched() {
         json!([{ "from": KEEPER, "to": contract }]),
     )
     .await;
+    call(&anvil, "evm_mine", json!([])).await;
     assert_seen(&look(probe.clone()).await, "pass", "ok", "");
     // Found also from far above it, and another event is not taken for it.
-    call(&anvil, "anvil_mine", json!(["0x7d0"])).await;
+    call(&anvil, "anvil_mine", json!(["0x64"])).await;
     let mut long = probe.clone();
     long.event.as_mut().unwrap().within = Duration::from_secs(1_000_000);
     assert_seen(&look(long.clone()).await, "pass", "ok", "");
