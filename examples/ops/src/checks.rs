@@ -5,10 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use groundtackle_health_check::{Check, Observation};
+use groundtackle_health_check_aerospike::{AerospikeCheck, AerospikeCheckConfig};
+use groundtackle_health_check_bitcoin::{BitcoinCheck, BitcoinProbe};
+use groundtackle_health_check_ethereum::{
+    EthereumAccountCheck, EthereumAccountProbe, EthereumCheck, EthereumProbe,
+};
+use groundtackle_health_check_postgres::{PostgresCheck, PostgresCheckConfig};
 use groundtackle_health_check_probes::{
     ClockProbe, CommandProbe, DiskProbe, DnsProbe, HttpProbe, Probe as Plain, ProbeCheck, TcpProbe,
     TlsProbe,
 };
+use groundtackle_health_check_redis::{RedisCheck, RedisCheckConfig};
+use groundtackle_health_check_s3::{S3Check, S3CheckConfig};
 use groundtackle_health_check_utxo_store::{UtxoStoreCheck, UtxoStoreCheckConfig};
 use groundtackle_utxo_store::UtxoStore;
 use serde::{Deserialize, Deserializer};
@@ -29,6 +37,13 @@ pub enum Probe {
     Clock(ClockProbe),
     Command(CommandProbe),
     UtxoStore(StoreProbe),
+    Postgres(PostgresCheckConfig),
+    Redis(RedisCheckConfig),
+    S3(S3CheckConfig),
+    Aerospike(AerospikeCheckConfig),
+    Bitcoin(BitcoinProbe),
+    Ethereum(EthereumProbe),
+    EthereumAccount(EthereumAccountProbe),
 }
 
 /// A UTXO store, and what is right for it.
@@ -49,7 +64,10 @@ fn url<'de, D: Deserializer<'de>>(text: D) -> Result<StoreUrl, D::Error> {
 
 impl Probe {
     pub fn into_check(self) -> AnyCheck {
-        let plain = |probe: Plain| AnyCheck(Box::new(ProbeCheck::from(probe)));
+        fn check(check: impl Check) -> AnyCheck {
+            AnyCheck(Box::new(check))
+        }
+        let plain = |probe: Plain| check(ProbeCheck::from(probe));
         match self {
             Self::Tcp(probe) => plain(Plain::Tcp(probe)),
             Self::Http(probe) => plain(Plain::Http(probe)),
@@ -58,10 +76,17 @@ impl Probe {
             Self::Disk(probe) => plain(Plain::Disk(probe)),
             Self::Clock(probe) => plain(Plain::Clock(probe)),
             Self::Command(probe) => plain(Plain::Command(probe)),
-            Self::UtxoStore(probe) => AnyCheck(Box::new(StoreCheck {
+            Self::UtxoStore(probe) => check(StoreCheck {
                 probe,
                 check: OnceCell::new(),
-            })),
+            }),
+            Self::Postgres(config) => check(PostgresCheck::from(config)),
+            Self::Redis(config) => check(RedisCheck::from(config)),
+            Self::S3(config) => check(S3Check::from(config)),
+            Self::Aerospike(config) => check(AerospikeCheck::from(config)),
+            Self::Bitcoin(probe) => check(BitcoinCheck::from(probe)),
+            Self::Ethereum(probe) => check(EthereumCheck::from(probe)),
+            Self::EthereumAccount(probe) => check(EthereumAccountCheck::from(probe)),
         }
     }
 }

@@ -7,16 +7,23 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use groundtackle_health_check::{
-    Event, FileLedger, Health, HealthConfig, Outcome, Reading, Scheduler, View,
+    Event, FileLedger, Health, HealthConfig, Notifications, NotifyConfig, Outcome, Reading,
+    Scheduler, View,
 };
+use groundtackle_health_check_grpc::{GrpcHealthConfig, service as service_of_grpc};
 use groundtackle_health_check_http::{
     HttpHealthConfig, grafana_dashboard, prometheus_rules, router,
 };
+use groundtackle_health_check_notify_discord::{Discord, DiscordConfig};
+use groundtackle_health_check_notify_pagerduty::{PagerDuty, PagerDutyConfig};
+use groundtackle_health_check_notify_webhook::{Webhook, WebhookConfig};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::server::TcpIncoming;
 
 use crate::checks::Probe;
 use crate::failure::{Failure, Result};
@@ -80,10 +87,45 @@ struct Service {
     listen: SocketAddr,
     /// Who sees what there.
     http: HttpHealthConfig,
+    /// Where gRPC's health protocol is served; without it, nowhere.
+    grpc: Option<SocketAddr>,
+    /// Whom `ops serve` tells of failure and recovery.
+    notify: Vec<NotifyTo>,
     /// The file of the service levels' ledger; without one they begin anew at each start.
     ledger: Option<PathBuf>,
     /// What Prometheus calls the service.
     job: String,
+}
+
+/// Somebody who is told.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NotifyTo {
+    by: By,
+    /// How messages are grouped, limited and repeated.
+    #[serde(default)]
+    how: NotifyConfig,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum By {
+    Webhook(WebhookConfig),
+    Discord(DiscordConfig),
+    #[serde(rename = "pagerduty")]
+    PagerDuty(PagerDutyConfig),
+}
+
+impl NotifyTo {
+    fn start(self, health: &Health) -> Result<Notifications> {
+        let how = self.how;
+        let started = match self.by {
+            By::Webhook(config) => Notifications::start(health, Webhook::from(config), how),
+            By::Discord(config) => Notifications::start(health, Discord::from(config), how),
+            By::PagerDuty(config) => Notifications::start(health, PagerDuty::from(config), how),
+        };
+        started.map_err(unusable)
+    }
 }
 
 impl Default for Service {
@@ -91,6 +133,8 @@ impl Default for Service {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             http: HttpHealthConfig::default(),
+            grpc: None,
+            notify: Vec::new(),
             ledger: None,
             job: "node".into(),
         }
@@ -277,20 +321,40 @@ fn build(mut config: Config) -> Result<(Health, Service)> {
     Ok((builder.build().map_err(unusable)?, service))
 }
 
+async fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(at).await;
+    let listener = listener.map_err(|source| Failure::Listen { at, source })?;
+    let at = listener.local_addr().unwrap_or(at);
+    Ok((listener, at))
+}
+
 /// Probes, metrics and the status page, until the end.
 pub async fn serve(file: &ConfigFile, report: Report, interrupt: &mut Interrupt) -> Result<()> {
     let (health, service) = build(read(&file.config).await?)?;
-    let listener = TcpListener::bind(service.listen).await;
-    let listener = listener.map_err(|source| Failure::Listen {
-        at: service.listen,
-        source,
-    })?;
-    let at = listener.local_addr().unwrap_or(service.listen);
+    let (listener, at) = listen(service.listen).await?;
+    let grpc = match service.grpc {
+        Some(at) => Some(listen(at).await?),
+        None => None,
+    };
+    let told = service.notify.into_iter().map(|to| to.start(&health));
+    let _told: Vec<_> = told.collect::<Result<_>>()?;
     let scheduler = Scheduler::start(&health);
+    let grpc_at = grpc.as_ref().map(|(_, at)| at.to_string());
     report.answer(
-        &json!({ "listening": at.to_string() }),
+        &json!({ "listening": at.to_string(), "grpc": grpc_at }),
         &format!("serving on http://{at}/status"),
     )?;
+    let mut beside = JoinSet::new();
+    if let Some((listener, at)) = grpc {
+        let health = service_of_grpc(health.clone(), GrpcHealthConfig::default());
+        let server = tonic::transport::Server::builder().add_service(health);
+        beside.spawn(async move {
+            let served = server.serve_with_incoming(TcpIncoming::from(listener));
+            if let Err(error) = served.await {
+                note(&format!("gRPC can't be served any more at {at}: {error}"));
+            }
+        });
+    }
     let routes = router(health.clone(), service.http);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, routes).with_graceful_shutdown(async {

@@ -236,6 +236,98 @@ fn serve_answers_probes_and_ends_when_it_is_told_to() {
         .says(&[&at.to_string()]);
 }
 
+/// The body of the next request to a webhook.
+fn posted(hook: &TcpListener) -> Value {
+    let (mut stream, _) = hook.accept().unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    lines.read_exact(&mut body).unwrap();
+    stream
+        .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        .unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+#[test]
+fn serve_speaks_grpc_and_tells_a_webhook() {
+    let place = Place::new();
+    let (port, hook) = (open(), open());
+    let service = format!(
+        "[service]\nlisten = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\n\
+         [[service.notify]]\nhow = {{ group_wait = \"10ms\" }}\n\
+         by = {{ webhook = {{ url = \"http://{}/hook\", key = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\", service = \"node 1\" }} }}\n",
+        hook.local_addr().unwrap()
+    );
+    let config = write(
+        &place,
+        &(check("database", &port, "public = true") + &service),
+    );
+    let mut serving = Running::start(&["serve", "--json", "--config", &config]);
+    let line = serving.line();
+    let at = line["listening"].as_str().unwrap().parse().unwrap();
+    becomes(at, "/readyz", 200);
+    let grpc = format!("http://{}", line["grpc"].as_str().unwrap());
+    let status = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let channel = tonic::transport::Endpoint::new(grpc)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+        let request = tonic_health::pb::HealthCheckRequest {
+            service: String::new(),
+        };
+        client.check(request).await.unwrap().into_inner().status()
+    });
+    assert_eq!(status, tonic_health::ServingStatus::Serving.into());
+
+    drop(port);
+    let message = posted(&hook);
+    assert_eq!(message["service"], "node 1");
+    assert_eq!(message["items"][0]["name"], "database");
+    assert_eq!(message["items"][0]["down"], true);
+    assert_eq!(serving.stop(), 0);
+}
+
+/// The checks that the adapters ship are configs of this program; the addresses in them are the user's to change.
+#[test]
+fn ready_sets_are_read() {
+    let adapters = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/adapters");
+    let mut read = 0;
+    for adapter in fs::read_dir(adapters).unwrap() {
+        let Ok(sets) = fs::read_dir(adapter.unwrap().path().join("sets")) else {
+            continue;
+        };
+        for set in sets {
+            let path = set.unwrap().path();
+            let config = path.to_str().unwrap();
+            let what = [
+                "health",
+                "export",
+                "--for",
+                "prometheus",
+                "--config",
+                config,
+            ];
+            ops(&what).exits(0);
+            read += 1;
+        }
+    }
+    assert!(read >= 5, "{read} sets");
+}
+
 #[test]
 fn each_change_is_told() {
     let place = Place::new();

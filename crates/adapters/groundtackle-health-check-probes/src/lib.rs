@@ -9,6 +9,7 @@ mod disk;
 mod dns;
 mod http;
 mod probe;
+pub mod sets;
 mod tcp;
 mod tls;
 

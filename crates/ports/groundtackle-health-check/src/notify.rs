@@ -323,7 +323,9 @@ impl Teller {
 }
 
 impl News {
-    const fn is_down(&self) -> bool {
+    /// Whether something went wrong: a check is down, or an alert fires. Otherwise it is over.
+    #[must_use]
+    pub const fn is_down(&self) -> bool {
         match self {
             Self::Check { outcome, .. } => !outcome.is_up(),
             Self::Alert { firing, .. } => *firing,

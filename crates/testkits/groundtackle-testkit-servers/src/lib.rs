@@ -9,10 +9,12 @@
 )]
 
 mod aerospike;
+mod anvil;
 mod apart;
 mod certificates;
 mod disk;
 mod dnsmasq;
+mod http;
 mod moto;
 mod postgres;
 mod process;
@@ -21,9 +23,11 @@ mod redis;
 mod redis_cluster;
 
 pub use aerospike::{Aerospike, AerospikeOptions};
+pub use anvil::Anvil;
 pub use certificates::Certificates;
 pub use disk::SmallDisk;
 pub use dnsmasq::Dnsmasq;
+pub use http::{HttpServer, Reply, Request};
 pub use moto::Moto;
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Proxy, Way};

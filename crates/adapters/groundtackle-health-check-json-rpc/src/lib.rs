@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod error;
+mod findings;
+mod node;
+mod references;
+mod standstill;
+
+pub use client::{RpcClient, Session};
+pub use error::{Result, RpcError};
+pub use findings::Findings;
+pub use node::{Node, NodeUrl};
+pub use references::{References, lower_median};
+pub use standstill::Standstill;

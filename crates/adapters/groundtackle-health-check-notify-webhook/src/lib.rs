@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+
+mod delivery;
+mod item;
+mod signature;
+mod webhook;
+
+pub use delivery::{Delivery, Posting, SafeUrl};
+pub use item::{Item, Kind};
+pub use signature::{SigningKey, signature};
+pub use webhook::{Webhook, WebhookConfig};
