@@ -194,15 +194,19 @@ impl BitcoinCheck {
             findings.add(few(answers, all));
             return;
         };
-        let lag = median.saturating_sub(chain.blocks);
+        let blocks = chain.blocks;
+        let lag = median.saturating_sub(blocks);
         if lag > self.probe.max_lag {
-            let blocks = chain.blocks;
             let detail = format!("block {blocks} is {lag} behind {answers} other nodes");
             findings.add(Observation::fail("lag").with_detail(detail));
         }
-        let height = median
-            .min(chain.blocks)
-            .saturating_sub(self.probe.fork_depth);
+        // What it has beyond them, they can't vouch for.
+        let lead = blocks.saturating_sub(median);
+        if lead > self.probe.max_lag {
+            let detail = format!("block {blocks} is {lead} ahead of {answers} other nodes");
+            findings.add(Observation::warn("references-behind").with_detail(detail));
+        }
+        let height = median.min(blocks).saturating_sub(self.probe.fork_depth);
         let ours = match answers::hash_at(session, height).await {
             Ok(ours) => ours,
             Err(error) => return findings.add(observation(&error)),

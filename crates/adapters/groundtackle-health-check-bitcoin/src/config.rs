@@ -34,7 +34,7 @@ pub struct BitcoinProbe {
     pub references: Vec<Node>,
     /// How many of them must answer; otherwise it is `Unknown`. Default 1.
     pub min_references: usize,
-    /// More blocks behind the middle one of the references are `Fail`. Default 3.
+    /// More blocks behind the middle one of the references are `Fail`, and more ahead of it `Warn`. Default 3.
     pub max_lag: u64,
     /// Blocks that lie this deep under the lower of both tips must be the same for most of the references; otherwise it is `Fail`. Default
     /// 2, since at the tip chains part for a while when all is well.

@@ -347,6 +347,16 @@ async fn a_node_is_compared_with_others() {
         "lag",
         "4 behind 3 other nodes",
     );
+    // Ahead of most, nobody can vouch for it.
+    others[1].is_at(97);
+    assert_seen(&look(with(&node, &all)).await, "pass", "ok", "");
+    others[1].is_at(96);
+    assert_seen(
+        &look(with(&node, &all)).await,
+        "warn",
+        "references-behind",
+        "4 ahead of 3 other nodes",
+    );
     // Those that are not ready themselves, on another chain, or silent, don't count.
     others[1].is_at(100);
     others[0].change("getblockchaininfo", "initialblockdownload", json!(true));

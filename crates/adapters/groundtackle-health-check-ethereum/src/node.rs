@@ -154,6 +154,12 @@ impl EthereumCheck {
             let detail = format!("block {number} is {lag} behind {answers} other nodes");
             findings.add(Observation::fail("lag").with_detail(detail));
         }
+        // What it has beyond them, they can't vouch for.
+        let lead = number.saturating_sub(median);
+        if lead > self.probe.max_lag {
+            let detail = format!("block {number} is {lead} ahead of {answers} other nodes");
+            findings.add(Observation::warn("references-behind").with_detail(detail));
+        }
         let height = median.min(number).saturating_sub(self.probe.fork_depth);
         let ours = match answers::block(session, &hex(height)).await {
             Ok(Some(ours)) => ours.hash,

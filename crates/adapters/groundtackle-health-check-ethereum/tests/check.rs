@@ -282,6 +282,16 @@ async fn a_node_is_compared_with_others() {
         "lag",
         "6 behind 3 other nodes",
     );
+    // Ahead of most, nobody can vouch for it.
+    others[1].is_at(95);
+    assert_seen(&look(with(&node, &all)).await, "pass", "ok", "");
+    others[1].is_at(94);
+    assert_seen(
+        &look(with(&node, &all)).await,
+        "warn",
+        "references-behind",
+        "6 ahead of 3 other nodes",
+    );
     others[1].is_at(100);
     others[2].set("eth_chainId", json!("0x5"));
     others[0].set("eth_getBlockByNumber:latest", Value::Null);
