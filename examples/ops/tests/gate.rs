@@ -315,6 +315,22 @@ fn each_answer_has_its_exit_code_and_none_is_an_error() {
 }
 
 #[test]
+fn readme_and_help_tell_the_same_exit_codes() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let commands = [
+        "check", "why", "when", "replay", "verify", "minutes", "approve", "tick", "override",
+        "deployed", "key",
+    ];
+    for command in commands {
+        let help = ops(&["gate", command, "--help"]).exits(0).stdout;
+        let table = &help[help.find("Exit codes:").unwrap()..];
+        assert!(readme.contains(table), "README.md must have:\n{table}");
+        assert!(readme.contains(&format!("`{command}`")), "{command}");
+    }
+}
+
+#[test]
 fn nobody_signs_for_somebody_else() {
     let team = Team::new();
     let more = "--environment production";
