@@ -10,6 +10,7 @@ mod drill;
 mod failure;
 #[cfg(target_os = "linux")]
 mod files;
+mod gate;
 mod get;
 mod health;
 mod interrupt;
@@ -84,6 +85,9 @@ enum Command {
     /// Write and read snapshots of the set, as Bitcoin Core's dumptxoutset and loadtxoutset.
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Ask a policy whether an artefact may go out, and keep the signed record.
+    #[command(subcommand)]
+    Gate(gate::Gate),
     /// Keep encrypted restore points of a store.
     #[command(subcommand)]
     Backup(Backup),
@@ -306,8 +310,20 @@ pub struct SyncOptions {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Its low codes are answers, and a wrong command line is none.
+        Err(error) if error.use_stderr() && asks_the_gate() => {
+            // There is nobody to tell of a failure.
+            let _ = error.print();
+            return ExitCode::from(gate::USAGE);
+        }
+        Err(error) => error.exit(),
+    };
     log();
+    if let Command::Gate(gate) = &cli.command {
+        return gate::run(gate, Report { json: cli.json });
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -332,9 +348,18 @@ fn main() -> ExitCode {
     }
 }
 
+fn asks_the_gate() -> bool {
+    let mut words = std::env::args_os().skip(1);
+    words
+        .find(|word| word != "--json")
+        .is_some_and(|word| word == "gate")
+}
+
 async fn run(cli: Cli) -> Result<()> {
     let report = Report { json: cli.json };
     match cli.command {
+        // Answered before, with codes of its own.
+        Command::Gate(_) => Ok(()),
         Command::Demo { store } => demo::run(store, report, &mut Interrupt::listen()?).await,
         Command::Utxo(Utxo::Sync { store, options }) => {
             let mut interrupt = Interrupt::listen()?;

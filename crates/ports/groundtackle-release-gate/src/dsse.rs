@@ -28,6 +28,13 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+impl PublicKey {
+    /// Whether signatures can be told from forged ones by it: a key of small order signs everything.
+    pub(crate) fn is_sound(&self) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
+    }
+}
+
 /// A text that is no [`PublicKey`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no public key: write 64 hexadecimal digits in lower case")]

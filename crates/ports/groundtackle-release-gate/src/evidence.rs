@@ -21,6 +21,9 @@ pub struct Evidence {
     pub digest: Option<Digest>,
     /// What.
     pub fact: Fact,
+    /// Who stands for it: see [`Evidence::sign`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<String>,
 }
 
 impl Evidence {
@@ -31,10 +34,11 @@ impl Evidence {
             observed_at,
             digest: None,
             fact,
+            signatures: Vec::new(),
         }
     }
 
-    /// With the digest of what was read.
+    /// With the digest of what was read. What is signed has to have it before.
     #[must_use]
     pub const fn with_digest(mut self, digest: Digest) -> Self {
         self.digest = Some(digest);
@@ -183,7 +187,7 @@ pub enum Fact {
         /// All of them, by name.
         open: BTreeMap<String, Severity>,
     },
-    /// Event: people who may decided to pass a rule.
+    /// Event: people who may decided to pass a rule. Several pieces about one incident are one override of all their people.
     Override {
         /// For what.
         artefact: Digest,

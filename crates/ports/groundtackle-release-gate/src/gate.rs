@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::hours::{Calendar, Hours, Recurring, Zone};
 use crate::locate::{Step, line_of, line_of_path, path_text};
 use crate::policy::{
-    Budget, Environment, Overrun, POLICY_VERSION, Policy, Quorum, Unit, WindowKind,
+    Budget, Environment, Form, Overrun, POLICY_VERSION, Policy, Quorum, Role, Unit, WindowKind,
 };
 use crate::{Digest, Seat};
 
@@ -281,6 +281,7 @@ fn check(policy: &Policy) -> Result<(), Fault> {
         );
     }
     unique("role", "name", policy.roles.iter().map(|role| &*role.name))?;
+    check_people(policy)?;
     unique(
         "environment",
         "name",
@@ -406,6 +407,52 @@ fn check_quorum(policy: &Policy, at: Vec<Step>, role: &str, at_least: u32) -> Re
     Ok(())
 }
 
+fn check_people(policy: &Policy) -> Result<(), Fault> {
+    let people = &policy.people;
+    unique("person", "name", people.iter().map(|person| &*person.name))?;
+    for (n, person) in people.iter().enumerate() {
+        let known = |role: &Role| role.members.contains(&person.name);
+        if !policy.roles.iter().any(known) {
+            fault!(
+                path!["person", n, "name"],
+                "{:?} is in no role; add them to one",
+                person.name
+            );
+        }
+        let keys = || path!["person", n, "keys"];
+        if person.keys.is_empty() {
+            fault!(keys(), "is empty; leave the person out");
+        }
+        if let Some(key) = person.keys.iter().find(|key| !key.is_sound()) {
+            fault!(keys(), "{key} is no key of ed25519 that tells who signed");
+        }
+        // With one key for two, one of them could speak for both.
+        for other in people.iter().take(n) {
+            if let Some(key) = person.keys.intersection(&other.keys).next() {
+                fault!(keys(), "{key} is {:?}'s already", other.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As many of a role have keys as have to sign.
+fn check_signers(policy: &Policy, at: Vec<Step>, role: &str, at_least: u32) -> Result<(), Fault> {
+    let members = policy.role(role).map(|role| &role.members);
+    let signers = members
+        .into_iter()
+        .flatten()
+        .filter(|member| !policy.keys(member).is_empty())
+        .count();
+    if (at_least as usize) > signers {
+        fault!(
+            under(&at, path!["signed"]),
+            "asks {at_least} of role {role:?} to sign, and {signers} have a key; add a [[person]] for each"
+        );
+    }
+    Ok(())
+}
+
 fn check_environment(policy: &Policy, at: &[Step], environment: &Environment) -> Result<(), Fault> {
     let here = |path: Vec<Step>| under(at, path);
     if environment.actors.is_empty() {
@@ -449,9 +496,19 @@ fn check_environment(policy: &Policy, at: &[Step], environment: &Environment) ->
     };
     if let Some(reviews) = &environment.reviews {
         quorum(path!["reviews"], reviews)?;
+        if reviews.signed {
+            fault!(
+                here(path!["reviews", "signed"]),
+                "is for approvals; reviews are of where changes are"
+            );
+        }
     }
     for (n, approvals) in environment.approvals.iter().enumerate() {
         quorum(path!["approvals", n], approvals)?;
+        if approvals.signed {
+            let at = here(path!["approvals", n]);
+            check_signers(policy, at, &approvals.role, approvals.at_least)?;
+        }
     }
     if let Some(meeting) = &environment.meeting {
         if meeting.quorum.is_empty() {
@@ -475,6 +532,16 @@ fn check_environment(policy: &Policy, at: &[Step], environment: &Environment) ->
             );
         }
         ids.push(&item.id);
+        if item.signed {
+            let at = here(path!["checklist", n]);
+            if item.form == Form::Probe {
+                fault!(
+                    under(&at, path!["signed"]),
+                    "is for what people say, and a probe is measured"
+                );
+            }
+            check_signers(policy, at, &item.owner, 1)?;
+        }
     }
     for (n, name) in environment.budgets.iter().enumerate() {
         if !policy.budgets.iter().any(|budget| budget.name == *name) {
@@ -679,6 +746,9 @@ fn check_overrides(policy: &Policy) -> Result<(), Fault> {
             overrides.people,
             overrides.role
         );
+    }
+    if overrides.signed {
+        check_signers(policy, path!["override"], &overrides.role, overrides.people)?;
     }
     if let Some(rule) = overrides.passes.iter().find(|rule| !rule.can_be_passed()) {
         fault!(

@@ -2,6 +2,8 @@
 
 mod rules;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 
 use crate::decision::{
@@ -11,7 +13,7 @@ use crate::digest::{Digest, Length};
 use crate::evidence::{Evidence, Fact, evidence_digest};
 use crate::gate::Gate;
 use crate::hours::HORIZON;
-use crate::policy::Rule;
+use crate::policy::{Overrides, Rule, Severity};
 
 /// How many instants are tried for [`Gate::when`].
 const MAX_TRIES: usize = 10_000;
@@ -273,7 +275,7 @@ impl<'a> Judge<'a> {
     }
 
     fn override_reasons(&mut self, passed: &mut Vec<Passed>, obligations: &mut Vec<Obligation>) {
-        let (gate, request) = (self.gate, self.request);
+        let gate = self.gate;
         let Some(rules) = &gate.policy.overrides else {
             return;
         };
@@ -283,45 +285,15 @@ impl<'a> Judge<'a> {
         if !self.reasons.iter().any(passes) {
             return;
         }
-        for evidence in self.evidence {
-            let Fact::Override {
-                artefact,
-                environment,
-                incident,
-                severity,
-                reason,
-                by,
-            } = &evidence.fact
-            else {
-                continue;
+        for (incident, severity) in self.overridden() {
+            let given = match self.override_of(rules, incident, severity) {
+                Ok(given) => given,
+                Err(fault) => {
+                    self.warnings
+                        .push(format!("override for {incident:?} does not count: {fault}"));
+                    continue;
+                }
             };
-            if *artefact != request.artefact || *environment != request.environment {
-                continue;
-            }
-            let ends = rules.max_age.after(evidence.observed_at);
-            let people = by
-                .iter()
-                .filter(|person| gate.policy.has_role(person, &rules.role));
-            let people: Vec<_> = people.map(String::as_str).collect();
-            let fault = if people.len() < rules.people as usize {
-                Some(format!(
-                    "{} of role {} are needed",
-                    rules.people, rules.role
-                ))
-            } else if !rules.severities.contains(severity) {
-                Some("incidents of that severity pass nothing".into())
-            } else if reason.trim().is_empty() || incident.trim().is_empty() {
-                Some("it names no reason or no incident".into())
-            } else if self.now >= ends {
-                Some(format!("it ended at {ends}"))
-            } else {
-                None
-            };
-            if let Some(fault) = fault {
-                self.warnings
-                    .push(format!("override for {incident:?} does not count: {fault}"));
-                continue;
-            }
             // Each spends one, so that there must be one left.
             let before = self.reasons.len();
             if !self.budget(&rules.budget) {
@@ -333,10 +305,11 @@ impl<'a> Judge<'a> {
                 ));
                 return;
             }
-            self.good_until = self.good_until.min(ends);
+            self.good_until = self.good_until.min(given.ends);
             let by = format!(
-                "override of {} for {incident}: {reason}",
-                people.join(" and ")
+                "override of {} for {incident}: {}",
+                given.people.join(" and "),
+                given.reason
             );
             let (gone, kept) = std::mem::take(&mut self.reasons)
                 .into_iter()
@@ -347,9 +320,9 @@ impl<'a> Judge<'a> {
                 by: by.clone(),
             }));
             obligations.push(Obligation::OpenIncident {
-                incident: incident.clone(),
-                severity: *severity,
-                reason: reason.clone(),
+                incident: incident.into(),
+                severity,
+                reason: given.reason,
             });
             obligations.push(Obligation::Count {
                 budget: rules.budget.clone(),
@@ -357,4 +330,109 @@ impl<'a> Judge<'a> {
             return;
         }
     }
+
+    /// The incidents for which anything is overridden here, whatever it is worth.
+    fn overridden(&self) -> BTreeSet<(&'a str, Severity)> {
+        let request = self.request;
+        let each = self
+            .evidence
+            .iter()
+            .filter_map(|evidence| match &evidence.fact {
+                Fact::Override {
+                    artefact,
+                    environment,
+                    incident,
+                    severity,
+                    ..
+                } => (*artefact == request.artefact && *environment == request.environment)
+                    .then_some((incident.as_str(), *severity)),
+                _ => None,
+            });
+        each.collect()
+    }
+
+    /// All that was said for an incident: those who may, what they say, and until when enough of them do.
+    fn override_of(
+        &self,
+        rules: &Overrides,
+        incident: &str,
+        severity: Severity,
+    ) -> Result<Given<'a>, String> {
+        let (policy, request) = (&self.gate.policy, self.request);
+        if !rules.severities.contains(&severity) {
+            return Err("incidents of that severity pass nothing".into());
+        }
+        if incident.trim().is_empty() {
+            return Err("it names no incident".into());
+        }
+        let mut ends: BTreeMap<&'a str, Timestamp> = BTreeMap::new();
+        let mut reasons = BTreeSet::new();
+        let (mut unsigned, mut silent) = (0, 0);
+        for evidence in self.evidence {
+            let Fact::Override {
+                artefact,
+                environment,
+                incident: named,
+                severity: found,
+                reason,
+                by,
+            } = &evidence.fact
+            else {
+                continue;
+            };
+            if *artefact != request.artefact
+                || *environment != request.environment
+                || named != incident
+                || *found != severity
+            {
+                continue;
+            }
+            if reason.trim().is_empty() {
+                silent += 1;
+                continue;
+            }
+            let end = rules.max_age.after(evidence.observed_at);
+            for person in by {
+                if !policy.has_role(person, &rules.role) {
+                    continue;
+                }
+                if rules.signed && !evidence.is_signed_by(policy.keys(person)) {
+                    unsigned += 1;
+                    continue;
+                }
+                reasons.insert((evidence.observed_at, reason.as_str()));
+                let last = ends.entry(person).or_insert(end);
+                *last = end.max(*last);
+            }
+        }
+        let enough = rules.people as usize;
+        let given = ends.len();
+        ends.retain(|_, end| *end > self.now);
+        let mut times: Vec<_> = ends.values().copied().collect();
+        times.sort_unstable();
+        match times.iter().rev().nth(enough.saturating_sub(1)) {
+            Some(end) => Ok(Given {
+                people: ends.into_keys().collect(),
+                reason: reasons
+                    .into_iter()
+                    .map(|(_, reason)| reason)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                ends: *end,
+            }),
+            None => Err(format!(
+                "{enough} of role {} are needed, and {} count ({} ran out, {unsigned} did not sign, {silent} gave no reason)",
+                rules.role,
+                times.len(),
+                given.saturating_sub(times.len())
+            )),
+        }
+    }
+}
+
+/// An override that counts.
+struct Given<'a> {
+    people: Vec<&'a str>,
+    reason: String,
+    ends: Timestamp,
 }

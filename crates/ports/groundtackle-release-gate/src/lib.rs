@@ -16,6 +16,7 @@ mod permit;
 mod policy;
 mod replay;
 mod source;
+mod statement;
 mod tag;
 mod times;
 
@@ -39,9 +40,9 @@ pub use minutes::{minutes_html, minutes_markdown};
 pub use permit::{Clearance, Permit, PermitLedger, PermitRefused};
 pub use policy::{
     BackupRule, Budget, ChecklistItem, Environment, Escalation, EscalationStep, Form, Freeze,
-    IncidentsRule, MeetingRule, Overrides, Overrun, POLICY_VERSION, ParityRule, PipelineRule,
-    PlatformsRule, Policy, Quorum, Role, Rule, Seat, Severity, Shift, SoakRule, TestRule, Unit,
-    Waiver, Window, WindowKind,
+    IncidentsRule, MeetingRule, Overrides, Overrun, POLICY_VERSION, ParityRule, Person,
+    PipelineRule, PlatformsRule, Policy, Quorum, Role, Rule, Seat, Severity, Shift, SoakRule,
+    TestRule, Unit, Waiver, Window, WindowKind,
 };
 pub use replay::{Dora, Replayed, replay};
 pub use source::{Collected, Deployer, EvidenceSource, collect};

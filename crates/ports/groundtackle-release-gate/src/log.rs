@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::incident::Incident;
 
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+pub(crate) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const HEAD_TYPE: &str = "application/vnd.groundtackle.release-log-head.v1+json";
-const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+pub(crate) const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE_TYPE: &str = "https://github.com/groundtackle/groundtackle/release-record/v1";
 
 /// The longest record, in bytes of its line.
@@ -103,7 +103,7 @@ struct Statement {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Subject {
+pub(crate) struct Subject {
     name: String,
     digest: SubjectDigest,
 }
@@ -112,6 +112,17 @@ struct Subject {
 #[serde(deny_unknown_fields)]
 struct SubjectDigest {
     sha256: String,
+}
+
+impl Subject {
+    pub(crate) fn new(name: impl Into<String>, digest: Digest) -> Self {
+        Self {
+            name: name.into(),
+            digest: SubjectDigest {
+                sha256: digest.hex(),
+            },
+        }
+    }
 }
 
 impl Entry {
@@ -127,12 +138,7 @@ impl Entry {
             }
             Self::Incident { incident } => (incident.id.clone(), of(serde_json::to_vec(incident))),
         };
-        Subject {
-            name,
-            digest: SubjectDigest {
-                sha256: digest.hex(),
-            },
-        }
+        Subject::new(name, digest)
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Length};
+use crate::dsse::PublicKey;
 use crate::hours::{Calendar, Hours, Zone};
 use crate::tag::TagPattern;
 
@@ -32,6 +33,9 @@ pub struct Policy {
     /// Who is who.
     #[serde(default, rename = "role")]
     pub roles: Vec<Role>,
+    /// The keys of people who sign what they say.
+    #[serde(default, rename = "person")]
+    pub people: Vec<Person>,
     /// Where artefacts go.
     #[serde(default, rename = "environment")]
     pub environments: Vec<Environment>,
@@ -71,6 +75,7 @@ impl Policy {
             max_age: Length::hours(1),
             permit_for: Length::minutes(10),
             roles: Vec::new(),
+            people: Vec::new(),
             environments: Vec::new(),
             calendars: Vec::new(),
             windows: Vec::new(),
@@ -89,6 +94,16 @@ impl Policy {
         self.roles.push(Role {
             name: name.into(),
             members: members.iter().map(|&member| member.into()).collect(),
+        });
+        self
+    }
+
+    /// With one more person's keys.
+    #[must_use]
+    pub fn with_person(mut self, name: &str, keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        self.people.push(Person {
+            name: name.into(),
+            keys: keys.into_iter().collect(),
         });
         self
     }
@@ -124,6 +139,13 @@ impl Policy {
         self.roles.iter().find(|role| role.name == name)
     }
 
+    /// The keys that sign for somebody; none if no [`Person`] is of that name.
+    pub fn keys(&self, person: &str) -> &BTreeSet<PublicKey> {
+        const NONE: &BTreeSet<PublicKey> = &BTreeSet::new();
+        let found = self.people.iter().find(|other| other.name == person);
+        found.map_or(NONE, |person| &person.keys)
+    }
+
     /// Whether the person is in the role.
     pub fn has_role(&self, person: &str, role: &str) -> bool {
         self.role(role)
@@ -139,6 +161,16 @@ pub struct Role {
     pub name: String,
     /// Who, as evidence names them.
     pub members: BTreeSet<String>,
+}
+
+/// Somebody who signs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// Who, as roles name them.
+    pub name: String,
+    /// Their keys, any of which counts. No two people share one.
+    pub keys: BTreeSet<PublicKey>,
 }
 
 /// Where an artefact goes, and what is asked for it.
@@ -209,6 +241,9 @@ pub struct Quorum {
     /// How old the evidence may be. An approval expires so long after it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Length>,
+    /// Whether each approval counts only with the signature of who gives it. Not for reviews, which are of where changes are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed: bool,
 }
 
 /// A meeting about this artefact and environment that was quorate, said go and has minutes.
@@ -259,6 +294,9 @@ pub struct ChecklistItem {
     /// How old the evidence may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Length>,
+    /// Whether it counts only with the signature of who ticked it. Not for a probe, which nobody says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed: bool,
 }
 
 /// A pipeline whose last run must have passed, or have been reported, and then fixed or rolled back.
@@ -484,6 +522,9 @@ pub struct Overrides {
     pub max_age: Length,
     /// The budget that each spends one of.
     pub budget: String,
+    /// Whether people count only with their own signature.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed: bool,
 }
 
 /// A rule that is not asked for until a date. Missing or stale evidence is not waived.

@@ -173,6 +173,7 @@ impl<'a> Judge<'a> {
         let (policy, request) = (&self.gate.policy, self.request);
         let max_age = quorum.max_age.unwrap_or(policy.max_age);
         let mut expiries: Vec<(Timestamp, &str)> = Vec::new();
+        let mut unsigned = 0;
         for evidence in self.evidence {
             if let Fact::Approval {
                 artefact,
@@ -184,6 +185,10 @@ impl<'a> Judge<'a> {
                 && policy.has_role(by, &quorum.role)
                 && !authors.contains(by.as_str())
             {
+                if quorum.signed && !evidence.is_signed_by(policy.keys(by)) {
+                    unsigned += 1;
+                    continue;
+                }
                 let expiry = max_age.after(evidence.observed_at);
                 match expiries.iter_mut().find(|(_, person)| person == by) {
                     Some((last, _)) => *last = expiry.max(*last),
@@ -202,12 +207,16 @@ impl<'a> Judge<'a> {
             } else {
                 Verdict::NoGo
             };
-            let detail = format!(
+            let mut detail = format!(
                 "{} of role {} approved, {} must have ({stale} ran out; authors don't count)",
                 expiries.len(),
                 quorum.role,
                 quorum.at_least
             );
+            if unsigned > 0 {
+                detail +=
+                    &format!("; {unsigned} more are not signed by who is said to have given them");
+            }
             return self.against(Rule::Approvals, &quorum.role, verdict, detail);
         }
         // As long as enough of them count.
@@ -289,11 +298,11 @@ impl<'a> Judge<'a> {
                             passed,
                             by,
                         } => (*id == item.id && *artefact == wanted && *form == item.form)
-                            .then_some((*passed, by, evidence.digest)),
+                            .then_some((*passed, by, evidence)),
                         _ => None,
                     },
                 );
-            for (passed, by, digest) in found.unwrap_or_default() {
+            for (passed, by, evidence) in found.unwrap_or_default() {
                 if !policy.has_role(by, &item.owner) {
                     let detail =
                         format!("was ticked by {by}; {} owns it ({})", item.owner, item.list);
@@ -301,7 +310,10 @@ impl<'a> Judge<'a> {
                 } else if !passed {
                     let detail = format!("was found not to be done ({})", item.list);
                     self.no_go(Rule::Checklist, &item.id, detail);
-                } else if item.form == Form::Document && digest.is_none() {
+                } else if item.signed && !evidence.is_signed_by(policy.keys(by)) {
+                    let detail = format!("is not signed by {by}; sign it");
+                    self.against(Rule::Checklist, &item.id, Verdict::Inconclusive, detail);
+                } else if item.form == Form::Document && evidence.digest.is_none() {
                     let detail = "the evidence does not name the document's digest";
                     self.against(Rule::Checklist, &item.id, Verdict::Inconclusive, detail);
                 }

@@ -7,6 +7,8 @@
     clippy::unwrap_used
 )]
 
+mod compile;
+mod enumeration;
 mod independent;
 mod log;
 mod permit;
@@ -14,5 +16,6 @@ mod policies;
 mod replay;
 mod rules;
 mod setting;
+mod signed;
 mod when;
 mod windows;

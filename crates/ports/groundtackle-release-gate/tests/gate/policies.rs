@@ -1,6 +1,8 @@
 //! Policies that ship, and policies that make no sense.
 
-use groundtackle_release_gate::{Error, Gate, Policy, PolicyFormat};
+use groundtackle_release_gate::{
+    Error, Evidence, Fact, Gate, Policy, PolicyFormat, Request, Rule, Timestamp, Verdict,
+};
 
 use crate::setting::*;
 
@@ -56,8 +58,8 @@ const WRONG: &[(&str, &str, &str, &str, &str)] = &[
         "is no length of time",
     ),
     (
-        "{ role = \"release-management\", at_least = 1, max_age = \"2d\" }",
-        "{ role = \"release-management\", at_least = 2, max_age = \"2d\" }",
+        "{ role = \"release-management\", at_least = 1,",
+        "{ role = \"release-management\", at_least = 2,",
         "at_least = 2, max_age = \"2d\"",
         "environment[2].approvals[1].at_least",
         "more than the 1 people of role",
@@ -159,6 +161,41 @@ const WRONG: &[(&str, &str, &str, &str, &str)] = &[
         "budgets = [\"up\"",
         "environment[2].budgets[0]",
         "no budget \"up\"",
+    ),
+    (
+        "name = \"olga\"\nkeys = [\"",
+        "name = \"olga\"\nkeys = [\"0100000000000000000000000000000000000000000000000000000000000000\", \"",
+        "0100000000",
+        "person[0].keys",
+        "no key of ed25519",
+    ),
+    (
+        "name = \"rita\"\nkeys",
+        "name = \"rosa\"\nkeys",
+        "rosa",
+        "person[3].name",
+        "in no role",
+    ),
+    (
+        "role = \"operations\"\npeople = 2",
+        "role = \"support\"\npeople = 2",
+        "signed = true",
+        "override.signed",
+        "asks 2 of role \"support\" to sign, and 0 have a key",
+    ),
+    (
+        "form = \"probe\" }",
+        "form = \"probe\", signed = true }",
+        "disk-headroom",
+        "environment[2].checklist[3].signed",
+        "a probe is measured",
+    ),
+    (
+        "reviews = { role = \"engineer\", at_least = 2",
+        "reviews = { role = \"engineer\", at_least = 2, signed = true",
+        "reviews",
+        "environment[2].reviews.signed",
+        "is for approvals",
     ),
     (
         "actors = [\"operations\"]\n# At",
@@ -275,5 +312,172 @@ fn a_policy_made_in_code_is_checked_too() {
     assert_eq!(
         error,
         "empty:0: environment: is missing; a policy has one at least"
+    );
+}
+
+fn found(at: Timestamp, facts: Vec<Fact>) -> Vec<Evidence> {
+    let each = facts
+        .into_iter()
+        .map(|fact| Evidence::new("test", at, fact));
+    each.collect()
+}
+
+fn tagged(tag: &str) -> Fact {
+    Fact::Artefact {
+        artefact: artefact(),
+        tag: tag.into(),
+        platforms: set(&["linux/amd64", "linux/arm64"]),
+    }
+}
+
+fn passed(suite: &str) -> Fact {
+    Fact::Test {
+        suite: suite.into(),
+        artefact: artefact(),
+        passed: true,
+    }
+}
+
+fn backed_up(name: &str) -> Vec<Fact> {
+    vec![
+        Fact::Backup { name: name.into() },
+        Fact::Drill {
+            name: name.into(),
+            passed: true,
+        },
+    ]
+}
+
+#[test]
+fn two_people_look_at_what_the_other_made_and_release_nothing_on_a_friday_evening() {
+    let gate = shipped("two-people.toml");
+    let request = Request {
+        tag: "v1.4.0".into(),
+        actor: "ann".into(),
+        ..request()
+    };
+    let ask = |reviewer: &str, now: &str| {
+        let mut facts = vec![
+            tagged("v1.4.0"),
+            changes(&["ann"], &[reviewer]),
+            passed("all"),
+        ];
+        facts.extend(backed_up("database"));
+        gate.judge(&found(at(now), facts), &request, at(now))
+    };
+    assert_go(&ask("bob", "2026-11-13T14:59:00Z"));
+    assert_eq!(ask("bob", "2026-11-13T15:00:00Z").verdict, Verdict::Hold);
+    let alone = ask("ann", "2026-11-13T14:59:00Z");
+    assert_eq!(
+        (alone.verdict, alone.reasons[0].rule),
+        (Verdict::NoGo, Rule::Reviews)
+    );
+}
+
+#[test]
+fn a_chain_release_goes_from_dev_over_qa_and_the_test_net_to_main_net_and_leaves_nothing_out() {
+    let gate = shipped("chain.toml");
+    let now = at("2026-11-10T11:00:00Z");
+    let way = ["dev", "qa", "test-net", "main-net"];
+    for (n, environment) in way.into_iter().enumerate() {
+        let request = Request {
+            environment: environment.into(),
+            ..request()
+        };
+        let mut facts = vec![
+            tagged("1.4.0"),
+            changes(&["ada"], &["ben", "cleo"]),
+            passed("regression"),
+            passed("replay-of-main-net"),
+            Fact::Approval {
+                artefact: artefact(),
+                environment: environment.into(),
+                by: "omar".into(),
+            },
+            incidents(&[]),
+        ];
+        facts.extend(backed_up("utxo"));
+        for place in &way[..n] {
+            facts.push(Fact::Blockers {
+                artefact: artefact(),
+                environment: (*place).into(),
+                open: set(&[]),
+                last_closed_at: None,
+            });
+        }
+        for place in ["test-net", "main-net"] {
+            let values = [("consensus-rules", "7"), ("database", "17.2")];
+            let values = values
+                .map(|(key, value)| (String::from(key), String::from(value)))
+                .into();
+            facts.push(Fact::Settings {
+                environment: place.into(),
+                values,
+            });
+        }
+        let mut evidence = found(now, facts);
+        let before = way.get(n.wrapping_sub(1)).copied();
+        // Without having been in the environment before, no further.
+        let skipped = gate.judge(&evidence, &request, now);
+        assert_eq!(
+            skipped.verdict == Verdict::Go,
+            before.is_none(),
+            "{environment}"
+        );
+        if let Some(before) = before {
+            evidence.extend(found(
+                at("2026-11-03T11:00:00Z"),
+                vec![deployment(before, true)],
+            ));
+        }
+        assert_go(&gate.judge(&evidence, &request, now));
+    }
+}
+
+#[test]
+fn only_final_tested_products_reach_main_net() {
+    let gate = shipped("chain.toml");
+    let now = at("2026-11-10T11:00:00Z");
+    let reasons = |tag: &str, suites: &[(&str, bool)]| {
+        let request = Request {
+            environment: "main-net".into(),
+            tag: tag.into(),
+            ..request()
+        };
+        let mut facts = vec![tagged(tag)];
+        facts.extend(suites.iter().map(|(suite, passed)| Fact::Test {
+            suite: (*suite).into(),
+            artefact: artefact(),
+            passed: *passed,
+        }));
+        let decision = gate.judge(&found(now, facts), &request, now);
+        let about = |rule| {
+            let reasons = decision.reasons.iter();
+            reasons.filter(|reason| reason.rule == rule).count()
+        };
+        (about(Rule::Tag), about(Rule::Tests))
+    };
+    let passed = [("regression", true), ("replay-of-main-net", true)];
+    assert_eq!(reasons("1.4.0", &passed), (0, 0));
+    assert_eq!(reasons("1.4.0-rc.2", &passed), (1, 0));
+    assert_eq!(reasons("v1.4.0", &passed), (1, 0));
+    assert_eq!(
+        reasons(
+            "1.4.0",
+            &[("regression", true), ("replay-of-main-net", false)]
+        ),
+        (0, 1)
+    );
+    assert_eq!(reasons("1.4.0", &passed[..1]), (0, 1));
+}
+
+#[test]
+fn no_two_people_share_a_key() {
+    let mut policy = operations().policy().clone();
+    policy.people[2].keys.insert(key_of("olga").public());
+    let error = Gate::new(policy).unwrap_err().to_string();
+    assert!(
+        error.contains("person[2].keys") && error.contains("is \"olga\"'s already"),
+        "{error}"
     );
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundtackle_release_gate::{
     Action, Change, Decision, Digest, Evidence, Fact, Form, Gate, Length, PolicyFormat, Request,
-    RunOutcome, Severity, Timestamp, Verdict, Vote,
+    RunOutcome, Severity, Signer, Timestamp, Verdict, Vote,
 };
+use jiff::SignedDuration;
 
 pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -20,13 +21,53 @@ pub(crate) fn policy_text(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
+/// Whose keys the tests know.
+pub(crate) const SIGNERS: [&str; 4] = ["olga", "omar", "otto", "rita"];
+
+pub(crate) fn key_of(person: &str) -> Signer {
+    Signer::from_seed(&Digest::of(person.as_bytes()).0)
+}
+
+/// The example as it ships: the secret halves of its keys are gone.
+pub(crate) fn shipped(name: &str) -> Gate {
+    Gate::read(name, &policy_text(name), PolicyFormat::of(name)).unwrap()
+}
+
+/// The example with people whose keys the tests have.
 pub(crate) fn operations() -> Gate {
-    Gate::read(
-        "operations.toml",
-        &policy_text("operations.toml"),
-        PolicyFormat::Toml,
-    )
-    .unwrap()
+    let mut policy = shipped("operations.toml").policy().clone();
+    for person in &mut policy.people {
+        person.keys = [key_of(&person.name).public()].into();
+    }
+    Gate::new(policy).unwrap()
+}
+
+/// As each would say it, if the policy asks them to sign; with a new time or fact, anew.
+pub(crate) fn signed(mut evidence: Evidence) -> Evidence {
+    evidence.signatures.clear();
+    let by: Vec<String> = match &evidence.fact {
+        Fact::Approval { by, .. } => vec![by.clone()],
+        Fact::Item {
+            by,
+            form: Form::Statement,
+            ..
+        } => vec![by.clone()],
+        Fact::Override { by, .. } => by.iter().cloned().collect(),
+        _ => Vec::new(),
+    };
+    for person in by.iter().filter(|by| SIGNERS.contains(&by.as_str())) {
+        evidence = evidence.sign(&key_of(person)).unwrap();
+    }
+    evidence
+}
+
+/// Evidence moved along with the instant that is asked for.
+pub(crate) fn moved_by(evidence: &[Evidence], by: SignedDuration) -> Vec<Evidence> {
+    let each = evidence.iter().cloned().map(|mut evidence| {
+        evidence.observed_at = evidence.observed_at.checked_add(by).unwrap();
+        signed(evidence)
+    });
+    each.collect()
 }
 
 /// Tuesday in a quarter's middle, 12:00 in Berlin.
@@ -229,7 +270,7 @@ pub(crate) fn evidence() -> Vec<Evidence> {
     let digest = Digest::of(b"what was read");
     facts
         .into_iter()
-        .map(|(at, fact)| Evidence::new("test", at, fact).with_digest(digest))
+        .map(|(at, fact)| signed(Evidence::new("test", at, fact).with_digest(digest)))
         .collect()
 }
 
@@ -244,6 +285,7 @@ pub(crate) fn with(
         .find(|evidence| same(&evidence.fact))
         .expect("there is such evidence");
     found.fact = fact;
+    *found = signed(found.clone());
     evidence
 }
 

@@ -135,7 +135,7 @@ fn when_next_of_the_example_is_the_next_window_in_which_support_is_there() {
             if evidence.observed_at == at("2026-11-10T10:55:00Z") {
                 evidence.observed_at = at("2026-11-10T16:55:00Z");
             }
-            evidence
+            signed(evidence)
         })
         .collect();
     let evening = at("2026-11-10T17:00:00Z");

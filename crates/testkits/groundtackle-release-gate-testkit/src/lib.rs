@@ -1,0 +1,60 @@
+#![doc = include_str!("../README.md")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test kit asserts"
+)]
+
+mod deployers;
+mod scripted;
+mod sources;
+
+use std::io::Write;
+use std::time::Duration;
+
+use groundtackle_release_gate::{Action, Digest, Request};
+
+pub use deployers::{DeployerHarness, deployer_cases, run_deployer};
+pub use scripted::{Act, Done, ScriptedDeployer, ScriptedSource};
+pub use sources::{SourceHarness, State, run_source, source_cases};
+
+/// Nothing that works takes longer on any machine.
+const LONG: Duration = Duration::from_secs(60);
+
+/// To deploy `node` 1.4.0 to `production`, asked by `olga`.
+#[must_use]
+pub fn request() -> Request {
+    Request {
+        name: "node".into(),
+        tag: "1.4.0".into(),
+        artefact: Digest::of(b"node 1.4.0"),
+        environment: "production".into(),
+        action: Action::Deploy,
+        actor: "olga".into(),
+        takes: None,
+    }
+}
+
+/// Past the test runner's capture: what is not tested must be seen.
+fn skipped(case: &str, reason: &str) {
+    writeln!(std::io::stderr(), "skipped: {case}: {reason}").expect("standard error is open");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the system grants threads")
+}
+
+/// Polls once, and drops what has not ended.
+async fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = future => Some(done),
+        () = std::future::ready(()) => None,
+    }
+}
