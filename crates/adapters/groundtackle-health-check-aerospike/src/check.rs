@@ -22,13 +22,20 @@ const MAX_NAMESPACES: usize = 32;
 #[derive(Debug)]
 pub struct AerospikeCheck {
     config: AerospikeCheckConfig,
-    dialer: Dialer,
+    /// Of each address of the config one of its own: a name that is not to be had keeps no other from being looked up.
+    seeds: Vec<(Endpoint, Dialer)>,
+    /// Of what they lead to.
+    peers: Dialer,
 }
 
 impl From<AerospikeCheckConfig> for AerospikeCheck {
     fn from(config: AerospikeCheckConfig) -> Self {
-        let dialer = Dialer::default();
-        Self { config, dialer }
+        let addresses = config.addresses.iter().cloned();
+        Self {
+            seeds: addresses.map(|of| (of, Dialer::default())).collect(),
+            peers: Dialer::default(),
+            config,
+        }
     }
 }
 
@@ -38,6 +45,7 @@ struct Target {
     /// As another node calls it.
     id: Option<String>,
     addresses: Vec<Endpoint>,
+    dialer: Dialer,
 }
 
 /// What a node says of itself and of others.
@@ -55,7 +63,7 @@ impl AerospikeCheck {
             let none = || Observation::fail("no-answer").with_detail("it has no address");
             let mut seen = none();
             for address in &target.addresses {
-                match self.ask_at(address).await {
+                match self.ask_at(&target.dialer, address).await {
                     Ok(answer) => return Ok(answer),
                     Err(problem) => seen = problem,
                 }
@@ -71,12 +79,12 @@ impl AerospikeCheck {
         (target, asked)
     }
 
-    async fn ask_at(&self, address: &Endpoint) -> Result<Answer, Observation> {
+    async fn ask_at(&self, dialer: &Dialer, address: &Endpoint) -> Result<Answer, Observation> {
         let no_answer = |why: &dyn std::fmt::Display| {
             Observation::fail("no-answer").with_detail(format!("{address}: {why}"))
         };
         let broken = |error: std::io::Error| no_answer(&in_full(&error));
-        let line = Line::to(&self.dialer, address).await;
+        let line = Line::to(dialer, address).await;
         let mut line = line.map_err(|error| error.observation())?;
         let of_peers = if self.config.use_alternate_addresses {
             "peers-clear-alt"
@@ -132,12 +140,13 @@ impl AerospikeCheck {
         let (mut members, mut failed) = (BTreeMap::new(), Vec::new());
         let mut begun: HashSet<Endpoint> = HashSet::new();
         let mut asking = FuturesUnordered::new();
-        for address in &self.config.addresses {
-            begun.insert(address.clone());
-            let addresses = vec![address.clone()];
+        begun.extend(self.config.addresses.iter().cloned());
+        for (address, dialer) in &self.seeds {
+            let (addresses, dialer) = (vec![address.clone()], dialer.clone());
             asking.push(self.ask(Target {
                 id: None,
                 addresses,
+                dialer,
             }));
         }
         while let Some((target, asked)) = asking.next().await {
@@ -162,8 +171,12 @@ impl AerospikeCheck {
                 members.insert(id.clone(), addresses.clone());
                 if !asked && !found.looks.contains_key(&id) {
                     begun.extend(addresses.iter().cloned());
-                    let id = Some(id);
-                    asking.push(self.ask(Target { id, addresses }));
+                    let (id, dialer) = (Some(id), self.peers.clone());
+                    asking.push(self.ask(Target {
+                        id,
+                        addresses,
+                        dialer,
+                    }));
                 }
             }
         }

@@ -167,3 +167,42 @@ pub fn in_full(error: &dyn StdError) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("another client's")]
+    struct Other(#[source] io::Error);
+
+    #[test]
+    fn what_lies_below_is_found() {
+        let tls = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let broken = rustls::Error::HandshakeNotComplete;
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        for (error, cause) in [
+            (refused(), Some("refused")),
+            (io::Error::other(refused()), Some("refused")),
+            (io::Error::other(tls()), Some("certificate-untrusted")),
+            (
+                io::Error::other(io::Error::other(expired)),
+                Some("certificate-expired"),
+            ),
+            (io::Error::other(broken), Some("tls-failed")),
+            (io::ErrorKind::HostUnreachable.into(), Some("unreachable")),
+            (io::ErrorKind::TimedOut.into(), Some("timeout")),
+            (io::ErrorKind::UnexpectedEof.into(), None),
+            (io::Error::other("something"), None),
+        ] {
+            let error = Other(error);
+            assert_eq!(connection_cause(&error), cause, "{error:?}");
+        }
+        assert_eq!(connection_cause(&tls()), Some("certificate-untrusted"));
+        assert_eq!(
+            in_full(&Other(refused())),
+            "another client's: connection refused"
+        );
+    }
+}

@@ -37,7 +37,7 @@ pub(crate) struct Canary {
 /// Why a step was not done, and whether it may have been all the same.
 struct NotDone {
     seen: Observation,
-    /// The server itself has said so.
+    /// The server has said that it won't.
     refused: bool,
     status: u16,
 }
@@ -52,11 +52,16 @@ where
 {
     match timeout(limit, request).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(NotDone {
-            refused: matches!(error, SdkError::ServiceError(_)),
-            status: error.raw_response().map_or(0, |raw| raw.status().as_u16()),
-            seen: failed(doing, &error),
-        }),
+        Ok(Err(error)) => {
+            let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
+            let answered = matches!(error, SdkError::ServiceError(_));
+            Err(NotDone {
+                seen: failed(doing, &error),
+                // A server that fails may have kept it all the same.
+                refused: answered && (400..500).contains(&status),
+                status,
+            })
+        }
         Err(_) => Err(NotDone {
             seen: late(doing, limit),
             refused: false,
