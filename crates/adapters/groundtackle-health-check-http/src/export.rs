@@ -139,8 +139,8 @@ fn literal(text: &str) -> String {
 
 fn time(secs: u64) -> String {
     match secs {
-        _ if secs % 86_400 == 0 => format!("{} d", secs / 86_400),
-        _ if secs % 3_600 == 0 => format!("{} h", secs / 3_600),
+        _ if secs.is_multiple_of(86_400) => format!("{} d", secs / 86_400),
+        _ if secs.is_multiple_of(3_600) => format!("{} h", secs / 3_600),
         _ => format!("{} min", secs / 60),
     }
 }

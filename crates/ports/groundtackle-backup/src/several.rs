@@ -34,6 +34,9 @@ const SPOOLED_PIECES: usize = 4;
 /// Events that are kept until somebody asks.
 const KEPT_EVENTS: usize = 1_000;
 
+/// How often others may come between while an exchange is copied.
+const EXCHANGES: usize = 32;
+
 /// One of several places.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -363,6 +366,40 @@ fn behind(member: &Member) -> Error {
 }
 
 #[deny(clippy::missing_trait_methods)]
+/// Puts at a place what was put in exchange at the first one, or what has been there since: somebody else may come between, at each
+/// place in another order, and what the first one has is right.
+async fn follow(
+    lead: &Member,
+    target: &Arc<dyn Target>,
+    key: &ObjectKey,
+    (put, body): (&ObjectInfo, Bytes),
+    lock_until: Option<SystemTime>,
+) -> Result<Outcome<ObjectInfo>> {
+    let (mut tag, mut body) = (put.tag.clone(), body);
+    for _ in 0..EXCHANGES {
+        let own = target.info(key).await?;
+        let own = own.map_or(PutIf::Absent, |info| PutIf::Unchanged(info.tag));
+        let here = target.put(key, body.clone(), &own, lock_until).await?;
+        let Some(now) = lead.target.info(key).await? else {
+            // Whoever removes it may have been here before.
+            drop(target.remove(key).await?);
+            return Ok(Ok(put.clone()));
+        };
+        if let (Ok(here), true) = (here, now.tag == tag) {
+            return Ok(Ok(here));
+        }
+        if let Some(read) = lead.target.read(key, 0..now.bytes).await? {
+            (tag, body) = (now.tag, read);
+        }
+    }
+    Err(Error::backend(
+        BACKEND,
+        format!("copying {key}"),
+        Retryability::Transient,
+        "it is exchanged faster than it can be copied",
+    ))
+}
+
 #[async_trait]
 impl Target for Several {
     /// What all of them can do.
@@ -412,16 +449,9 @@ impl Target for Several {
             }
             let target = &member.target;
             let putting = async {
-                let own;
-                let condition = match condition {
-                    // What it has is its own.
-                    PutIf::Unchanged(_) if number > 0 => {
-                        let info = target.info(key).await?;
-                        own = info.map_or(PutIf::Absent, |info| PutIf::Unchanged(info.tag));
-                        &own
-                    }
-                    _ => condition,
-                };
+                if let (PutIf::Unchanged(_), Some(Ok(put))) = (condition, answers.first()) {
+                    return follow(lead, target, key, (put, body.clone()), lock_until).await;
+                }
                 match target.put(key, body.clone(), condition, lock_until).await? {
                     // Brought level meanwhile.
                     Err(Refused::Exists { .. }) if number > 0 && !answers.is_empty() => {
