@@ -1,5 +1,12 @@
 //! `ops gate`: answers by exit code, and a log that outlives kill -9 and shows what was done to it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod support;
 
 use std::fs::{self, OpenOptions};

@@ -1,5 +1,10 @@
 //! What Prometheus's own tool says of the rules, and what they say of the metrics.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test asserts")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test asserts"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
