@@ -7,9 +7,9 @@ mod support;
 use std::fs;
 use std::future::poll_fn;
 use std::io::{BufRead, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use groundtackle_chain::BlockHash;
@@ -278,14 +278,19 @@ async fn cut_off(exported: &Exported) {
     let file = file.unwrap();
     let store = exported.other.store();
     let store = EmbeddedUtxoStore::open(&store, EmbeddedUtxoStoreConfig::default()).unwrap();
-    let loading = AtomicBool::new(false);
+    // It may not wait for anything on the way, so that it is broken off where it tells of its progress.
     let mut import = pin!(import_snapshot(&file, &store, |progress| {
-        loading.fetch_or(progress.step == SnapshotStep::Load, Ordering::Relaxed);
+        if progress.step == SnapshotStep::Load {
+            resume_unwind(Box::new(()));
+        }
     }));
-    poll_fn(|context| match import.as_mut().poll(context) {
-        Poll::Pending if loading.load(Ordering::Relaxed) => Poll::Ready(()),
-        Poll::Pending => Poll::Pending,
-        Poll::Ready(answer) => panic!("it was not cut off: {answer:?}"),
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| import.as_mut().poll(context)));
+        match polled {
+            Err(_) => Poll::Ready(()),
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(answer)) => panic!("it was not cut off: {answer:?}"),
+        }
     })
     .await;
 }
