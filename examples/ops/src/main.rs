@@ -4,6 +4,7 @@
 mod away;
 mod backup;
 mod checks;
+mod compact;
 mod copy;
 mod demo;
 mod drill;
@@ -178,6 +179,15 @@ enum Backup {
         config: backup::ConfigFile,
         #[command(flatten)]
         args: prune::ForgetArgs,
+    },
+    /// Write changes of blocks together in fewer restore points, and with --fold the latest set as a whole one, without the
+    /// store.
+    #[command(after_help = EXIT_CODES)]
+    Compact {
+        #[command(flatten)]
+        config: backup::ConfigFile,
+        #[command(flatten)]
+        args: compact::CompactArgs,
     },
     /// Let the recipients of the config read the restore points that are there; no data is written again.
     #[command(after_help = EXIT_CODES)]
@@ -422,6 +432,9 @@ async fn run(cli: Cli) -> Result<()> {
         }
         Command::Backup(Backup::Forget { config, args }) => {
             prune::forget(&config, &args, report).await
+        }
+        Command::Backup(Backup::Compact { config, args }) => {
+            compact::compact(&config, &args, report, &mut Interrupt::listen()?).await
         }
         Command::Backup(Backup::Rekey { config, args }) => {
             rekey::rekey(&config, &args, report, &mut Interrupt::listen()?).await

@@ -427,6 +427,47 @@ fn what_is_not_kept_goes() {
     assert_eq!(stats(&into), answers()[&256]);
 }
 
+/// Fewer restore points lead to the same heights, and a whole one comes of them without the store.
+#[test]
+fn changes_are_written_together_and_folded() {
+    let backups = Backups::new();
+    for height in (0..=100).step_by(5) {
+        backups.sync_to(height);
+        backups.backup("run", &[]).exits(0);
+    }
+    let store = backups.place.store();
+    let aside = store.with_extension("aside");
+    fs::rename(&store, &aside).unwrap();
+    let compact = |args: &[&str]| backups.backup("compact", args).exits(0).answer();
+    let made = compact(&["--roll-up", "20,40", "--fold"]);
+    let rolled_up = made["rolled_up"].as_array().unwrap();
+    let blocks: Vec<_> = rolled_up.iter().map(|point| &point["blocks"]).collect();
+    assert_eq!(blocks, [15, 20, 20, 20, 20, 35, 40]);
+    let folded = &made["folded"];
+    assert_eq!(
+        (&folded["made"], &folded["height"]),
+        (&"base".into(), &100.into())
+    );
+    let again = compact(&["--roll-up", "20,40", "--fold"]);
+    assert_eq!(
+        (&again["rolled_up"], &again["folded"]),
+        (&serde_json::json!([]), &Value::Null)
+    );
+    fs::rename(&aside, &store).unwrap();
+    // It goes on as before.
+    let nothing = backups.backup("run", &[]).exits(0).answer();
+    assert_eq!(nothing["made"], "nothing");
+    backups.sync_to(170);
+    let delta = backups.backup("run", &[]).exits(0).answer();
+    assert_eq!(delta["made"], "delta");
+    backups.backup("check", &["--depth", "read"]).exits(0);
+    for (height, known) in answers().range(..=170) {
+        let into = backups.other(&height.to_string());
+        backups.restore(&height.to_string(), &into).exits(0);
+        assert_eq!(stats(&into), *known);
+    }
+}
+
 /// What a delta goes on from is gone, though nothing of its own is.
 #[test]
 fn a_point_that_leads_nowhere_is_found() {

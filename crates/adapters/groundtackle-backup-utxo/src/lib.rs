@@ -6,6 +6,7 @@ pub mod delta;
 mod digest_sink;
 mod drill;
 mod error;
+mod fold;
 pub mod journal;
 mod run;
 mod settle;
@@ -15,6 +16,7 @@ mod window;
 
 pub use digest_sink::DigestSink;
 pub use drill::{DigestGround, StoreGround};
+pub use fold::{Folded, fold};
 pub use journal::{Epoch, Journal, JournalError, Journaled};
 pub use run::{Made, SetBackup};
 pub use settle::DELTAS;

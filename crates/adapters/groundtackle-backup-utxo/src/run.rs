@@ -1,6 +1,7 @@
 //! Whether it is to be a base or a delta.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use groundtackle_backup::{BackUp, Content, Error, Hex, Manifest, Position, Repository, Result};
@@ -78,16 +79,13 @@ impl SetBackup {
                 .filter(|point| point.stream == how.stream)
                 .filter(|point| point.content.epoch().0 == *epoch.as_bytes())
                 .collect();
-            let newest = linked
-                .iter()
-                .rfind(|point| point.content.position().is_some())
-                .map(|point| point.point);
+            let newest = linked.last().and_then(|point| point.content.position());
             let is_long = since_base(&linked) > self.base_after;
             for start in starts(&linked) {
                 let at = start.content.position().map(|at| at.hash);
                 if at == Some(Hex(*now.tip.hash.as_bytes())) {
                     // The chain went back to it: what was made since would stay the latest.
-                    if newest != Some(start.point) {
+                    if newest.map(|at| at.hash) != at {
                         break;
                     }
                     let known = start.content.set().map(|set| set.muhash.0);
@@ -164,10 +162,22 @@ struct Now {
     muhash: Option<[u8; 32]>,
 }
 
-/// Coins created and spent in the deltas that were made after the last base.
+/// Coins created and spent in the deltas that were made after the last base; of those that were rolled up in these alone.
 fn since_base(linked: &[&Manifest]) -> u64 {
-    let deltas = linked.iter().rev().take_while(|point| !is_base(point));
-    deltas.fold(0, |sum, delta| sum.saturating_add(delta.items))
+    let base = linked.iter().rfind(|point| is_base(point));
+    let base = base.map_or(0, |base| base.created_unix_millis);
+    let later = |point: &&&Manifest| !is_base(point) && point.created_unix_millis > base;
+    let mut deltas: Vec<_> = linked.iter().filter(later).collect();
+    deltas.sort_by_key(|delta| Reverse(delta.content.blocks().len()));
+    let mut counted = HashSet::new();
+    deltas.into_iter().fold(0, |sum, delta| {
+        let blocks = delta.content.blocks().iter();
+        let new = blocks.filter(|block| counted.insert(block.position.hash));
+        match new.count() {
+            0 => sum,
+            _ => sum.saturating_add(delta.items),
+        }
+    })
 }
 
 const fn is_base(point: &Manifest) -> bool {

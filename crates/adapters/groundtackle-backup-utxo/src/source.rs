@@ -9,7 +9,7 @@ use groundtackle_backup::{
     SegmentWork, SetSummary, Source, SourceEnd,
 };
 use groundtackle_utxo_store::digest::{MuHash3072, coin_element};
-use groundtackle_utxo_store::{Coin, OutPoint, SetReader, Tip, UtxoStore};
+use groundtackle_utxo_store::{Coin, SetReader, Tip, UtxoStore};
 
 use crate::blocks::{CatchUp, stopped, work};
 use crate::codec::{encode_coins, raw_bytes};
@@ -154,8 +154,8 @@ impl BaseSource {
     }
 
     /// The next coins, not none.
-    fn coins(&mut self) -> Option<(OutPoint, Vec<Coin>)> {
-        let first = self.rest.first()?.outpoint;
+    fn coins(&mut self) -> Option<Vec<Coin>> {
+        self.rest.first()?;
         let (mut bytes, segment_bytes) = (0_usize, self.segment_bytes);
         let fits = |coin: &&Coin| {
             let before = bytes;
@@ -167,11 +167,11 @@ impl BaseSource {
         let coins = std::mem::replace(&mut self.rest, later);
         self.rest_bytes = bytes_of(&self.rest);
         self.coins = self.coins.saturating_add(coins.len() as u64);
-        Some((first, coins))
+        Some(coins)
     }
 }
 
-fn bytes_of(coins: &[Coin]) -> usize {
+pub(crate) fn bytes_of(coins: &[Coin]) -> usize {
     coins
         .iter()
         .fold(0, |sum, coin| sum.saturating_add(raw_bytes(coin)))
@@ -185,8 +185,26 @@ pub(crate) const fn position(tip: &Tip) -> Position {
     }
 }
 
+/// Some coins of a set, and their digest.
+pub(crate) fn segment(coins: &[Coin]) -> Result<(Segment, MuHash3072)> {
+    let mut muhash = MuHash3072::new();
+    muhash.insert_all(coins.iter().map(coin_element));
+    let info = SegmentInfo {
+        codec: COINS.into(),
+        items: coins.len() as u64,
+        first: key(coins.first()),
+        last: key(coins.last()),
+        heights: None,
+    };
+    let bytes = encode_coins(coins).map_err(of_codec)?;
+    Ok((Segment { info, bytes }, muhash))
+}
+
 /// In the order of keys.
-fn key(outpoint: OutPoint) -> HexBytes {
+fn key(coin: Option<&Coin>) -> HexBytes {
+    let Some(Coin { outpoint, .. }) = coin else {
+        return HexBytes::default();
+    };
     let mut key = outpoint.txid.as_bytes().to_vec();
     key.extend_from_slice(&outpoint.vout.to_be_bytes());
     HexBytes(key)
@@ -196,28 +214,19 @@ fn key(outpoint: OutPoint) -> HexBytes {
 impl Source for BaseSource {
     async fn next(&mut self) -> Result<Option<SegmentWork>> {
         self.fill().await?;
-        let Some((first, coins)) = self.coins() else {
+        let Some(coins) = self.coins() else {
             return Ok(self.changes.pop_front().map(work));
         };
         let total = self.total.clone();
         Ok(Some(Box::new(move || {
-            let mut part = MuHash3072::new();
-            part.insert_all(coins.iter().map(coin_element));
-            let bytes = encode_coins(&coins).map_err(of_codec)?;
+            let (segment, part) = segment(&coins)?;
             let mut total = lock(&total);
             total.muhash.combine(&part);
             if let Some(seen) = &mut total.seen {
                 seen.add(&coins)?;
             }
             drop(total);
-            let info = SegmentInfo {
-                codec: COINS.into(),
-                items: coins.len() as u64,
-                first: key(first),
-                last: key(coins.last().map_or(first, |coin| coin.outpoint)),
-                heights: None,
-            };
-            Ok(Segment { info, bytes })
+            Ok(segment)
         })))
     }
 

@@ -8,15 +8,18 @@
 )]
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use groundtackle_backup::{
-    At, BackUp, Content, Goal, Hex, Manifest, MemoryTarget, Plan, Repository, Result, Retryability,
-    SegmentWork, SigningKey, Source, SourceEnd, SystemClock, SystemEntropy, Trust,
+    At, BackUp, Content, Error, Goal, Hex, Manifest, MemoryTarget, ObjectKey, Pack, Plan, PutIf,
+    Repository, Result, Retryability, SegmentWork, SigningKey, Source, SourceEnd, SystemClock,
+    SystemEntropy, Target, Trust,
 };
-use groundtackle_backup_utxo::{BaseSource, Journal, Journaled, Made, SetBackup, StoreSink};
+use groundtackle_backup_utxo::{BaseSource, Journal, Journaled, Made, SetBackup, StoreSink, fold};
 use groundtackle_utxo_store::pending::{MemoryCells, PendingConfig, PendingUtxoStore};
 use groundtackle_utxo_store::{
     AlertStore, BlockStore, ChainBlock, MemoryUtxoStore, Reassignment, ScanStore, SpendStore,
@@ -32,6 +35,7 @@ mod common;
 use common::{Open, assert_is, connect, synced};
 
 struct Place {
+    target: Arc<MemoryTarget>,
     repository: Repository,
     signer: SigningKey,
 }
@@ -46,9 +50,16 @@ impl Place {
             .unwrap();
         let trust = Trust::new([signer.public()]).unwrap();
         Self {
-            repository: Repository::open(target, trust).await.unwrap(),
+            repository: Repository::open(target.clone(), trust).await.unwrap(),
+            target,
             signer,
         }
+    }
+
+    async fn exchange(&self, key: &ObjectKey, body: Bytes) {
+        self.target.remove(key).await.unwrap().unwrap();
+        let put = self.target.put(key, body, &PutIf::Absent, None);
+        put.await.unwrap().unwrap();
     }
 
     const fn how(&self) -> BackUp<'_> {
@@ -619,4 +630,122 @@ async fn a_delta_under_way_is_waited_for() {
     let into = Arc::new(MemoryUtxoStore::new());
     place.restore(At::Latest, into.clone()).await.unwrap();
     assert_is(&*into, &digests[&10]).await;
+}
+
+/// The set of the latest block, written as a base from what lies in the repository; and the node goes on as if nothing
+/// had happened, without a base of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_points_are_folded_without_the_store() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), folder.path()).await;
+    // A fold is a base, so no other one is due.
+    let backup = backup.with_base_after(150);
+    let place = Place::new().await;
+    let fold = async || fold(&place.repository, &Open, &place.how()).await.unwrap();
+    let mut bases = 0;
+    for block in &blocks[..301] {
+        connect(&*store, block).await;
+        if !block.height.is_multiple_of(20) {
+            continue;
+        }
+        match place.back_up(&backup).await {
+            Made::Base(_) => bases += 1,
+            Made::Delta(delta) if block.height % 100 == 60 => {
+                let folded = fold().await.unwrap();
+                assert!(folded.passed_over.is_empty());
+                let base = folded.base;
+                assert_eq!(base.created_unix_millis, delta.created_unix_millis);
+                assert_eq!(base.content.position(), delta.content.position());
+                assert_eq!(base.content.set(), delta.content.set());
+                let muhash = |point: &Manifest| point.content.set().unwrap().muhash.0;
+                assert_eq!(muhash(&base), digests[&block.height].muhash);
+                let plan = Plan::find(&place.points().await, "set", At::Latest).unwrap();
+                assert_eq!((plan.base.point, plan.steps.len()), (base.point, 0));
+                // There is nothing left to fold, nor to back up.
+                assert!(fold().await.is_none());
+                assert!(matches!(place.back_up(&backup).await, Made::Nothing));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(bases, 1);
+    for height in (0..=300).step_by(7).chain([160, 260, 300]) {
+        let into = Arc::new(MemoryUtxoStore::new());
+        place
+            .restore(At::Height(height), into.clone())
+            .await
+            .unwrap();
+        assert_is(&*into, &digests[&height]).await;
+    }
+    let into = Arc::new(MemoryUtxoStore::new());
+    place.restore(At::Latest, into.clone()).await.unwrap();
+    assert_is(&*into, &digests[&300]).await;
+}
+
+/// Rolled up and folded, and only what is needed for the latest is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rolled_up_is_read_as_before() {
+    let (blocks, digests) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), folder.path()).await;
+    let place = Place::new().await;
+    for block in &blocks[..100] {
+        connect(&*store, block).await;
+        place.back_up(&backup).await;
+    }
+    for window in [10, 40] {
+        let window = NonZeroU32::new(window).unwrap();
+        let made = place
+            .repository
+            .roll_up(window, &Open, &place.how())
+            .await
+            .unwrap();
+        assert!(!made.is_empty());
+    }
+    let plan = Plan::find(&place.points().await, "set", At::Latest).unwrap();
+    assert_eq!(plan.points().len(), 1 + 2 + 1 + 10);
+    for (height, digest) in digests.range(..100) {
+        let into = Arc::new(MemoryUtxoStore::new());
+        place
+            .restore(At::Height(*height), into.clone())
+            .await
+            .unwrap();
+        assert_is(&*into, digest).await;
+    }
+    assert!(matches!(place.back_up(&backup).await, Made::Nothing));
+    connect(&*store, &blocks[100]).await;
+    assert!(matches!(place.back_up(&backup).await, Made::Delta(_)));
+}
+
+/// What is damaged makes no base.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_read_is_not_folded() {
+    let (blocks, _) = synced().await;
+    let folder = TempDir::new().unwrap();
+    let (store, backup) = journaled(Arc::new(MemoryUtxoStore::new()), folder.path()).await;
+    let place = Place::new().await;
+    for block in &blocks[..30] {
+        connect(&*store, block).await;
+        if matches!(block.height, 20 | 29) {
+            place.back_up(&backup).await;
+        }
+    }
+    let points = place.points().await;
+    assert_eq!(points.len(), 2);
+    for point in &points {
+        let pack = Pack::key(&point.packs[0].id).unwrap();
+        let length = point.packs[0].bytes;
+        let whole = place.target.read(&pack, 0..length).await.unwrap().unwrap();
+        let mut damaged = whole.to_vec();
+        damaged[40] ^= 1;
+        place.exchange(&pack, damaged.into()).await;
+        let folded = fold(&place.repository, &Open, &place.how()).await;
+        assert!(matches!(folded, Err(Error::Corrupt { .. })), "{folded:?}");
+        assert_eq!(place.points().await, points);
+        place.exchange(&pack, whole).await;
+    }
+    let folded = fold(&place.repository, &Open, &place.how()).await;
+    assert!(folded.unwrap().is_some());
+    assert_eq!(place.points().await.len(), 3);
 }

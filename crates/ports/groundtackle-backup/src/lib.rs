@@ -20,6 +20,7 @@ mod reader;
 mod rekey;
 mod repository;
 mod retention;
+mod roll_up;
 mod several;
 mod source;
 mod target;

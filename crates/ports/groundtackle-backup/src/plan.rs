@@ -360,6 +360,32 @@ impl<'a> Map<'a> {
         Some(way)
     }
 
+    /// Of restore points with the changes of the first block of a way the one that has most of those that follow in the same
+    /// direction; of equals the oldest.
+    fn longest(
+        &self,
+        holders: &[&Arc<Manifest>],
+        way: &[(Node, Direction)],
+    ) -> Option<Arc<Manifest>> {
+        let mut left = holders.to_vec();
+        let towards = way.first().map(|(_, direction)| direction);
+        let ahead = way.iter().skip(1);
+        for (node, _) in ahead.take_while(|(_, direction)| Some(direction) == towards) {
+            if left.len() < 2 {
+                break;
+            }
+            let next = self.changes.get(node).map_or(&[][..], |(_, next)| next);
+            let names: HashSet<_> = next.iter().map(|point| point.point).collect();
+            let mut go_on = left.clone();
+            go_on.retain(|point| names.contains(&point.point));
+            if go_on.is_empty() {
+                break;
+            }
+            left = go_on;
+        }
+        left.first().map(|point| (*point).clone())
+    }
+
     /// Blocks of one restore point together.
     fn steps(&self, base: &Manifest, way: &Way) -> Vec<Step> {
         let mut steps = Vec::<Step>::new();
@@ -373,7 +399,7 @@ impl<'a> Map<'a> {
                 others: Vec::new(),
             });
         }
-        for (node, direction) in way {
+        for (at, (node, direction)) in way.iter().enumerate() {
             let Some((block, holders)) = self.changes.get(node) else {
                 continue;
             };
@@ -392,7 +418,7 @@ impl<'a> Map<'a> {
                 Some(step) if *direction == Direction::Forwards => step.heights.1 = height,
                 Some(step) => step.heights.0 = height,
                 None => steps.push(Step {
-                    point: holders.first().map(|point| (*point).clone()),
+                    point: self.longest(holders, way.get(at..).unwrap_or_default()),
                     direction: *direction,
                     heights: (height, height),
                     others: Vec::new(),

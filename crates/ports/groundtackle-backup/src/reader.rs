@@ -484,34 +484,35 @@ impl OpenPoint {
 }
 
 /// Segments in order, some of them read ahead.
-struct Segments<'a> {
-    point: &'a OpenPoint,
+#[derive(Debug)]
+pub(crate) struct Segments {
+    point: Arc<OpenPoint>,
     left: std::vec::IntoIter<SegmentEntry>,
     ahead: VecDeque<JoinHandle<Result<Segment>>>,
     workers: usize,
 }
 
-impl Drop for Segments<'_> {
+impl Drop for Segments {
     fn drop(&mut self) {
         self.ahead.iter().for_each(JoinHandle::abort);
     }
 }
 
-impl<'a> Segments<'a> {
-    fn of(point: &'a OpenPoint, entries: Vec<SegmentEntry>, workers: usize) -> Self {
+impl Segments {
+    pub(crate) fn of(point: &OpenPoint, entries: Vec<SegmentEntry>, workers: usize) -> Self {
         Self {
-            point,
+            point: point.without_index(),
             left: entries.into_iter(),
             ahead: VecDeque::new(),
             workers,
         }
     }
 
-    async fn next(&mut self) -> Result<Option<Segment>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Segment>> {
         while self.ahead.len() <= self.workers
             && let Some(entry) = self.left.next()
         {
-            let point = self.point.without_index();
+            let point = self.point.clone();
             self.ahead
                 .push_back(tokio::spawn(async move { point.segment(entry).await }));
         }

@@ -358,6 +358,15 @@ impl Points {
         )))
     }
 
+    /// The restore point of a stream that was made last.
+    pub fn latest(&self, stream: &str) -> Option<&Manifest> {
+        let mine = self.usable.iter().filter(|point| point.stream == stream);
+        mine.max_by_key(|point| {
+            let height = point.content.position().map(|position| position.height);
+            (point.created_unix_millis, height)
+        })
+    }
+
     /// Why the latest restore point of a stream is not known, if it is not.
     pub(crate) fn in_doubt(&self, stream: &str) -> Option<Error> {
         self.later_unread(stream).and_then(|at| self.not_known(at))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes_as_text::Hex;
 use crate::error::{Error, Result};
 use crate::manifest::{Content, Manifest};
-use crate::plan::{Map, Plan, end, of_stream};
+use crate::plan::{Map, Node, Plan, end, of_stream};
 use crate::repository::Points;
 
 const HOUR_MILLIS: u64 = 3_600_000;
@@ -18,7 +18,8 @@ const DAY_MILLIS: u64 = 24 * HOUR_MILLIS;
 type Rule = (Reason, u32, fn(u64) -> u64);
 
 /// How many restore points to keep. Each rule keeps the newest one of each of the newest so many hours, days, … that have
-/// any; what one rule keeps, stays. Times are those of the restore points, in UTC; weeks begin on Monday.
+/// any; what one rule keeps, stays. Times are those of the restore points, in UTC; weeks begin on Monday. What was
+/// [written in another form](crate::Repository::back_up_instead_of) counts once: the base and the longest changes of it stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -131,12 +132,27 @@ impl Retention {
         let mut newest_first: Vec<_> = points.iter().collect();
         newest_first.sort_by_key(|point| (point.created_unix_millis, height(point)));
         newest_first.reverse();
+        let mut forms = BTreeMap::<_, Vec<_>>::new();
+        for point in &newest_first {
+            forms.entry(form_of(point)).or_default().push(*point);
+        }
+        let mut counted = HashSet::new();
+        newest_first.retain(|point| counted.insert(form_of(point)));
         let mut reasons = BTreeMap::<_, Vec<_>>::new();
         let mut keep = |point: &Manifest, reason| {
-            reasons
-                .entry(point.point)
-                .or_insert_with(Vec::new)
-                .push(reason);
+            let same = forms.get(&form_of(point)).map_or(&[][..], |same| same);
+            let base = same.iter().find(|point| is_base(point));
+            let changes = same.iter().filter(|point| !is_base(point));
+            // Of equals the newest.
+            let longest = changes
+                .rev()
+                .max_by_key(|point| point.content.blocks().len());
+            for point in base.into_iter().chain(longest) {
+                reasons
+                    .entry(point.point)
+                    .or_insert_with(Vec::new)
+                    .push(reason);
+            }
         };
         if let Some(newest) = newest_first.first() {
             keep(newest, Reason::Newest);
@@ -165,6 +181,15 @@ impl Retention {
         }
         reasons
     }
+}
+
+const fn is_base(point: &Manifest) -> bool {
+    matches!(point.content, Content::Base { .. })
+}
+
+/// What is the same of two forms of one restore point, the first that differs in those of others first.
+fn form_of(point: &Manifest) -> (u64, u32, Option<Node>) {
+    (point.created_unix_millis, height(point), end(point))
 }
 
 fn height(point: &Manifest) -> u32 {

@@ -12,7 +12,10 @@ use crate::error::{Error, Result};
 use crate::evidence::TOOL;
 use crate::keys::{DataKey, KeyWrapping, Seal, SigningKey};
 use crate::lease::Turn;
-use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, Pack, Place, points_since};
+use crate::manifest::{
+    Content, FORMAT, MAX_MANIFEST_BYTES, Manifest, POINTS, Pack, Place, Position, SetSummary,
+    points_since,
+};
 use crate::reader::check_heights;
 use crate::repository::{LISTED, Repository, verdict};
 use crate::source::{Segment, SegmentEntry, SegmentInfo, SegmentWork, Source};
@@ -103,6 +106,38 @@ impl Repository {
         source: &mut dyn Source,
         how: &BackUp<'_>,
     ) -> Result<Manifest> {
+        self.write(began, source, how, None).await
+    }
+
+    /// Backs up another form of what a restore point leads to: the same set at the same block, as a base or as longer
+    /// changes. It gets the time of that restore point, so that it is never the latest in place of one made since.
+    ///
+    /// **Atomicity**, **idempotency**, **cancel safety**, memory: as [`back_up_begun`](Self::back_up_begun).
+    ///
+    /// # Errors
+    /// As there. `Incomplete` when the source leads elsewhere.
+    pub async fn back_up_instead_of(
+        &self,
+        point: &Manifest,
+        source: &mut dyn Source,
+        how: &BackUp<'_>,
+    ) -> Result<Manifest> {
+        if point.stream != how.stream {
+            return Err(Error::invalid_request(format!(
+                "restore point {} is of the stream {}, and not of {}",
+                point.point, point.stream, how.stream
+            )));
+        }
+        self.write(self.begin(), source, how, Some(point)).await
+    }
+
+    async fn write(
+        &self,
+        began: Began,
+        source: &mut dyn Source,
+        how: &BackUp<'_>,
+        instead_of: Option<&Manifest>,
+    ) -> Result<Manifest> {
         self.expect_trusted(how.signer)?;
         let mut point = Hex::default();
         self.entropy.fill(&mut point.0)?;
@@ -166,6 +201,13 @@ impl Repository {
             detail: detail.into(),
         })?;
         self.expect_used(&end.content).await?;
+        let same = |point: &Manifest| end_of(&point.content) == end_of(&end.content);
+        if !instead_of.is_none_or(same) {
+            return Err(Error::Incomplete {
+                detail: "it leads to another set than the restore point whose place it is to take"
+                    .into(),
+            });
+        }
         let mut index = Vec::new();
         for part in entries.chunks(INDEX_ENTRIES) {
             let mut bytes = serde_json::to_vec(part)
@@ -175,7 +217,10 @@ impl Repository {
             ordinal = ordinal.saturating_add(1);
         }
         let packs = packs.finish().await?;
-        let created_unix_millis = self.later_than_all(how.stream, created_unix_millis).await?;
+        let created_unix_millis = match instead_of {
+            Some(point) => point.created_unix_millis,
+            None => self.later_than_all(how.stream, created_unix_millis).await?,
+        };
         let manifest = Manifest {
             format: FORMAT,
             repository: self.descriptor.repository,
@@ -244,6 +289,11 @@ impl Repository {
             Err(refused) => Err(name_taken(refused)),
         }
     }
+}
+
+/// What must be the same of two forms of one set.
+fn end_of(content: &Content) -> (&Hex<16>, Option<&Position>, Option<&SetSummary>) {
+    (content.epoch(), content.position(), content.set())
 }
 
 /// Names are random.

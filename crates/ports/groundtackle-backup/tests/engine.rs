@@ -21,6 +21,8 @@ mod prune;
 mod rekey;
 #[path = "engine/retention.rs"]
 mod retention;
+#[path = "engine/roll_up.rs"]
+mod roll_up;
 #[path = "engine/trees.rs"]
 mod trees;
 

@@ -156,6 +156,24 @@ fn naive(retention: &Retention, points: &[Manifest]) -> BTreeMap<Hex<16>, Vec<Re
         let height = point.content.position().unwrap().height;
         std::cmp::Reverse((point.created_unix_millis, height, point.point))
     });
+    // What was made at one time and leads to one block counts once, and stays as a base and as the longest changes.
+    let form = |point: &Manifest| {
+        let at = point.content.position().unwrap().hash;
+        (point.created_unix_millis, *point.content.epoch(), at)
+    };
+    let all = newest_first.clone();
+    let mut counted = HashSet::new();
+    newest_first.retain(|point| counted.insert(form(point)));
+    let stays = |point: &Manifest| {
+        let same = all.iter().filter(|other| form(other) == form(point));
+        let (bases, changes): (Vec<_>, Vec<_>) =
+            same.partition(|point| matches!(point.content, Content::Base { .. }));
+        let most = changes.iter().map(|point| point.content.blocks().len());
+        let most = most.max().unwrap_or(0);
+        let mut longest = changes.into_iter();
+        let longest = longest.find(|point| point.content.blocks().len() == most);
+        bases.into_iter().take(1).chain(longest)
+    };
     let mut keep = BTreeMap::<_, Vec<_>>::new();
     for (reason, count) in rules.into_iter().filter(|(_, count)| count.is_some()) {
         let mut seen = HashSet::new();
@@ -163,7 +181,9 @@ fn naive(retention: &Retention, points: &[Manifest]) -> BTreeMap<Hex<16>, Vec<Re
             let new = !seen.contains(&label(reason, retention, number, point));
             if new && (seen.len() as u32) < count.unwrap_or(0) {
                 seen.insert(label(reason, retention, number, point));
-                keep.entry(point.point).or_default().push(reason);
+                for point in stays(point) {
+                    keep.entry(point.point).or_default().push(reason);
+                }
             }
         }
     }
