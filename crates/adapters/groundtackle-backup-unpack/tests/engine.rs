@@ -11,11 +11,15 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Scenario, chain, objects, restore, unpack, write};
-use groundtackle_backup::{SigningKey, Trust};
+use groundtackle_backup::{BackUp, PruneOptions, Retention, SigningKey, Trust};
+use groundtackle_backup_age::AgeRecipients;
 use groundtackle_backup_unpack::{At, Error, Hex, Identities, Repository};
+use groundtackle_backup_utxo::fold;
 use groundtackle_utxo_store_testkit::mainnet;
 use tempfile::TempDir;
 
@@ -178,4 +182,56 @@ async fn what_was_wrapped_anew_is_read_by_others() {
     assert!(unpack(folder.path(), scenario.trust, At::Latest).unwrap() == *wanted);
     let opened = Repository::open(folder.path(), &[scenario.trust]).unwrap();
     assert_eq!(opened.passed_over().len(), 1);
+}
+
+/// Restore points of the same blocks, and of one time: either leads there; and what is left once the others are gone does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rolled_up_and_folded_is_read() {
+    let scenario = chain(99, 5, 50).await;
+    let trust = Trust::new([groundtackle_backup::Hex(scenario.trust.0)]).unwrap();
+    let target = Arc::new(scenario.target.clone());
+    let repository = groundtackle_backup::Repository::open(target, trust);
+    let repository = repository.await.unwrap();
+    let (signer, keys) = (SigningKey::from_seed(&scenario.seed), common::secrets());
+    let recipients = AgeRecipients::new(keys.recipients()).unwrap();
+    let stream = repository.points().await.unwrap().usable[0].stream.clone();
+    let how = BackUp {
+        stream: &stream,
+        wrapping: &recipients,
+        signer: &signer,
+        workers: 2,
+    };
+    let blocks = NonZeroU32::new(20).unwrap();
+    let rolled_up = repository.roll_up(blocks, &keys, &how).await.unwrap();
+    assert_eq!(rolled_up.len(), 4);
+    let folded = fold(&repository, &keys, &how).await.unwrap();
+    assert!(folded.unwrap().passed_over.is_empty());
+    for left in [false, true] {
+        if left {
+            let points = repository.points().await.unwrap();
+            let mut rules = Retention::default();
+            rules.every_blocks = Some(20);
+            let go = rules.choose(&points, &stream).unwrap().go;
+            assert!(go.len() > 10, "{go:?}");
+            repository.forget(&go, &signer).await.unwrap();
+            let options = PruneOptions::new()
+                .with_grace(Duration::ZERO)
+                .nobody_else_writes();
+            let pruned = repository.prune(&options).await.unwrap();
+            assert_eq!(pruned.points, go.len() as u64);
+        }
+        let (folder, objects) = written(&scenario).await;
+        for (height, hash) in &scenario.chain {
+            // The way to what is kept leads no more over what was not rolled up yet.
+            if left && (76..95).contains(height) {
+                continue;
+            }
+            let at = At::Height(*height);
+            let found = unpack(folder.path(), scenario.trust, at).unwrap();
+            assert!(found == scenario.sets[hash].1, "height {height}");
+        }
+        let latest = unpack(folder.path(), scenario.trust, At::Latest).unwrap();
+        assert!(latest == scenario.sets[&scenario.chain[&99]].1);
+        assert!(restore(&objects, scenario.trust, At::Latest).await.unwrap() == latest);
+    }
 }
