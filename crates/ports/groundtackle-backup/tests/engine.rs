@@ -21,6 +21,8 @@ mod prune;
 mod rekey;
 #[path = "engine/retention.rs"]
 mod retention;
+#[path = "engine/tree_drills.rs"]
+mod tree_drills;
 #[path = "engine/trees.rs"]
 mod trees;
 
