@@ -5,6 +5,7 @@
 mod chunks;
 mod config;
 mod error;
+mod lock;
 mod record;
 mod restore;
 mod run;

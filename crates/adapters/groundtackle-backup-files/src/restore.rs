@@ -13,7 +13,7 @@ use groundtackle_backup::{
     Content, Error, KeyUnwrapping, Manifest, Repository, Result, Segment, TreeReader,
 };
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 use tokio::runtime::Handle;
@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use crate::chunks::{ROOT, decode};
 use crate::config::{Globs, RestoreOptions};
 use crate::error::{damaged, of, shown, stopped};
+use crate::lock::lock;
 use crate::record::{Attributes, Bytes, ChunkAt, Entry, Kind, Piece, What, parts};
 use crate::walk::{DIRECTORY, MAX_DEPTH, Walk, by_path};
 
@@ -669,9 +670,9 @@ impl Place {
             let opened = rustix::fs::open(&path, DIRECTORY, Mode::empty());
             let opened =
                 opened.map_err(of::<Errno>("opening", path.as_os_str().as_encoded_bytes()))?;
-            match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => Ok(opened),
-                Err(Errno::WOULDBLOCK) => Err(refused("another restore works on it")),
+            match lock(&opened) {
+                Ok(true) => Ok(opened),
+                Ok(false) => Err(refused("another restore works on it")),
                 Err(error) => Err(failed("locking")(error.into())),
             }
         };
