@@ -1,8 +1,13 @@
 //! Cuts the seeds of the corpus out of the chain crate's real blocks. See README.md.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
+use std::fs::Permissions;
 use std::io::{Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use bitcoin::consensus::{deserialize, serialize};
@@ -124,6 +129,7 @@ fn main() {
     save_block_files(&first);
     save_records(&first);
     save_snapshots(&coins);
+    save_listings();
     save_segments(&coins);
 }
 
@@ -380,6 +386,64 @@ fn save_snapshots(spent: &[StoredCoin]) {
     let mut twice = [head, coin, coin].concat();
     (twice[43], twice[83]) = (2, 2);
     save("snapshot", "refused-coin-twice", &twice);
+}
+
+// Listings of trees: of real files, and of one of each kind.
+fn save_listings() {
+    let real = fuzz().join("../crates/ports/groundtackle-chain/tests/data");
+    let [listing, root] = groundtackle_backup_files::fuzzing::listed(&real).unwrap();
+    save("listing", "real-files", &listing);
+    save("listing", "real-root", &root);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let [empty, _] = groundtackle_backup_files::fuzzing::listed(folder.path()).unwrap();
+    save("listing", "empty", &empty);
+    fs::create_dir_all(path("a/deep/er")).unwrap();
+    fs::create_dir(path("a-b")).unwrap();
+    fs::write(path("a/text"), "some text").unwrap();
+    fs::write(path("a/nothing"), "").unwrap();
+    fs::write(path("hole"), vec![0; 1 << 20]).unwrap();
+    // Several chunks of what nothing repeats.
+    let mut noise = 1_u64;
+    let mut next = || {
+        noise = noise
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        noise.to_be_bytes()[0]
+    };
+    let large: Vec<u8> = (0..3 << 20).map(|_| next()).collect();
+    fs::write(path("a/large"), large).unwrap();
+    fs::hard_link(path("a/text"), path("a/deep/same")).unwrap();
+    symlink("../nowhere", path("a/dangling")).unwrap();
+    symlink("/", path("out")).unwrap();
+    let odd = OsStr::from_bytes(b"no \xff UTF-8\n");
+    fs::write(folder.path().join(odd), "x").unwrap();
+    drop(UnixListener::bind(path("socket")).unwrap());
+    let modes = [
+        (OsStr::new("a"), 0o1777),
+        (OsStr::new("a/deep"), 0o700),
+        (OsStr::new("a/deep/er"), 0o2555),
+        (OsStr::new("a-b"), 0o750),
+        (OsStr::new("a/large"), 0o4755),
+        (OsStr::new("a/nothing"), 0o644),
+        (OsStr::new("a/text"), 0o600),
+        (OsStr::new("hole"), 0o000),
+        (odd, 0o644),
+        (OsStr::new(""), 0o755),
+    ];
+    for (name, mode) in modes {
+        fs::set_permissions(folder.path().join(name), Permissions::from_mode(mode)).unwrap();
+    }
+    let [all, root] = groundtackle_backup_files::fuzzing::listed(folder.path()).unwrap();
+    save("listing", "each-kind", &all);
+    save("listing", "each-kind-root", &root);
+    save("listing", "cut", &all[..all.len() / 2]);
+    save("listing", "cut-root", &root[..root.len() - 1]);
+    let mut changed = all.clone();
+    changed[1] = b'z';
+    save("listing", "refused-kind", &changed);
+    save("listing", "twice", &[&all[..], &all[1..]].concat());
 }
 
 // Segments of a backup: coins with and without packed planes, deltas whole and in parts.

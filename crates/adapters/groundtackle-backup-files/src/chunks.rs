@@ -7,7 +7,7 @@ use groundtackle_backup::{Error, HexBytes, Result, Segment, SegmentInfo};
 use tokio::sync::mpsc::Sender;
 
 use crate::error::damaged;
-use crate::record::{ChunkAt, put_chunk};
+use crate::record::{Bytes, ChunkAt, put_chunk};
 
 /// The codec of segments of chunks.
 pub(crate) const CHUNKS: &str = "chunks.1";
@@ -149,6 +149,37 @@ pub(crate) fn decode(segment: &Segment) -> Result<Vec<u8>> {
     }
 }
 
+/// What the segment says that says where the listing is.
+pub(crate) fn root_bytes(listing: &[ChunkAt]) -> Result<Vec<u8>> {
+    let count = u32::try_from(listing.len())
+        .map_err(|_| Error::invalid_request("the listing is too long"))?;
+    let mut bytes = vec![b'T', 1];
+    bytes.extend(count.to_le_bytes());
+    for at in listing {
+        put_chunk(&mut bytes, at);
+    }
+    Ok(bytes)
+}
+
+/// The chunks that it leads to.
+pub(crate) fn root_chunks(bytes: &[u8]) -> Result<Vec<ChunkAt>> {
+    let Some(([b'T', 1], mut body)) = bytes
+        .split_first_chunk::<2>()
+        .map(|(head, body)| (*head, body))
+    else {
+        return Err(damaged("its root has another beginning"));
+    };
+    let count = body.u32()?;
+    let mut chunks = Vec::new();
+    for _ in 0..count {
+        chunks.push(body.chunk()?);
+    }
+    match body.ended()? {
+        true => Ok(chunks),
+        false => Err(damaged("bytes follow the end of its root")),
+    }
+}
+
 /// Gathers chunks into segments, each chunk once.
 #[derive(Debug)]
 pub(crate) struct Packer {
@@ -236,13 +267,7 @@ impl Packer {
     /// Ends with the segment that says where the listing is; how many items there are in all.
     pub(crate) fn finish(mut self, listing: &[ChunkAt]) -> Result<u64> {
         self.send()?;
-        let count = u32::try_from(listing.len())
-            .map_err(|_| Error::invalid_request("the listing is too long"))?;
-        let mut bytes = vec![b'T', 1];
-        bytes.extend(count.to_le_bytes());
-        for at in listing {
-            put_chunk(&mut bytes, at);
-        }
+        let bytes = root_bytes(listing)?;
         self.open = Some(Raw {
             codec: ROOT,
             bytes,

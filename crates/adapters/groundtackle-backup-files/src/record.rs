@@ -289,3 +289,57 @@ pub(crate) fn order(one: &[u8], other: &[u8]) -> std::cmp::Ordering {
         (one, other) => one.cmp(&other),
     }
 }
+
+/// Whether entries come as in a listing: each once, in order, and in a directory that came before.
+#[derive(Debug, Default)]
+pub(crate) struct InOrder {
+    last: Option<Vec<u8>>,
+    /// The directories that the last entry is in, or is.
+    within: Vec<Vec<u8>>,
+}
+
+impl InOrder {
+    /// The next entry; why it can't be that.
+    pub(crate) fn next(
+        &mut self,
+        path: &[u8],
+        is_directory: bool,
+    ) -> std::result::Result<(), &'static str> {
+        match self.last.as_deref().map(|last| order(last, path)) {
+            None | Some(std::cmp::Ordering::Less) => {}
+            Some(std::cmp::Ordering::Equal) => return Err("comes twice"),
+            Some(std::cmp::Ordering::Greater) => return Err("is not in its order"),
+        }
+        if path.is_empty() {
+            if !is_directory {
+                return Err("is no directory");
+            }
+        } else {
+            let parent = match path.iter().rposition(|byte| *byte == b'/') {
+                Some(slash) => path.get(..slash).unwrap_or_default(),
+                None => &[],
+            };
+            while self.within.last().is_some_and(|last| *last != parent) {
+                self.within.pop();
+            }
+            if self.within.is_empty() {
+                return Err("is in no directory");
+            }
+        }
+        self.last = Some(path.to_vec());
+        if is_directory {
+            self.within.push(path.to_vec());
+        }
+        Ok(())
+    }
+
+    /// How many directories the last entry is in, itself counted if it is one.
+    pub(crate) const fn depth(&self) -> usize {
+        self.within.len()
+    }
+
+    /// Whether there is a root.
+    pub(crate) const fn has_root(&self) -> bool {
+        self.last.is_some()
+    }
+}

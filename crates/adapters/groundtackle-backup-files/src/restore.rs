@@ -10,18 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use groundtackle_backup::{
-    Content, Error, KeyUnwrapping, Manifest, Repository, Result, Segment, TreeReader,
+    Error, Hex, KeyUnwrapping, Manifest, Repository, Result, Segment, TreeReader, TreeSummary,
 };
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::chunks::{ROOT, decode};
+use crate::chunks::{ROOT, decode, root_chunks};
 use crate::config::{Globs, RestoreOptions};
 use crate::error::{damaged, of, shown, stopped};
+use crate::lock::lock;
 use crate::record::{Attributes, Bytes, ChunkAt, Entry, Kind, Piece, What, parts};
 use crate::walk::{DIRECTORY, MAX_DEPTH, Walk, by_path};
 
@@ -38,6 +37,19 @@ pub struct Restored {
     pub bytes: u64,
     /// Devices that were left out, as asked for.
     pub left_out: u64,
+    /// The digest of the listing that what lies on the disk was compared with, and found to be.
+    pub blake3: Hex<32>,
+}
+
+impl Restored {
+    /// The tree as a whole.
+    pub const fn tree(&self) -> TreeSummary {
+        TreeSummary {
+            entries: self.entries,
+            bytes: self.bytes,
+            blake3: self.blake3,
+        }
+    }
 }
 
 /// Restores a tree into a directory that is new or empty.
@@ -80,26 +92,35 @@ pub async fn restore_checked(
 ) -> Result<Restored> {
     let reader = repository.open_tree(manifest, keys).await?;
     let into = into.to_owned();
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = StopOnDrop(stop.clone());
-    let handle = Handle::current();
-    let work = tokio::task::spawn_blocking(move || {
+    let work = move |chunks| {
         let work = Work {
-            chunks: RefCell::new(Chunks {
-                reader: Arc::new(reader),
-                handle,
-                cached: VecDeque::new(),
-                ahead: None,
-                stop,
-            }),
+            chunks: RefCell::new(chunks),
             options,
             left_out: Cell::new(0),
         };
         work.run(&into, check)
-    });
-    let restored = work.await.map_err(stopped)?;
+    };
+    with_chunks(reader, work).await
+}
+
+/// Works on the chunks of a tree on a thread where it may block, until nobody waits for it.
+pub(crate) async fn with_chunks<T: Send + 'static>(
+    reader: TreeReader,
+    work: impl FnOnce(Chunks) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = StopOnDrop(stop.clone());
+    let chunks = Chunks {
+        reader: Arc::new(reader),
+        handle: Handle::current(),
+        cached: VecDeque::new(),
+        ahead: None,
+        stop,
+    };
+    let work = tokio::task::spawn_blocking(move || work(chunks));
+    let done = work.await.map_err(stopped)?;
     drop(asked);
-    restored
+    done
 }
 
 /// A thread goes on when nobody waits for it any more.
@@ -120,7 +141,7 @@ fn given_up() -> Error {
 type SegmentKey = (u32, u64);
 
 /// Chunks where they lie.
-struct Chunks {
+pub(crate) struct Chunks {
     reader: Arc<TreeReader>,
     handle: Handle,
     cached: VecDeque<(SegmentKey, Arc<Vec<u8>>)>,
@@ -130,10 +151,16 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn segment(&mut self, key: SegmentKey) -> Result<Arc<Vec<u8>>> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(given_up());
+    /// Whether somebody still waits for what comes.
+    pub(crate) fn is_wanted(&self) -> Result<()> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(given_up()),
+            false => Ok(()),
         }
+    }
+
+    fn segment(&mut self, key: SegmentKey) -> Result<Arc<Vec<u8>>> {
+        self.is_wanted()?;
         if let Some((_, bytes)) = self.cached.iter().find(|(cached, _)| *cached == key) {
             return Ok(bytes.clone());
         }
@@ -163,7 +190,11 @@ impl Chunks {
         Ok(bytes)
     }
 
-    fn with<T>(&mut self, at: &ChunkAt, then: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    pub(crate) fn with<T>(
+        &mut self,
+        at: &ChunkAt,
+        then: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<T> {
         let segment = self.segment((at.number, at.ordinal))?;
         let from = usize::try_from(at.offset).unwrap_or(usize::MAX);
         let to = from.saturating_add(usize::try_from(at.bytes).unwrap_or(usize::MAX));
@@ -181,7 +212,7 @@ impl Drop for Chunks {
 }
 
 /// The listing, read as it is needed.
-struct Listing<'a> {
+pub(crate) struct Listing<'a> {
     chunks: &'a RefCell<Chunks>,
     left: std::vec::IntoIter<ChunkAt>,
     buffer: Vec<u8>,
@@ -189,7 +220,7 @@ struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    fn begin(chunks: &'a RefCell<Chunks>) -> Result<Self> {
+    pub(crate) fn begin(chunks: &'a RefCell<Chunks>) -> Result<Self> {
         let (handle, reader) = {
             let chunks = chunks.borrow();
             (chunks.handle.clone(), chunks.reader.clone())
@@ -198,21 +229,7 @@ impl<'a> Listing<'a> {
         if root.info.codec != ROOT {
             return Err(damaged("the last segment does not say where it is"));
         }
-        let Some(([b'T', 1], mut body)) = root
-            .bytes
-            .split_first_chunk::<2>()
-            .map(|(head, body)| (*head, body))
-        else {
-            return Err(damaged("its root has another beginning"));
-        };
-        let count = body.u32()?;
-        let mut left = Vec::new();
-        for _ in 0..count {
-            left.push(body.chunk()?);
-        }
-        if !body.ended()? {
-            return Err(damaged("bytes follow the end of its root"));
-        }
+        let left = root_chunks(&root.bytes)?;
         Ok(Self {
             chunks,
             left: left.into_iter(),
@@ -267,9 +284,7 @@ impl Work {
         let restored = self.compare(&place.root)?;
         rustix::fs::syncfs(&place.root).map_err(of::<Errno>("flushing", place.shown()))?;
         check(&place.path)?;
-        if self.chunks.borrow().stop.load(Ordering::Relaxed) {
-            return Err(given_up());
-        }
+        self.chunks.borrow().is_wanted()?;
         place.keep(into)?;
         Ok(restored)
     }
@@ -472,15 +487,8 @@ impl Work {
     /// Compares what lies on the disk with the listing, and the listing with what was signed.
     fn compare(&self, root: &OwnedFd) -> Result<Restored> {
         let reader = self.chunks.borrow().reader.clone();
-        let Content::Tree {
-            entries,
-            bytes,
-            blake3,
-            ..
-        } = reader.manifest().content.clone()
-        else {
-            return Err(damaged("it is no tree"));
-        };
+        let signed = reader.manifest().content.tree();
+        let signed = signed.ok_or_else(|| damaged("it is no tree"))?;
         let again = rustix::fs::openat(root, ".", DIRECTORY, Mode::empty());
         let again = again.map_err(of::<Errno>("opening", b""))?;
         let mut walk = Walk::new(again, Globs::default());
@@ -489,6 +497,7 @@ impl Work {
             entries: 0,
             bytes: 0,
             left_out: self.left_out.get(),
+            blake3: Hex::default(),
         };
         let unprivileged = self.options.unprivileged;
         let mut listing = Listing::begin(&self.chunks)?;
@@ -532,13 +541,8 @@ impl Work {
         if let Some(found) = walk.next()? {
             return Err(differs(&found.entry.path, "nothing", "it is there"));
         }
-        let signed = (entries, bytes, blake3.0);
-        if (
-            restored.entries,
-            restored.bytes,
-            *digest.finalize().as_bytes(),
-        ) != signed
-        {
+        restored.blake3 = Hex(*digest.finalize().as_bytes());
+        if restored.tree() != signed {
             return Err(damaged("it is not the one that was signed"));
         }
         Ok(restored)
@@ -669,9 +673,9 @@ impl Place {
             let opened = rustix::fs::open(&path, DIRECTORY, Mode::empty());
             let opened =
                 opened.map_err(of::<Errno>("opening", path.as_os_str().as_encoded_bytes()))?;
-            match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => Ok(opened),
-                Err(Errno::WOULDBLOCK) => Err(refused("another restore works on it")),
+            match lock(&opened) {
+                Ok(true) => Ok(opened),
+                Ok(false) => Err(refused("another restore works on it")),
                 Err(error) => Err(failed("locking")(error.into())),
             }
         };

@@ -5,15 +5,12 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use groundtackle_backup::{Error, Hex, Manifest, Result};
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{damaged, of};
+use crate::lock::lock;
 use crate::record::{Bytes, ChunkAt, Piece, put_pieces};
 use crate::walk::Seen;
 
@@ -56,10 +53,6 @@ pub(crate) struct NewState {
     blake3: Box<blake3::Hasher>,
 }
 
-/// A process that is being started holds its parent's lock for a moment.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-
 fn state_file(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     of(
         "working on the state file",
@@ -76,19 +69,11 @@ impl NewState {
         // Readable to its owner alone: it has names.
         let opened = options.write(true).create(true).truncate(false).mode(0o600);
         let file = opened.open(&beside).map_err(state_file(path))?;
-        let mut tries = 0..LOCK_TRIES;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if tries.next().is_some() => thread::sleep(LOCK_PAUSE),
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::invalid_request(format!(
-                        "another backup uses the state {}: wait for it, or name another state",
-                        path.display()
-                    )));
-                }
-                Err(error) => return Err(state_file(path)(error.into())),
-            }
+        if !lock(&file).map_err(|error| state_file(path)(error.into()))? {
+            return Err(Error::invalid_request(format!(
+                "another backup uses the state {}: wait for it, or name another state",
+                path.display()
+            )));
         }
         file.set_len(0).map_err(state_file(path))?;
         let mut new = Self {

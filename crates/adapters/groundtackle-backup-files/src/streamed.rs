@@ -7,7 +7,7 @@ use groundtackle_backup::{BackUp, Error, Repository, Result};
 
 use crate::chunks::{Cutter, OF_FILES};
 use crate::error::{of, shown};
-use crate::record::{Attributes, Entry, Kind, Piece, What, order, parts};
+use crate::record::{Attributes, Entry, InOrder, Kind, Piece, What, order, parts};
 use crate::run::{Made, make, prepare};
 use crate::source::{Listed, ListingWriter, READ_BYTES, Store, TreeSource};
 use crate::state::Known;
@@ -201,37 +201,16 @@ impl StreamedTree<'_> {
             detail: format!("{} {why}", shown(path)),
         };
         let mut listing = ListingWriter::new();
-        // The directories that the last entry is in, or is.
-        let mut within: Vec<&[u8]> = Vec::new();
-        let mut last = None;
+        let mut in_order = InOrder::default();
         for (entry, pieces) in &self.entries {
-            let path = &*entry.path;
-            if last == Some(path) {
-                return Err(refused(path, "comes twice"));
-            }
-            last = Some(path);
-            let parent = match path.iter().rposition(|byte| *byte == b'/') {
-                Some(slash) => path.get(..slash).unwrap_or_default(),
-                None => &[],
-            };
-            if !path.is_empty() {
-                while within.last().is_some_and(|last| *last != parent) {
-                    within.pop();
-                }
-                if within.is_empty() {
-                    return Err(refused(path, "is in no directory"));
-                }
-            }
-            if matches!(entry.what, What::Own(_, Kind::Directory)) {
-                within.push(path);
-            } else if path.is_empty() {
-                return Err(refused(path, "is no directory"));
-            }
+            let is_directory = matches!(entry.what, What::Own(_, Kind::Directory));
+            let placed = in_order.next(&entry.path, is_directory);
+            placed.map_err(|why| refused(&entry.path, why))?;
             listing.push(self.store, entry, pieces.as_deref())?;
         }
-        match last {
-            Some(_) => listing.finish(self.store),
-            None => Err(refused(&[], "is not there")),
+        match in_order.has_root() {
+            true => listing.finish(self.store),
+            false => Err(refused(&[], "is not there")),
         }
     }
 }

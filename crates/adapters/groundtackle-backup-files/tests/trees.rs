@@ -9,10 +9,14 @@
     reason = "a test asserts"
 )]
 
+#[path = "trees/drills.rs"]
+mod drills;
 #[path = "trees/hostile.rs"]
 mod hostile;
 #[path = "trees/kills.rs"]
 mod kills;
+#[path = "trees/streamed.rs"]
+mod streamed;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -13,10 +13,11 @@ use crate::bytes_as_text::Hex;
 use crate::clock::unix_millis;
 use crate::error::{Error, Result};
 use crate::evidence::{
-    DrillOutcome, DrillRecord, Evidence, Measured, Objectives, Proof, Reached, Share, Subject, TOOL,
+    DrillOutcome, DrillRecord, Evidence, Measured, Objectives, Proof, Reached, ReachedTree, Share,
+    Subject, TOOL,
 };
 use crate::keys::{KeyUnwrapping, SigningKey};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, TreeSummary};
 use crate::plan::At;
 use crate::reader::{CheckDepth, Checked, Restored};
 use crate::repository::{Points, Repository, whole};
@@ -134,6 +135,42 @@ pub trait DrillGround: fmt::Debug + Send {
     async fn prove(&mut self, level: DrillLevel, goal: &Goal) -> Result<Vec<Proof>>;
 }
 
+/// Where a drill restores a tree of files to.
+///
+/// An adapter says no more than it does: [`reach`](Self::reach) is believed.
+#[async_trait]
+pub trait TreeGround: fmt::Debug + Send {
+    /// The highest level that it is good for: [`DrillLevel::Replay`] if nothing is kept.
+    fn reach(&self) -> DrillLevel;
+
+    /// Where it restores to, if that lasts; without secrets.
+    fn place(&self) -> Option<String>;
+
+    /// Whether a place that the caller [named](Drill::production) is this one, or one that must be kept from what this one
+    /// does: a directory that it lies in, or that lies in it. By default, whether they are spelt alike.
+    fn touches(&self, production: &str) -> bool {
+        self.place().is_some_and(|place| place == production)
+    }
+
+    /// Restores all of a restore point, once a drill; what came out, counted and digested from what was restored, not from
+    /// what the manifest says.
+    ///
+    /// # Errors
+    /// When it can't be restored, or is not what was backed up.
+    async fn restore(
+        &mut self,
+        repository: &Repository,
+        point: &Manifest,
+        keys: &dyn KeyUnwrapping,
+    ) -> Result<TreeSummary>;
+
+    /// As [`DrillGround::prove`], of a tree.
+    ///
+    /// # Errors
+    /// When the answer is wrong, or there is none.
+    async fn prove(&mut self, level: DrillLevel, tree: &TreeSummary) -> Result<Vec<Proof>>;
+}
+
 /// A drill to hold.
 #[derive(Debug)]
 pub struct Drill<'a> {
@@ -158,8 +195,10 @@ pub struct Drill<'a> {
     pub scheduled: bool,
     /// Who can read, from [`DrillLevel::Read`] on.
     pub keys: Option<&'a dyn KeyUnwrapping>,
-    /// Where to restore to, from [`DrillLevel::Replay`] on.
+    /// Where to restore a set to, from [`DrillLevel::Replay`] on.
     pub ground: Option<&'a mut dyn DrillGround>,
+    /// Where to restore a tree of files to, from [`DrillLevel::Replay`] on.
+    pub tree_ground: Option<&'a mut dyn TreeGround>,
     /// Segments opened at a time, each on a thread of its own.
     pub workers: usize,
 }
@@ -180,6 +219,7 @@ impl<'a> Drill<'a> {
             scheduled: false,
             keys: None,
             ground: None,
+            tree_ground: None,
             workers: 2,
         }
     }
@@ -227,6 +267,8 @@ impl Repository {
                 place: None,
                 chosen: None,
                 restored: None,
+                chosen_tree: None,
+                restored_tree: None,
                 checked: Checked::default(),
                 proofs: Vec::new(),
                 measured: Measured::default(),
@@ -244,7 +286,7 @@ impl Repository {
         } = held;
         record.finished_unix_millis = unix_millis(finished);
         match done {
-            Ok(()) if record.restored.is_some() => {
+            Ok(()) if record.restored.is_some() || record.restored_tree.is_some() => {
                 // A clock that went back has measured nothing.
                 let took = finished.duration_since(started).ok();
                 record.measured.recovery_millis =
@@ -277,14 +319,20 @@ impl Repository {
         held: &mut Held,
     ) -> Result<()> {
         let record = &mut held.record;
-        let mut ground = match drill.ground.as_mut() {
-            Some(ground) if drill.level >= DrillLevel::Replay => {
-                record.place = ground.place();
-                may_restore_to(&**ground, drill.level, &drill.production)?;
-                Some(&mut **ground)
-            }
-            _ => None,
-        };
+        let restores = drill.level >= DrillLevel::Replay;
+        if let Some(ground) = drill.ground.as_deref().filter(|_| restores) {
+            record.place = ground.place();
+            let is_place = |production: &str| ground.place().is_some_and(|at| at == production);
+            may_restore_to(ground.place(), &drill.production, is_place)?;
+            reaches(ground.reach(), drill.level)?;
+        }
+        if let Some(ground) = drill.tree_ground.as_deref().filter(|_| restores) {
+            record.place = record.place.take().or_else(|| ground.place());
+            may_restore_to(ground.place(), &drill.production, |production| {
+                ground.touches(production)
+            })?;
+            reaches(ground.reach(), drill.level)?;
+        }
         let mut points = self.points().await?;
         record.reasons.extend(
             points
@@ -304,22 +352,16 @@ impl Repository {
                 .zip(height)
                 .map(|(tip, height)| tip.saturating_sub(height));
         }
-        let (plan, needed) = match mine.iter().any(|point| point.content.is_tree()) {
+        let (plan, tree, needed) = match mine.iter().any(|point| point.content.is_tree()) {
             true => {
-                if drill.level >= DrillLevel::Replay {
-                    return Err(Error::invalid_request(format!(
-                        "level {} is for sets of coins, and the stream is a tree of files: drill it up to level read, and                          restore it now and then",
-                        drill.level
-                    )));
-                }
                 let tree = self.choose_tree(drill.choice, &points, drill.stream)?;
-                (None, points.needs(tree)?)
+                (None, Some(Box::new(tree.clone())), points.needs(tree)?)
             }
             false => {
                 let at = self.choose(drill.choice, mine)?;
                 let plan = points.plan(drill.stream, at)?;
                 let needed = plan.points();
-                (Some(plan), needed)
+                (Some(plan), None, needed)
             }
         };
         let chosen = plan.as_ref().map(|plan| Reached {
@@ -327,6 +369,11 @@ impl Repository {
             set: plan.set,
         });
         record.chosen = chosen;
+        let chosen_tree = tree.as_ref().and_then(|tree| {
+            let point = tree.point;
+            tree.content.tree().map(|tree| ReachedTree { point, tree })
+        });
+        record.chosen_tree = chosen_tree;
         // Only these levels read what others need as well.
         let share = drill
             .share
@@ -356,9 +403,24 @@ impl Repository {
             }
             return Ok(());
         }
-        let Some(plan) = plan else { return Ok(()) };
         let keys = drill.keys.ok_or_else(no_keys)?;
-        let ground = ground
+        if let (Some(tree), Some(chosen)) = (tree, chosen_tree) {
+            let ground = drill.tree_ground.as_mut().ok_or_else(|| {
+                Error::invalid_request(
+                    "the stream is a tree of files, and the drill has no ground for trees to restore to",
+                )
+            })?;
+            let found = ground.restore(self, &tree, keys).await?;
+            expect_tree(&chosen.tree, &found)?;
+            record.restored_tree = chosen_tree;
+            return match drill.level >= DrillLevel::Load {
+                true => proven(record, ground.prove(drill.level, &found).await),
+                false => Ok(()),
+            };
+        }
+        let Some(plan) = plan else { return Ok(()) };
+        let ground = drill
+            .ground
             .as_mut()
             .ok_or_else(|| Error::invalid_request("the drill has no ground to restore to"))?;
         let mut sink = ground.sink().await?;
@@ -368,22 +430,10 @@ impl Repository {
         record.restored = chosen;
         // It came back, and what the next one may need is damaged.
         record.reasons.extend(passed_over.iter().map(reason));
-        if drill.level >= DrillLevel::Load {
-            record.proofs = match ground.prove(drill.level, &goal).await {
-                Ok(proofs) => proofs,
-                Err(error) => {
-                    // Not recovered, as long as it does not answer.
-                    record.restored = None;
-                    return Err(error);
-                }
-            };
-            if record.proofs.is_empty() {
-                return Err(Error::invalid_request(
-                    "nothing was asked of what was restored, so nothing is proven",
-                ));
-            }
+        match drill.level >= DrillLevel::Load {
+            true => proven(record, ground.prove(drill.level, &goal).await),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Among restore points of trees, which have no blocks.
@@ -478,22 +528,75 @@ struct Held {
 }
 
 fn may_restore_to(
-    ground: &dyn DrillGround,
-    level: DrillLevel,
+    place: Option<String>,
     production: &[String],
+    is_at: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    if let Some(place) = ground.place().filter(|place| production.contains(place)) {
-        return Err(Error::invalid_request(format!(
-            "{place} is production, and no drill restores there: name a place of its own"
-        )));
+    match production.iter().find(|production| is_at(production)) {
+        Some(found) => Err(Error::invalid_request(format!(
+            "{} is production, and no drill restores there: name a place of its own",
+            match place {
+                Some(place) if place != *found => format!("{place}, by way of {found},"),
+                _ => found.clone(),
+            }
+        ))),
+        None => Ok(()),
     }
-    if ground.reach() < level {
-        return Err(Error::invalid_request(format!(
-            "the ground is good for level {} at most, and {level} is asked for",
-            ground.reach()
-        )));
+}
+
+fn reaches(reach: DrillLevel, level: DrillLevel) -> Result<()> {
+    match reach < level {
+        true => Err(Error::invalid_request(format!(
+            "the ground is good for level {reach} at most, and {level} is asked for"
+        ))),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+fn expect_tree(wanted: &TreeSummary, found: &TreeSummary) -> Result<()> {
+    let pairs = [
+        (
+            "the number of entries of the tree",
+            wanted.entries.to_string(),
+            found.entries.to_string(),
+        ),
+        (
+            "the number of bytes in files",
+            wanted.bytes.to_string(),
+            found.bytes.to_string(),
+        ),
+        (
+            "the BLAKE3 of the tree",
+            wanted.blake3.to_string(),
+            found.blake3.to_string(),
+        ),
+    ];
+    match pairs.into_iter().find(|(_, wanted, found)| wanted != found) {
+        Some((what, wanted, found)) => Err(Error::Differs {
+            what,
+            wanted,
+            found,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What was asked of what was restored, and not nothing.
+fn proven(record: &mut DrillRecord, found: Result<Vec<Proof>>) -> Result<()> {
+    match found {
+        Ok(proofs) if proofs.is_empty() => Err(Error::invalid_request(
+            "nothing was asked of what was restored, so nothing is proven",
+        )),
+        Ok(proofs) => {
+            record.proofs = proofs;
+            Ok(())
+        }
+        Err(error) => {
+            // Not recovered, as long as it does not answer.
+            (record.restored, record.restored_tree) = (None, None);
+            Err(error)
+        }
+    }
 }
 
 /// An error with its causes, on one line.

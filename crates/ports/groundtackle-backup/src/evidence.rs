@@ -13,7 +13,7 @@ use crate::drill::{DrillChoice, DrillLevel};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, Result};
 use crate::keys::SigningKey;
-use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, Position, SetSummary};
+use crate::manifest::{FORMAT, MAX_MANIFEST_BYTES, Manifest, Position, SetSummary, TreeSummary};
 use crate::reader::Checked;
 use crate::repository::{DESCRIPTOR, Repository, verdict, whole};
 use crate::target::{ObjectKey, PutIf, Refused};
@@ -184,6 +184,16 @@ pub struct Reached {
     pub set: SetSummary,
 }
 
+/// A tree of files at a restore point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReachedTree {
+    /// The restore point.
+    pub point: Hex<16>,
+    /// The tree there.
+    pub tree: TreeSummary,
+}
+
 /// What the one who held the drill found beyond count and digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -224,6 +234,12 @@ pub struct DrillRecord {
     pub chosen: Option<Reached>,
     /// What came out of the restore: counted and digested, and the same as was backed up.
     pub restored: Option<Reached>,
+    /// What was chosen of a stream of trees, as it was backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen_tree: Option<ReachedTree>,
+    /// What came out of the restore of a tree, the same as was backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_tree: Option<ReachedTree>,
     /// What was looked at without a restore.
     pub checked: Checked,
     /// What was found beyond that.
@@ -464,6 +480,8 @@ impl Repository {
             place: None,
             chosen: None,
             restored: None,
+            chosen_tree: None,
+            restored_tree: None,
             checked: Checked::default(),
             proofs: Vec::new(),
             measured: Measured::default(),

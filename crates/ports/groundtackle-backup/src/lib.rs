@@ -30,17 +30,18 @@ mod writer;
 pub use bytes_as_text::{Hex, HexBytes};
 pub use catch_up::CaughtUp;
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
-pub use drill::{Drill, DrillChoice, DrillGround, DrillLevel, Drilled};
+pub use drill::{Drill, DrillChoice, DrillGround, DrillLevel, Drilled, TreeGround};
 pub use error::{Error, Result};
 pub use evidence::{
     DrillOutcome, DrillRecord, DrillSchedule, Due, Evidence, EvidenceFound, Figures, Measured,
-    Objectives, Proof, Reached, Share, Subject, SubjectDigest,
+    Objectives, Proof, Reached, ReachedTree, Share, Subject, SubjectDigest,
 };
 pub use groundtackle_core::Retryability;
 pub use keys::{DataKey, KeyUnwrapping, KeyWrapping, SEAL_BYTES, SigningKey, WrappedKey};
 pub use lease::{Lease, LeaseTerms, Turn};
 pub use manifest::{
-    BlockEntry, Content, FORMAT, Fencing, Manifest, Pack, Place, Position, SetSummary, Used,
+    BlockEntry, Content, FORMAT, Fencing, Manifest, Pack, Place, Position, SetSummary, TreeSummary,
+    Used,
 };
 pub use memory::MemoryTarget;
 pub use metered::{Meter, Metered};

@@ -95,6 +95,18 @@ pub enum Content {
     },
 }
 
+/// What a tree is as a whole: what is signed of it, and what a restore finds again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeSummary {
+    /// See [`Content::Tree`].
+    pub entries: u64,
+    /// See [`Content::Tree`].
+    pub bytes: u64,
+    /// See [`Content::Tree`].
+    pub blake3: Hex<32>,
+}
+
 /// A restore point of a tree that a later one uses segments of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +180,23 @@ impl Content {
         match self {
             Self::Tree { uses, .. } => uses,
             _ => &[],
+        }
+    }
+
+    /// What a tree is as a whole; none for a set of coins.
+    pub const fn tree(&self) -> Option<TreeSummary> {
+        match self {
+            Self::Tree {
+                entries,
+                bytes,
+                blake3,
+                ..
+            } => Some(TreeSummary {
+                entries: *entries,
+                bytes: *bytes,
+                blake3: *blake3,
+            }),
+            _ => None,
         }
     }
 

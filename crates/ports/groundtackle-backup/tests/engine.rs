@@ -23,6 +23,8 @@ mod rekey;
 mod retention;
 #[path = "engine/roll_up.rs"]
 mod roll_up;
+#[path = "engine/tree_drills.rs"]
+mod tree_drills;
 #[path = "engine/trees.rs"]
 mod trees;
 

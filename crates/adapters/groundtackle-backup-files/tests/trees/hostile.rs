@@ -1,7 +1,10 @@
 //! Listings that are written by hand, as `docs/backup-format.md` has them: a good one, and such as a good writer never makes.
 
 use async_trait::async_trait;
-use groundtackle_backup::{Content, Hex, Segment, SegmentInfo, SegmentWork, Source, SourceEnd};
+use groundtackle_backup::{
+    Content, Hex, Segment, SegmentInfo, SegmentWork, Source, SourceEnd, TreeSummary,
+};
+use groundtackle_backup_files::replay;
 
 use super::*;
 
@@ -79,8 +82,21 @@ fn file(path: &str, at: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     (out, [&1_u32.to_le_bytes()[..], &[1], &at].concat())
 }
 
-/// Backs up this listing, with the text in front of it, and restores it into `into`.
-async fn tried(place: &Place, entries: &[(Vec<u8>, Vec<u8>)], into: &Path) -> Result<u64> {
+/// An entry's canonical part, and its pieces.
+pub(super) type Entries = [(Vec<u8>, Vec<u8>)];
+
+/// A root with a file.
+pub(super) fn small() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let text = file("x", chunk(0, 0, 0, TEXT.len()));
+    vec![(directory(""), Vec::new()), text]
+}
+
+/// Backs up this listing, with the text in front of it, under what is said of the whole.
+pub(super) async fn back_up(
+    place: &Place,
+    entries: &Entries,
+    says: impl FnOnce(&mut TreeSummary),
+) -> Result<Manifest> {
     let mut digest = blake3::Hasher::new();
     let mut plain = TEXT.to_vec();
     for (canonical, pieces) in entries {
@@ -112,10 +128,16 @@ async fn tried(place: &Place, entries: &[(Vec<u8>, Vec<u8>)], into: &Path) -> Re
         .iter()
         .filter(|(canonical, _)| canonical[0] == b'f')
         .count();
-    let content = Content::Tree {
+    let mut tree = TreeSummary {
         entries: entries.len() as u64,
         bytes: (files * TEXT.len()) as u64,
         blake3: Hex(*digest.finalize().as_bytes()),
+    };
+    says(&mut tree);
+    let content = Content::Tree {
+        entries: tree.entries,
+        bytes: tree.bytes,
+        blake3: tree.blake3,
         number: 0,
         uses: Vec::new(),
     };
@@ -129,8 +151,22 @@ async fn tried(place: &Place, entries: &[(Vec<u8>, Vec<u8>)], into: &Path) -> Re
         signer: &place.signer,
         workers: 1,
     };
-    let manifest = place.repository.back_up(&mut source, &how).await?;
-    place.restore(&manifest, into).await
+    place.repository.back_up(&mut source, &how).await
+}
+
+/// Backs it up, and restores it into `into`.
+async fn tried(place: &Place, entries: &Entries, into: &Path) -> Result<u64> {
+    let manifest = back_up(place, entries, |_| {}).await?;
+    let restored = place.restore(&manifest, into).await;
+    // Into nothing it is the same: what can't be restored is not replayed.
+    let replayed = replay(&place.repository, &manifest, &Named("reader")).await;
+    let wanted = manifest.content.tree().filter(|_| restored.is_ok());
+    assert_eq!(
+        replayed.as_ref().ok(),
+        wanted.as_ref(),
+        "{replayed:?}, {restored:?}"
+    );
+    restored
 }
 
 #[test]

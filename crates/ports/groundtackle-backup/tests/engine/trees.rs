@@ -12,9 +12,11 @@ use super::retention::Random;
 use super::*;
 
 /// What a tree holds, and where each number is: which restore point, and which segment.
-type Tree = BTreeMap<u64, (u32, u64)>;
+pub(super) type Tree = BTreeMap<u64, (u32, u64)>;
 
-type Listed = Arc<Mutex<Vec<(Manifest, Vec<u64>)>>>;
+pub(super) type Listed = Arc<Mutex<Vec<(Manifest, Vec<u64>)>>>;
+
+const READER: Named = Named("reader");
 
 fn segment(codec: &str, value: &impl serde::Serialize) -> Segment {
     Segment {
@@ -53,8 +55,12 @@ fn tree(numbers: &[u64], number: u32, uses: &[Used], known: &Tree) -> Numbers {
     Numbers::new(segments, content)
 }
 
-async fn read(repository: &Repository, manifest: &Manifest) -> Result<Tree> {
-    let reader = repository.open_tree(manifest, &Named("reader")).await?;
+pub(super) async fn read(
+    repository: &Repository,
+    manifest: &Manifest,
+    keys: &dyn KeyUnwrapping,
+) -> Result<Tree> {
+    let reader = repository.open_tree(manifest, keys).await?;
     let root: Vec<(u64, (u32, u64))> = serde_json::from_slice(&reader.root().await?.bytes).unwrap();
     for (value, (number, ordinal)) in &root {
         let found = reader.segment(*number, *ordinal).await?;
@@ -90,7 +96,7 @@ async fn write_tree(
             } = &last.content
         {
             // Whatever happened since it was listed: it can be read.
-            known = read(&repository, last).await.unwrap();
+            known = read(&repository, last, &READER).await.unwrap();
             uses = of_its.clone();
             uses.push(Used {
                 number: *of_last,
@@ -130,7 +136,7 @@ async fn assert_whole(kept: &Kept, listed: &Listed, what: &str) -> u64 {
         let offered = points.tree("tree", TreeAt::Point(manifest.point)).unwrap();
         assert_eq!(offered, manifest, "{what}");
         points.needs(offered).unwrap();
-        let tree = read(&kept.place.repository, offered).await;
+        let tree = read(&kept.place.repository, offered, &READER).await;
         let tree = tree.unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(
             tree.keys().eq(numbers.iter().collect::<BTreeSet<_>>()),
@@ -141,7 +147,12 @@ async fn assert_whole(kept: &Kept, listed: &Listed, what: &str) -> u64 {
     used
 }
 
-async fn grow(kept: &mut Kept, listed: &Listed, seed: u64, random: &mut Random) -> Hex<16> {
+pub(super) async fn grow(
+    kept: &mut Kept,
+    listed: &Listed,
+    seed: u64,
+    random: &mut Random,
+) -> Hex<16> {
     kept.clock.pass(HOUR);
     let own = Random(random.below(u64::MAX >> 33));
     let signer = signer_of(&kept.place, seed);
@@ -295,7 +306,7 @@ async fn a_tree_that_lost_what_it_uses_is_found_out() {
     let usable = repository.usable_by_tree("tree", &second, created).await;
     assert!(usable.unwrap().is_empty());
     assert!(matches!(
-        read(repository, &of(second)).await,
+        read(repository, &of(second), &READER).await,
         Err(Error::Missing { .. })
     ));
     let drill = || Drill {
@@ -338,7 +349,7 @@ async fn a_tree_that_lost_what_it_uses_is_found_out() {
         Err(Error::Missing { .. })
     ));
     assert!(matches!(
-        read(repository, &of(second)).await,
+        read(repository, &of(second), &READER).await,
         Err(Error::Missing { .. })
     ));
 }
