@@ -165,3 +165,48 @@ fn ahead(found: &Catalogue) -> Option<Observation> {
     );
     Some(Observation::warn("clock-ahead").with_detail(detail))
 }
+
+#[cfg(test)]
+mod tests {
+    use groundtackle_health_check::Outcome;
+
+    use super::*;
+    use crate::catalogue::Point;
+
+    #[test]
+    fn a_tree_of_files_has_no_height_to_compare() {
+        let found = Catalogue {
+            point: Some(Point {
+                created_unix_millis: 0,
+                height: None,
+            }),
+            ..Catalogue::default()
+        };
+        let hour = Duration::from_secs(3600);
+        let config = BackupCheckConfig::new([], hour);
+        let seen = judge(&config, &found, &Tip::NotAsked, 60_000);
+        assert_eq!(seen.outcome, Outcome::Pass);
+        assert_eq!(
+            seen.detail.as_deref(),
+            Some("the newest restore point is 1m old")
+        );
+        let config = config.with_fail_lag_blocks(Some(6));
+        let seen = judge(&config, &found, &Tip::At(7), 60_000);
+        assert_eq!(
+            (seen.outcome, seen.cause.as_str()),
+            (Outcome::Unknown, "no-height")
+        );
+    }
+
+    #[test]
+    fn ages_are_told_as_exactly_as_is_of_use() {
+        for (seconds, told) in [
+            (59, "59s"),
+            (3_599, "59m 59s"),
+            (3_661, "1h 1m"),
+            (90_061, "25h"),
+        ] {
+            assert_eq!(text(Duration::from_secs(seconds)), told);
+        }
+    }
+}
