@@ -46,7 +46,7 @@ pub enum Probe {
     Redis(RedisCheckConfig),
     S3(S3CheckConfig),
     Aerospike(AerospikeCheckConfig),
-    Backup(BackupProbe),
+    Backup(Box<BackupProbe>),
     Bitcoin(BitcoinProbe),
     Ethereum(EthereumProbe),
     EthereumAccount(EthereumAccountProbe),
@@ -162,7 +162,7 @@ fn not_open(cause: &'static str, failure: &Failure) -> Observation {
 /// Opens the places of a repository in the same way.
 #[derive(Debug)]
 struct RepositoryCheck {
-    probe: BackupProbe,
+    probe: Box<BackupProbe>,
     check: OnceCell<BackupCheck>,
 }
 
