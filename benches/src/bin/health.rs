@@ -1,13 +1,14 @@
 //! Measures what probes of a service with a thousand checks cost, beside a handler that returns a constant. Prints the table of
 //! `docs/benchmarks.md`. Linux only.
 //!
-//! The server is a process of its own; of its checks one hangs, one panics and one is slow. Requests come over loopback, on
-//! connections that stay open: first at a rate, whatever the answers take, then as fast as answers come.
+//! The server is a process of its own, on the first core; of its checks one hangs, one panics and one is slow. Requests come over loopback
+//! from one thread on the second core, which never sleeps, so that no timer and no other thread is measured with them. They stay on open
+//! connections: first each at its time, whatever the answers take, then as fast as answers come.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -16,14 +17,14 @@ use groundtackle_benches::BoxError;
 use groundtackle_benches::machine::{machine, rss_mib, server_cpu};
 use groundtackle_health_check::{Check, Health, Name, Observation, Schedule, Scheduler, Settings};
 use groundtackle_health_check_http::{HttpHealthConfig, router};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep_until};
+use tokio::net::TcpListener;
 
 const USAGE: &str = "health [--requests 1000000] [--rate 10000] [--seconds 10]";
 
 const CHECKS: usize = 1_000;
-const CONNECTIONS: u32 = 10;
+const CONNECTIONS: usize = 10;
+const SERVER_CORE: &str = "0";
+const CLIENT_CORE: &str = "1";
 const PATHS: [&str; 2] = ["/constant", "/readyz"];
 
 #[derive(Debug)]
@@ -87,7 +88,9 @@ struct Server {
 
 impl Server {
     fn start() -> Result<Self, BoxError> {
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new("taskset")
+            .args(["--cpu-list", SERVER_CORE])
+            .arg(std::env::current_exe()?)
             .arg("serve")
             .stdout(Stdio::piped())
             .spawn()?;
@@ -107,117 +110,154 @@ impl Drop for Server {
     }
 }
 
+/// Puts this process on its core.
+fn stay_apart() -> Result<(), BoxError> {
+    let moved = Command::new("taskset")
+        .args(["--all-tasks", "--cpu-list", "--pid", CLIENT_CORE])
+        .arg(std::process::id().to_string())
+        .stdout(Stdio::null())
+        .status()?;
+    match moved.success() {
+        true => Ok(()),
+        false => Err("client and server need a core each, and taskset of util-linux".into()),
+    }
+}
+
 struct Client {
     stream: TcpStream,
     request: String,
     buffer: Vec<u8>,
+    have: usize,
+    /// When the request should have been sent that is under way.
+    due: Instant,
 }
 
 impl Client {
-    async fn new(at: SocketAddr, path: &str) -> Result<Self, BoxError> {
-        let stream = TcpStream::connect(at).await?;
+    fn new(at: SocketAddr, path: &str) -> Result<Self, BoxError> {
+        let stream = TcpStream::connect(at)?;
         stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
             request: format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n"),
             buffer: vec![0; 1 << 20],
+            have: 0,
+            due: Instant::now(),
         })
     }
 
-    /// The status and the body.
-    async fn ask(&mut self) -> Result<(u16, String), BoxError> {
-        self.stream.write_all(self.request.as_bytes()).await?;
-        let mut have = 0;
-        loop {
-            let room = self.buffer.get_mut(have..).ok_or("too long an answer")?;
-            match self.stream.read(room).await? {
-                0 => return Err("the server went away".into()),
-                read => have += read,
-            }
-            let text = std::str::from_utf8(self.buffer.get(..have).unwrap_or_default())?;
-            let Some((head, body)) = text.split_once("\r\n\r\n") else {
-                continue;
-            };
-            let mut lines = head.lines();
-            let status = lines.next().and_then(|line| line.split(' ').nth(1));
-            let length = lines.find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.ok_or("no length")?.parse()?;
-            if body.len() >= length {
-                return Ok((status.ok_or("no status")?.parse()?, body.to_owned()));
-            }
+    fn several(at: SocketAddr, path: &str) -> Result<Vec<Self>, BoxError> {
+        (0..CONNECTIONS).map(|_| Self::new(at, path)).collect()
+    }
+
+    /// One request after another fits into the socket's buffer.
+    fn send(&mut self, due: Instant) -> Result<(), BoxError> {
+        (self.have, self.due) = (0, due);
+        Ok(self.stream.write_all(self.request.as_bytes())?)
+    }
+
+    /// The status and the body, once they are there.
+    fn poll(&mut self) -> Result<Option<(u16, &str)>, BoxError> {
+        let room = self
+            .buffer
+            .get_mut(self.have..)
+            .ok_or("too long an answer")?;
+        match self.stream.read(room) {
+            Ok(0) => return Err("the server went away".into()),
+            Ok(read) => self.have += read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let text = std::str::from_utf8(self.buffer.get(..self.have).unwrap_or_default())?;
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            return Ok(None);
+        };
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        let length = lines.find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.ok_or("no length")?.parse()?;
+        let status = status.ok_or("no status")?.parse()?;
+        Ok((body.len() >= length).then_some((status, body)))
+    }
+
+    /// Whether the answer is there; it must be that all is well.
+    fn is_answered(&mut self) -> Result<bool, BoxError> {
+        match self.poll()? {
+            None => Ok(false),
+            Some((200, _)) => Ok(true),
+            Some((status, _)) => Err(format!("it answered {status}").into()),
         }
     }
 }
 
-/// Each latency in microseconds: from when a request should have been sent, if the answer before it held it up.
-async fn at_rate(
+/// Each latency in microseconds, from when the request should have been sent: what waits for a connection is late.
+fn at_rate(
     at: SocketAddr,
     path: &'static str,
     requests: u32,
     rate: u32,
 ) -> Result<Vec<u32>, BoxError> {
-    let begin = Instant::now() + Duration::from_millis(100);
-    let mut tasks = Vec::new();
-    for i in 0..CONNECTIONS {
-        let mut client = Client::new(at, path).await?;
-        tasks.push(tokio::spawn(async move {
-            let every = Duration::from_secs(1) * CONNECTIONS / rate;
-            let mut due = begin + every * i / CONNECTIONS;
-            let mut took = Vec::new();
-            for _ in 0..requests / CONNECTIONS {
-                let held_up = Instant::now() > due;
-                if !held_up {
-                    sleep_until(due).await;
-                }
-                // A timer that is late is not the server's doing.
-                let from = if held_up { due } else { Instant::now() };
-                let (status, _) = client.ask().await.map_err(|error| error.to_string())?;
-                if status != 200 {
-                    return Err(format!("{path} answered {status}"));
-                }
-                took.push(u32::try_from(from.elapsed().as_micros()).unwrap_or(u32::MAX));
-                due += every;
+    let (mut idle, mut busy) = (Client::several(at, path)?, Vec::new());
+    let mut took = Vec::with_capacity(requests.try_into()?);
+    let every = Duration::from_secs(1) / rate;
+    let mut due = Instant::now() + Duration::from_millis(100);
+    let mut left = requests;
+    while left > 0 || !busy.is_empty() {
+        if left > 0
+            && Instant::now() >= due
+            && let Some(mut client) = idle.pop()
+        {
+            client.send(due)?;
+            busy.push(client);
+            due += every;
+            left -= 1;
+        }
+        let mut waiting = Vec::with_capacity(CONNECTIONS);
+        for mut client in busy {
+            if client.is_answered()? {
+                took.push(u32::try_from(client.due.elapsed().as_micros()).unwrap_or(u32::MAX));
+                idle.push(client);
+            } else {
+                waiting.push(client);
             }
-            Ok(took)
-        }));
+        }
+        busy = waiting;
     }
-    let mut all = Vec::new();
-    for task in tasks {
-        all.extend(task.await??);
-    }
-    all.sort_unstable();
-    Ok(all)
+    took.sort_unstable();
+    Ok(took)
 }
 
 /// Requests a second, with one answer awaited on each connection.
-async fn as_fast_as_it_goes(at: SocketAddr, path: &str, lasts: Duration) -> Result<f64, BoxError> {
-    let mut tasks = Vec::new();
+fn as_fast_as_it_goes(at: SocketAddr, path: &str, lasts: Duration) -> Result<f64, BoxError> {
+    let mut clients = Client::several(at, path)?;
     let begin = Instant::now();
-    for _ in 0..CONNECTIONS {
-        let mut client = Client::new(at, path).await?;
-        tasks.push(tokio::spawn(async move {
-            let mut done = 0_u64;
-            while begin.elapsed() < lasts {
-                client.ask().await.map_err(|error| error.to_string())?;
-                done += 1;
-            }
-            Ok::<_, String>(done)
-        }));
+    for client in &mut clients {
+        client.send(begin)?;
     }
-    let mut done = 0;
-    for task in tasks {
-        done += task.await??;
+    let mut done = 0_u64;
+    while begin.elapsed() < lasts {
+        for client in &mut clients {
+            if client.is_answered()? {
+                done += 1;
+                client.send(begin)?;
+            }
+        }
     }
     Ok(done as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// Runs of checks so far.
-async fn runs(at: SocketAddr) -> Result<f64, BoxError> {
-    let (_, metrics) = Client::new(at, "/metrics").await?.ask().await?;
-    let line = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("health_check_runs_total "));
-    Ok(line.ok_or("no count of runs")?.parse()?)
+fn runs(at: SocketAddr) -> Result<f64, BoxError> {
+    let mut client = Client::new(at, "/metrics")?;
+    client.send(Instant::now())?;
+    loop {
+        if let Some((_, metrics)) = client.poll()? {
+            let line = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("health_check_runs_total "));
+            return Ok(line.ok_or("no count of runs")?.parse()?);
+        }
+    }
 }
 
 fn percentile(sorted: &[u32], part: f64) -> f64 {
@@ -225,13 +265,13 @@ fn percentile(sorted: &[u32], part: f64) -> f64 {
     f64::from(sorted.get(at).copied().unwrap_or_default())
 }
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
+fn main() -> Result<(), BoxError> {
     let (mut requests, mut rate, mut seconds) = (1_000_000, 10_000, 10);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "serve" {
-            return serve().await;
+            // As many threads as it has cores.
+            return tokio::runtime::Runtime::new()?.block_on(serve());
         }
         let value = arguments.next().ok_or(USAGE)?.parse()?;
         match name.as_str() {
@@ -242,16 +282,17 @@ async fn main() -> Result<(), BoxError> {
         }
     }
     println!("{}\n", machine());
+    stay_apart()?;
     let server = Server::start()?;
     let (at, pid) = (server.at, server.child.id());
     // All have run, and are known.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let (before, begin) = (runs(at).await?, Instant::now());
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let alone = (runs(at).await? - before) / begin.elapsed().as_secs_f64();
+    std::thread::sleep(Duration::from_secs(5));
+    let (before, begin) = (runs(at)?, Instant::now());
+    std::thread::sleep(Duration::from_secs(10));
+    let alone = (runs(at)? - before) / begin.elapsed().as_secs_f64();
 
     println!(
-        "{requests} requests at {rate} a second, {CONNECTIONS} connections, {CHECKS} checks\n"
+        "{requests} requests at {rate} a second, {CONNECTIONS} connections, {CHECKS} checks; a core for the server and one for the client\n"
     );
     println!(
         "| | p50 | p99 | p99.9 | most | server CPU a request | runs of checks a second | memory |"
@@ -262,11 +303,11 @@ async fn main() -> Result<(), BoxError> {
         rss_mib(pid)?
     );
     for path in PATHS {
-        let (before, cpu, begin) = (runs(at).await?, server_cpu(pid)?, Instant::now());
-        let took = at_rate(at, path, requests, rate).await?;
+        let (before, cpu, begin) = (runs(at)?, server_cpu(pid)?, Instant::now());
+        let took = at_rate(at, path, requests, rate)?;
         let lasted = begin.elapsed().as_secs_f64();
         let each = (server_cpu(pid)? - cpu) / f64::from(requests) * 1e6;
-        let ran = (runs(at).await? - before) / lasted;
+        let ran = (runs(at)? - before) / lasted;
         println!(
             "| `{path}` | {:.0} µs | {:.0} µs | {:.0} µs | {:.1} ms | {each:.1} µs | {ran:.0} | {:.1} MiB |",
             percentile(&took, 0.5),
@@ -279,7 +320,7 @@ async fn main() -> Result<(), BoxError> {
     println!("\nAs fast as it goes\n\n| | requests a second | ratio |\n|---|---|---|");
     let mut limit = None;
     for path in PATHS {
-        let rate = as_fast_as_it_goes(at, path, Duration::from_secs(seconds.into())).await?;
+        let rate = as_fast_as_it_goes(at, path, Duration::from_secs(seconds.into()))?;
         let ratio = rate / *limit.get_or_insert(rate);
         println!("| `{path}` | {rate:.0} | {ratio:.2} |");
     }

@@ -15,7 +15,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command};
 use std::time::{Duration, Instant};
 
+use groundtackle_backup::{Hex, SigningKey};
 use serde_json::Value;
+use support::backups::Backups;
 use support::{Place, Ran, command, ops, signal};
 
 /// One check of a port, which is looked at ten times a second.
@@ -102,6 +104,69 @@ fn a_store_is_looked_at_by_its_url() {
 }
 
 #[test]
+fn a_backup_is_looked_at_where_it_lies() {
+    let backups = Backups::new();
+    let repository = backups.place.file("repository");
+    let seed = fs::read_to_string(backups.place.file("signer.key")).unwrap();
+    let seed: Hex<32> = seed.trim().parse().unwrap();
+    let signer = SigningKey::from_seed(&seed.0).public();
+    let check = |place: &str, more: &str| {
+        format!(
+            "[[checks]]\nname = \"backup\"\nkind = \"readiness\"\nschedule = {{ period = \"30s\", timeout = \"20s\" }}\n\
+             probe = {{ backup = {{ {place}, tip_of = {:?}, expect = {{ trusted = [\"{signer}\"], fail_age = \"26h\", {more} }} }} }}\n",
+            backups.place.url(),
+        )
+    };
+    let folder = format!("folder = {:?}", repository.to_str().unwrap());
+    let seen = |check: &str, code: i32| {
+        let answer = once(&write(&backups.place, check)).exits(code).answer();
+        let said = |key: &str| {
+            answer["checks"][0][key]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        (said("outcome"), said("cause"), said("detail"))
+    };
+    let told = |outcome: &str, cause: &str| (outcome.to_owned(), cause.to_owned());
+    let judged = |check: &str, code: i32| {
+        let (outcome, cause, _) = seen(check, code);
+        (outcome, cause)
+    };
+    let behind = "fail_lag_blocks = 5, fail_drill_age = \"840h\"";
+    assert_eq!(judged(&check(&folder, ""), 1), told("fail", "no-backup"));
+    let nowhere = format!(
+        "folder = {:?}",
+        backups.place.file("nowhere").to_str().unwrap()
+    );
+    assert_eq!(
+        judged(&check(&nowhere, ""), 1),
+        told("fail", "target-not-open")
+    );
+    backups.sync_to(9);
+    backups.backup("run", &[]).exits(0);
+    assert_eq!(
+        judged(&check(&folder, behind), 1),
+        told("fail", "never-proven")
+    );
+    backups.backup("drill", &[]).exits(0);
+    let (outcome, cause, detail) = seen(&check(&folder, behind), 0);
+    assert_eq!((outcome, cause), told("pass", "ok"));
+    assert!(
+        detail.contains("block 9") && detail.contains("it is 0 blocks behind the tip"),
+        "{detail}"
+    );
+    // Several places, one of which is away, are one repository.
+    let several =
+        format!("target = [{{ name = \"here\", {folder} }}, {{ name = \"there\", {nowhere} }}]");
+    assert_eq!(judged(&check(&several, ""), 0), told("pass", "ok"));
+    backups.sync_to(15);
+    let (outcome, cause, detail) = seen(&check(&folder, behind), 1);
+    assert_eq!((outcome, cause), told("fail", "behind"));
+    assert!(detail.contains("6 blocks behind"), "{detail}");
+}
+
+#[test]
 fn a_bad_config_is_told_with_file_line_and_key() {
     let place = Place::new();
     let good = check("a", &open(), "") + "[service]\nlisten = \"127.0.0.1:0\"\n";
@@ -126,13 +191,38 @@ fn a_bad_config_is_told_with_file_line_and_key() {
             "\"here\"",
             "service.listen: invalid socket address",
         ),
-        ("\"50ms\"", "\"5s\"", "is below the timeout"),
+        (
+            "\"50ms\"",
+            "\"5s\"",
+            "health.toml:5: checks[0].schedule.period: check \"a\": period (100ms) is below the timeout (5s)",
+        ),
+        (
+            "kind = \"readiness\"\n",
+            "kind = \"readiness\"\ndepends_on = [\"a\"]\n",
+            "health.toml:4: checks[0].depends_on: dependencies go in a circle: \"a\" needs \"a\"",
+        ),
+        (
+            "[service]",
+            "[[checks]]\nname = \"a\"\nkind = \"readiness\"\nprobe = { tcp = { address = \"127.0.0.1:1\" } }\n[service]",
+            "health.toml:9: checks[1].name: check \"a\" is there twice",
+        ),
+        (
+            "[service]",
+            "[[objectives]]\nname = \"o\"\nsubset = \"nobody\"\ntarget = 0.9\nwindow = \"month\"\n[service]",
+            "health.toml:10: objectives[0].subset: the set of checks of objective \"o\" is empty",
+        ),
     ] {
         let config = write(&place, &good.replacen(from, to, 1));
         for args in [&["health", "--once"][..], &["health"], &["serve"]] {
             let ran = ops(&[args, &["--config", &config]].concat());
             ran.exits(2).says(&[says]);
         }
+    }
+    for args in [&["health", "--once"][..], &["health"], &["serve"]] {
+        let empty = write(&place, "\nchecks = []\n");
+        let ran = ops(&[args, &["--config", &empty]].concat());
+        ran.exits(2)
+            .says(&["health.toml:2: checks: checks is empty"]);
     }
     ops(&["health", "--config", "/nowhere/at/all.toml"])
         .exits(66)

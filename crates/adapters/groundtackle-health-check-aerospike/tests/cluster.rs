@@ -1,36 +1,36 @@
 //! Real nodes that are stopped, hung, started again, full, cut off, and short of copies.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test asserts")]
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
-use groundtackle_health_check::{
-    Check, Health, Name, Observation, Outcome, Schedule, Scheduler, Settings,
-};
+use groundtackle_health_check::{Check, Outcome};
 use groundtackle_health_check_aerospike::{AerospikeCheck, AerospikeCheckConfig};
 use groundtackle_health_check_client::Endpoint;
-use groundtackle_health_check_testkit::{CheckHarness, State};
+use groundtackle_health_check_testkit::{Faults, ServerHarness, Watched, skipped};
 use groundtackle_testkit_servers::{Aerospike, AerospikeOptions};
 
 const PERIOD: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a busy machine may take beside.
-const SLACK: Duration = Duration::from_secs(3);
+/// Of its first node.
+const FAULTS: Faults<Aerospike> = Faults {
+    stop: |cluster| cluster.kill(0),
+    start: |cluster| cluster.restart(0),
+    hang: |cluster| cluster.freeze(0),
+    resume: |cluster| cluster.thaw(0),
+};
 
-/// A cluster of so many nodes, or that there is none.
-fn start(test: &str, options: &AerospikeOptions) -> Option<Aerospike> {
-    if Aerospike::can_be_started() {
-        return Some(Aerospike::start(options));
+/// A cluster, or why there is none.
+fn cluster(options: &AerospikeOptions) -> Result<Aerospike, String> {
+    match Aerospike::can_be_started() {
+        true => Ok(Aerospike::start(options)),
+        false => Err("there is no asd on the PATH".into()),
     }
-    writeln!(
-        std::io::stderr(),
-        "skipped: {test}: there is no asd on the PATH"
-    )
-    .expect("standard error is open");
-    None
+}
+
+fn start(test: &str, options: &AerospikeOptions) -> Option<Aerospike> {
+    cluster(options).map_err(|why| skipped(test, &why)).ok()
 }
 
 fn nodes(nodes: usize) -> AerospikeOptions {
@@ -50,18 +50,11 @@ fn addresses(cluster: &Aerospike, of: impl IntoIterator<Item = usize>) -> Vec<En
     hosts.split(',').map(|host| host.parse().unwrap()).collect()
 }
 
-/// Looks until it is so, at most two minutes.
+/// Looks until it is so.
 async fn becomes(config: AerospikeCheckConfig, outcome: Outcome, cause: &str) -> String {
     let check = AerospikeCheck::from(config);
-    let begun = Instant::now();
-    loop {
-        let seen = check.check().await;
-        if (seen.outcome, seen.cause.as_str()) == (outcome, cause) {
-            return seen.detail.unwrap_or_default().to_string();
-        }
-        assert!(begun.elapsed() < Duration::from_secs(120), "{seen:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let seen = groundtackle_health_check_testkit::becomes(&check, outcome, cause).await;
+    seen.detail.unwrap_or_default().to_string()
 }
 
 fn set(cluster: &Aerospike, node: usize, setting: &str) {
@@ -70,74 +63,15 @@ fn set(cluster: &Aerospike, node: usize, setting: &str) {
     assert!(answer.contains("\tok"), "{answer}");
 }
 
-struct One(Mutex<(Option<Aerospike>, bool)>);
-
-impl One {
-    fn new() -> Self {
-        Self(Mutex::new((start("conformance", &nodes(1)), true)))
-    }
+fn one() -> ServerHarness<Aerospike> {
+    let check = |cluster: &Aerospike| -> Arc<dyn Check> {
+        let config = AerospikeCheckConfig::new(addresses(cluster, [0]));
+        Arc::new(AerospikeCheck::from(config))
+    };
+    ServerHarness::new(cluster(&nodes(1)), FAULTS, check)
 }
 
-/// For machines without a server: the cases that need one are skipped.
-#[derive(Debug)]
-struct NoServer;
-
-#[async_trait]
-impl Check for NoServer {
-    async fn check(&self) -> Observation {
-        Observation::pass()
-    }
-}
-
-#[async_trait]
-impl CheckHarness for One {
-    async fn check(&self) -> Arc<dyn Check> {
-        match &self.0.lock().unwrap().0 {
-            Some(cluster) => {
-                let config = AerospikeCheckConfig::new(addresses(cluster, [0]));
-                Arc::new(AerospikeCheck::from(config))
-            }
-            None => Arc::new(NoServer),
-        }
-    }
-
-    async fn make(&self, state: State) -> bool {
-        let (Some(cluster), runs) = &mut *self.0.lock().unwrap() else {
-            return false;
-        };
-        cluster.thaw(0);
-        match (state, *runs) {
-            (State::Broken, true) => cluster.kill(0),
-            (State::Working | State::Silent, false) => cluster.restart(0),
-            _ => {}
-        }
-        if state == State::Silent {
-            cluster.freeze(0);
-        }
-        *runs = state != State::Broken;
-        true
-    }
-}
-
-groundtackle_health_check_testkit::check_conformance!(One::new());
-
-/// Waits until it reads so; what is not so within a period and a timeout is too late.
-async fn until(health: &Health, outcome: Outcome, cause: &str) {
-    let begun = Instant::now();
-    loop {
-        let view = health.view();
-        let reading = view.reading("aerospike").unwrap();
-        if (reading.outcome, reading.cause.as_str()) == (outcome, cause) {
-            return;
-        }
-        let late = PERIOD.mul_f64(1.1) + TIMEOUT + SLACK;
-        assert!(
-            begun.elapsed() < late,
-            "no {outcome} ({cause}): {reading:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+groundtackle_health_check_testkit::check_conformance!(one());
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_to_a_single_node_is_seen_in_time_and_passes() {
@@ -145,51 +79,20 @@ async fn what_happens_to_a_single_node_is_seen_in_time_and_passes() {
         return;
     };
     let config = AerospikeCheckConfig::new(addresses(&cluster, [0]));
-    let schedule = Schedule::default()
-        .with_period(PERIOD)
-        .with_timeout(TIMEOUT)
-        .with_failures_to_down(1)
-        .with_successes_to_up(1);
-    let settings = Settings::default().with_schedule(schedule);
-    let health = Health::builder()
-        .readiness(
-            Name::try_from("aerospike").unwrap(),
-            settings,
-            AerospikeCheck::from(config),
-        )
-        .build()
-        .unwrap();
-    let scheduler = Scheduler::start(&health);
-    until(&health, Outcome::Pass, "ok").await;
-    cluster.freeze(0);
-    until(&health, Outcome::Fail, "timeout").await;
-    cluster.thaw(0);
-    until(&health, Outcome::Pass, "ok").await;
-    cluster.kill(0);
-    until(&health, Outcome::Fail, "refused").await;
-    cluster.restart(0);
+    let watched = Watched::start(AerospikeCheck::from(config), PERIOD, TIMEOUT);
+    watched.rounds(&mut cluster, &FAULTS, "refused").await;
     cluster.settled(1);
-    until(&health, Outcome::Pass, "ok").await;
+    watched.until(Outcome::Pass, "ok").await;
+    // The node itself looks at its limits each ten seconds.
+    let looks = Duration::from_secs(60);
     // The machine has more than one hundredth of its memory in use.
     set(&cluster, 0, "stop-writes-sys-memory-pct=1");
-    until_within(&health, Outcome::Fail, "stop-writes").await;
+    watched
+        .until_within(looks, Outcome::Fail, "stop-writes")
+        .await;
     set(&cluster, 0, "stop-writes-sys-memory-pct=90");
-    until_within(&health, Outcome::Pass, "ok").await;
-    scheduler.stop().await.unwrap();
-}
-
-/// The node itself looks at its limits each ten seconds.
-async fn until_within(health: &Health, outcome: Outcome, cause: &str) {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(60) {
-        let view = health.view();
-        let reading = view.reading("aerospike").unwrap();
-        if (reading.outcome, reading.cause.as_str()) == (outcome, cause) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    until(health, outcome, cause).await;
+    watched.until_within(looks, Outcome::Pass, "ok").await;
+    watched.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,12 +151,7 @@ async fn every_node_of_three_is_looked_at() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_reached_by_the_others_alone_is_told() {
     if !Aerospike::can_be_apart() {
-        writeln!(
-            std::io::stderr(),
-            "skipped: nodes apart: namespaces of networks take root"
-        )
-        .expect("standard error is open");
-        return;
+        return skipped("nodes apart", "namespaces of networks take root");
     }
     let apart = AerospikeOptions {
         apart: true,

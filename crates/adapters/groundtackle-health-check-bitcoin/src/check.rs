@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use groundtackle_health_check::{Cause, Check, Clock, Observation, SystemClock};
 use groundtackle_health_check_json_rpc::{
-    Findings, References, RpcClient, RpcError, Session, Standstill, lower_median,
+    Compared, Findings, References, RpcClient, RpcError, Session, Standstill,
 };
 
 use crate::answers::{self, Chain, Header, Network};
@@ -76,7 +76,12 @@ impl BitcoinCheck {
                 Err(error) => findings.add(observation(&error)),
             }
         }
-        self.compare(&mut session, &chain, &mut findings).await;
+        let how = self.probe.comparison();
+        let compared = self
+            .references
+            .compare(&self.probe, &mut session, chain.blocks, how, &mut findings)
+            .await;
+        findings.maybe(judge(compared, |()| None));
         let (blocks, age) = (chain.blocks, age.unwrap_or_default().as_secs());
         Ok(findings.sum(format!("the tip, block {blocks}, is {age} s old")))
     }
@@ -170,78 +175,21 @@ impl BitcoinCheck {
             }
         }
     }
-
-    /// With the references: how far they are, then what they have where both have a block.
-    async fn compare(&self, session: &mut Session, chain: &Chain, findings: &mut Findings) {
-        if self.references.is_empty() {
-            return;
-        }
-        let tips = self
-            .references
-            .ask(|_, mut session| async move { answers::chain(&mut session).await })
-            .await;
-        // One that is elsewhere, or not ready itself, is no reference.
-        let heights: Vec<Option<u64>> = tips
-            .into_iter()
-            .map(|tip| {
-                let tip = tip.filter(|tip| tip.chain == self.probe.chain)?;
-                (tip.downloading != Some(true)).then_some(tip.blocks)
-            })
-            .collect();
-        let (all, answers) = (heights.len(), heights.iter().flatten().count());
-        let median = lower_median(heights.iter().flatten().copied());
-        let Some(median) = median.filter(|_| answers >= self.probe.min_references) else {
-            findings.add(few(answers, all));
-            return;
-        };
-        let blocks = chain.blocks;
-        let lag = median.saturating_sub(blocks);
-        if lag > self.probe.max_lag {
-            let detail = format!("block {blocks} is {lag} behind {answers} other nodes");
-            findings.add(Observation::fail("lag").with_detail(detail));
-        }
-        // What it has beyond them, they can't vouch for.
-        let lead = blocks.saturating_sub(median);
-        if lead > self.probe.max_lag {
-            let detail = format!("block {blocks} is {lead} ahead of {answers} other nodes");
-            findings.add(Observation::warn("references-behind").with_detail(detail));
-        }
-        let height = median.min(blocks).saturating_sub(self.probe.fork_depth);
-        let ours = match answers::hash_at(session, height).await {
-            Ok(ours) => ours,
-            Err(error) => return findings.add(observation(&error)),
-        };
-        let reached = |i: usize| heights.get(i).copied().flatten() >= Some(height);
-        let hashes = self
-            .references
-            .ask(|i, mut session| {
-                let reached = reached(i);
-                async move {
-                    match reached {
-                        true => answers::hash_at(&mut session, height).await.map(Some),
-                        false => Ok(None),
-                    }
-                }
-            })
-            .await;
-        let hashes: Vec<String> = hashes.into_iter().flatten().flatten().collect();
-        let differ = hashes.iter().filter(|hash| **hash != ours).count();
-        let of = hashes.len();
-        if of < self.probe.min_references.max(1) {
-            findings.add(few(of, all));
-        } else if differ > of / 2 {
-            let detail = format!("block {height} is another for {differ} of {of} other nodes");
-            findings.add(Observation::fail("fork").with_detail(detail));
-        } else if differ > 0 {
-            let detail = format!("block {height} is another for {differ} of {of} other nodes");
-            findings.add(Observation::warn("references-differ").with_detail(detail));
-        }
-    }
 }
 
-fn few(answers: usize, all: usize) -> Observation {
-    let detail = format!("{answers} of {all} other nodes could be compared with");
-    Observation::unknown("few-references").with_detail(detail)
+impl Compared for BitcoinProbe {
+    type Hash = String;
+
+    async fn height(&self, session: &mut Session) -> Result<Option<u64>, RpcError> {
+        let chain = answers::chain(session).await?;
+        // One that is elsewhere, or not ready itself, is no reference.
+        let fit = chain.chain == self.chain && chain.downloading != Some(true);
+        Ok(fit.then_some(chain.blocks))
+    }
+
+    async fn hash(&self, session: &mut Session, height: u64) -> Result<Option<String>, RpcError> {
+        answers::hash_at(session, height).await.map(Some)
+    }
 }
 
 /// What an answer says, or that there is none.

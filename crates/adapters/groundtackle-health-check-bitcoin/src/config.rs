@@ -1,8 +1,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use groundtackle_health_check_json_rpc::{Node, References};
+use groundtackle_health_check_json_rpc::{Comparison, Node};
 use serde::Deserialize;
+
+/// Each is a question at each run.
+const MAX_BLOCKS: usize = 16;
 
 /// What a healthy node is. Ages and counts of 0 are not looked at.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -163,23 +166,23 @@ impl TryFrom<Config> for BitcoinProbe {
             node: default.node,
             chain: default.chain,
         };
-        if probe.references.len() > References::MAX {
-            return Err("has more than 16 references; leave some out");
-        }
-        if probe.blocks.len() > References::MAX {
+        probe.comparison().fits(&probe.references)?;
+        if probe.blocks.len() > MAX_BLOCKS {
             return Err("has more than 16 blocks; leave some out");
-        }
-        let needs = probe.min_references.max(1);
-        if !probe.references.is_empty() && needs > probe.references.len() {
-            return Err(
-                "has a min_references above the number of references, so that it could never pass",
-            );
         }
         Ok(probe)
     }
 }
 
 impl BitcoinProbe {
+    pub(crate) const fn comparison(&self) -> Comparison {
+        Comparison {
+            min_references: self.min_references,
+            max_lag: self.max_lag,
+            fork_depth: self.fork_depth,
+        }
+    }
+
     /// A probe with the defaults, without references.
     #[must_use]
     pub fn new(node: Node, chain: impl Into<String>) -> Self {

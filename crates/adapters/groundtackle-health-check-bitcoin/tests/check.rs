@@ -11,9 +11,9 @@ mod node;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use groundtackle_health_check::{Check, Observation};
+use groundtackle_health_check::{Check, Observation, Outcome};
 use groundtackle_health_check_bitcoin::{BitcoinCheck, BitcoinProbe, KnownBlock};
-use groundtackle_health_check_testkit::FaultClock;
+use groundtackle_health_check_testkit::{FaultClock, Watched};
 use groundtackle_testkit_servers::Reply;
 use node::{Node, hash, seconds};
 use serde_json::{Value, json};
@@ -463,4 +463,38 @@ async fn a_cookie_is_read_anew_for_each_run() {
     );
     let seen = check.check().await;
     assert_seen(&seen, "fail", "rpc-error", "bad password *** for ***");
+}
+
+/// Each within its period and timeout, and so is that it is well again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_a_node_is_seen_in_time_and_passes() {
+    let node = Node::at(7);
+    let check = BitcoinCheck::from(probe(&node));
+    let (period, timeout) = (Duration::from_secs(1), Duration::from_millis(500));
+    let watched = Watched::start(check, period, timeout);
+    watched.until(Outcome::Pass, "ok").await;
+    let starting = json!({ "code": -28, "message": "Verifying blocks…" });
+    node.set("getblockchaininfo", starting);
+    watched.until(Outcome::Fail, "starting").await;
+    node.is_at(7);
+    node.change("getblockchaininfo", "initialblockdownload", json!(true));
+    watched.until(Outcome::Fail, "initial-block-download").await;
+    node.is_at(8);
+    watched.until(Outcome::Pass, "ok").await;
+    node.change("getblockheader", "time", json!(seconds() - 5 * 3600));
+    watched.until(Outcome::Fail, "stale-tip").await;
+    node.is_at(9);
+    watched.until(Outcome::Pass, "ok").await;
+    node.change("getblockchaininfo", "chain", json!("test"));
+    watched.until(Outcome::Fail, "wrong-chain").await;
+    node.is_at(10);
+    node.forget("getnetworkinfo");
+    watched.until(Outcome::Unknown, "not-offered").await;
+    node.set("getconnectioncount", json!(8));
+    watched.until(Outcome::Pass, "ok").await;
+    node.script(Reply::Hang);
+    watched.until(Outcome::Fail, "timeout").await;
+    node.unscript();
+    watched.until(Outcome::Pass, "ok").await;
+    watched.stop().await;
 }

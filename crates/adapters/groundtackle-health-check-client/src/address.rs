@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[error("{0}")]
 pub struct ParseAddressError(&'static str);
 
+const NO_PORT: ParseAddressError = ParseAddressError("is no address: the port must not be 0");
+
 /// A host and a port: `"db.internal:5432"`, `"127.0.0.1:8332"`, `"[::1]:8332"`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -29,6 +31,20 @@ impl Endpoint {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A name, or an address without brackets, and a port, as clients of other protocols read them from their URLs.
+    ///
+    /// # Errors
+    /// For what is no host, and for port 0.
+    pub fn of(host: &str, port: u16) -> Result<Self, ParseAddressError> {
+        if port == 0 {
+            return Err(NO_PORT);
+        }
+        match host.parse::<Ipv6Addr>() {
+            Ok(address) => Self::new(&format!("[{address}]"), port),
+            Err(_) => Self::new(host, port),
+        }
     }
 
     /// From a host as URLs have it.
@@ -66,7 +82,7 @@ impl FromStr for Endpoint {
         let (host, port) = text.rsplit_once(':').ok_or(no_port)?;
         let port = port.parse().map_err(|_| no_port)?;
         if port == 0 {
-            return Err(ParseAddressError("is no address: the port must not be 0"));
+            return Err(NO_PORT);
         }
         Self::new(host, port)
     }
@@ -214,6 +230,10 @@ mod tests {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((endpoint.host(), endpoint.port()), (host, port));
             assert_eq!(endpoint.to_string(), text);
+            assert_eq!(Endpoint::of(host, port), Ok(endpoint));
+        }
+        for (host, port) in [("a", 0), ("", 1), ("a:b", 1), ("[::1]x", 1), ("a@b", 1)] {
+            assert!(Endpoint::of(host, port).is_err(), "{host:?}");
         }
         for text in [
             "",

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use groundtackle_health_check_json_rpc::{Node, References};
+use groundtackle_health_check_json_rpc::{Comparison, Node};
 use serde::Deserialize;
 
 use crate::amount::{AccountAddress, Amount, Topic};
@@ -105,20 +105,20 @@ impl TryFrom<NodeConfig> for EthereumProbe {
                 .unwrap_or(default.reference_timeout),
             ..default
         };
-        if probe.references.len() > References::MAX {
-            return Err("has more than 16 references; leave some out");
-        }
-        let needs = probe.min_references.max(1);
-        if !probe.references.is_empty() && needs > probe.references.len() {
-            return Err(
-                "has a min_references above the number of references, so that it could never pass",
-            );
-        }
+        probe.comparison().fits(&probe.references)?;
         Ok(probe)
     }
 }
 
 impl EthereumProbe {
+    pub(crate) const fn comparison(&self) -> Comparison {
+        Comparison {
+            min_references: self.min_references,
+            max_lag: self.max_lag,
+            fork_depth: self.fork_depth,
+        }
+    }
+
     /// A probe with the defaults, without references.
     #[must_use]
     pub const fn new(node: Node, chain_id: u64) -> Self {

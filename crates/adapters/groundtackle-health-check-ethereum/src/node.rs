@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use ethers::types::H256;
 use groundtackle_health_check::{Check, Clock, Observation, SystemClock};
 use groundtackle_health_check_json_rpc::{
-    Findings, References, RpcClient, RpcError, Session, Standstill, lower_median,
+    Compared, Findings, References, RpcClient, RpcError, Session, Standstill,
 };
 use serde_json::json;
 
@@ -77,7 +77,12 @@ impl EthereumCheck {
             let peers = session.call("net_peerCount", json!([])).await;
             findings.maybe(judge(peers, |peers: Quantity| self.judge_peers(peers.0)));
         }
-        self.compare(&mut session, &head, &mut findings).await;
+        let (height, how) = (head.number.0, self.probe.comparison());
+        let compared = self
+            .references
+            .compare(&self.probe, &mut session, height, how, &mut findings)
+            .await;
+        findings.maybe(judge(compared, |()| None));
         let (number, age) = (head.number.0, age(&*self.clock, &head).as_secs());
         Ok(findings.sum(format!("the head, block {number}, is {age} s old")))
     }
@@ -122,82 +127,22 @@ impl EthereumCheck {
         };
         Some(seen.with_detail(format!("{peers} peers")))
     }
+}
 
-    /// With the references: how far they are, then what they have where both have a block.
-    async fn compare(&self, session: &mut Session, head: &Head, findings: &mut Findings) {
-        if self.references.is_empty() {
-            return;
-        }
-        let ask = |_, mut session: Session| async move {
-            let id = answers::chain_id(&mut session).await?;
-            let head = answers::block(&mut session, "latest").await?;
-            Ok((id, head))
-        };
-        let heads = self.references.ask(ask).await;
+impl Compared for EthereumProbe {
+    type Hash = H256;
+
+    async fn height(&self, session: &mut Session) -> Result<Option<u64>, RpcError> {
+        let id = answers::chain_id(session).await?;
+        let head = answers::block(session, "latest").await?;
         // One that is elsewhere is no reference.
-        let heights: Vec<Option<u64>> = heads
-            .into_iter()
-            .map(|answer| {
-                let (_, head) = answer.filter(|(id, _)| *id == self.probe.chain_id)?;
-                Some(head?.number.0)
-            })
-            .collect();
-        let (all, answers) = (heights.len(), heights.iter().flatten().count());
-        let median = lower_median(heights.iter().flatten().copied());
-        let Some(median) = median.filter(|_| answers >= self.probe.min_references) else {
-            findings.add(few(answers, all));
-            return;
-        };
-        let number = head.number.0;
-        let lag = median.saturating_sub(number);
-        if lag > self.probe.max_lag {
-            let detail = format!("block {number} is {lag} behind {answers} other nodes");
-            findings.add(Observation::fail("lag").with_detail(detail));
-        }
-        // What it has beyond them, they can't vouch for.
-        let lead = number.saturating_sub(median);
-        if lead > self.probe.max_lag {
-            let detail = format!("block {number} is {lead} ahead of {answers} other nodes");
-            findings.add(Observation::warn("references-behind").with_detail(detail));
-        }
-        let height = median.min(number).saturating_sub(self.probe.fork_depth);
-        let ours = match answers::block(session, &hex(height)).await {
-            Ok(Some(ours)) => ours.hash,
-            Ok(None) => {
-                let detail = format!("it has no block {height}");
-                return findings.add(Observation::unknown("no-block").with_detail(detail));
-            }
-            Err(error) => return findings.add(error.observation()),
-        };
-        let reached = |i: usize| heights.get(i).copied().flatten() >= Some(height);
-        let hashes = self
-            .references
-            .ask(|i, mut session| {
-                let reached = reached(i);
-                async move {
-                    match reached {
-                        true => answers::block(&mut session, &hex(height)).await,
-                        false => Ok(None),
-                    }
-                }
-            })
-            .await;
-        let hashes: Vec<H256> = hashes
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|head| head.hash)
-            .collect();
-        let differ = hashes.iter().filter(|hash| **hash != ours).count();
-        let of = hashes.len();
-        let detail = format!("block {height} is another for {differ} of {of} other nodes");
-        if of < self.probe.min_references.max(1) {
-            findings.add(few(of, all));
-        } else if differ > of / 2 {
-            findings.add(Observation::fail("fork").with_detail(detail));
-        } else if differ > 0 {
-            findings.add(Observation::warn("references-differ").with_detail(detail));
-        }
+        let head = head.filter(|_| id == self.chain_id);
+        Ok(head.map(|head| head.number.0))
+    }
+
+    async fn hash(&self, session: &mut Session, height: u64) -> Result<Option<H256>, RpcError> {
+        let block = answers::block(session, &hex(height)).await?;
+        Ok(block.map(|block| block.hash))
     }
 }
 
@@ -229,11 +174,6 @@ fn judge_lag(
         );
         Observation::fail(cause).with_detail(detail)
     })
-}
-
-fn few(answers: usize, all: usize) -> Observation {
-    let detail = format!("{answers} of {all} other nodes could be compared with");
-    Observation::unknown("few-references").with_detail(detail)
 }
 
 #[async_trait]

@@ -8,17 +8,15 @@
 
 mod node;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use groundtackle_health_check::Check;
+use groundtackle_health_check::{Check, Outcome};
 use groundtackle_health_check_ethereum::{
     EthereumAccountCheck, EthereumAccountProbe, EthereumCheck, EthereumProbe, EventProbe, Node,
 };
 use groundtackle_health_check_json_rpc::RpcClient;
-use groundtackle_health_check_testkit::{CheckHarness, State};
+use groundtackle_health_check_testkit::{Faults, ServerHarness, Watched, becomes, skipped};
 use groundtackle_testkit_servers::Anvil;
 use node::assert_seen;
 use serde_json::{Value, json};
@@ -26,12 +24,12 @@ use serde_json::{Value, json};
 /// The first of anvil's accounts, which has 10,000 ether.
 const KEEPER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
+const MISSING: &str = "GROUNDTACKLE_TEST_ANVIL names none, and there is none on the PATH";
+
 fn is_there() -> bool {
     let there = Anvil::is_there();
     if !there {
-        // Past the test runner's capture: what is not tested must be seen.
-        let skipped = "skipped: tests with anvil: GROUNDTACKLE_TEST_ANVIL names none, and there is none on the PATH\n";
-        std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+        skipped("tests with anvil", MISSING);
     }
     there
 }
@@ -106,10 +104,8 @@ async fn a_real_head_stands_and_goes_on() {
     probe.max_standstill = Duration::from_millis(1);
     let check = EthereumCheck::from(probe);
     assert_seen(&check.check().await, "pass", "ok", "block 0");
-    while check.check().await.cause.as_str() == "ok" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_seen(&check.check().await, "fail", "standing-head", "block 0");
+    let seen = becomes(&check, Outcome::Fail, "standing-head").await;
+    assert_seen(&seen, "fail", "standing-head", "block 0");
     call(&anvil, "evm_mine", json!([])).await;
     assert_seen(&check.check().await, "pass", "ok", "block 1");
 }
@@ -149,10 +145,8 @@ async fn a_real_keeper_is_watched() {
     probe.max_idle = Duration::from_millis(1);
     let check = EthereumAccountCheck::from(probe);
     assert_seen(&check.check().await, "pass", "ok", "");
-    while check.check().await.cause.as_str() == "ok" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_seen(&check.check().await, "fail", "idle", "its nonce is 0");
+    let seen = becomes(&check, Outcome::Fail, "idle").await;
+    assert_seen(&seen, "fail", "idle", "its nonce is 0");
     let hash = call(
         &anvil,
         "eth_sendTransaction",
@@ -195,53 +189,33 @@ async fn a_real_keeper_is_watched() {
     assert_seen(&look(long).await, "fail", "no-event", "since block 0");
 }
 
-/// One that is killed, frozen and started again.
-struct Faulty(Option<Mutex<Anvil>>);
+const FAULTS: Faults<Anvil> = Faults {
+    stop: Anvil::kill,
+    start: Anvil::restart,
+    hang: |anvil| anvil.freeze(),
+    resume: |anvil| anvil.thaw(),
+};
 
-impl Faulty {
-    fn start() -> Self {
-        Self(is_there().then(|| Mutex::new(Anvil::start(&["--no-mining"]))))
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_a_real_node_is_seen_in_time_and_passes() {
+    if !is_there() {
+        return;
     }
+    let mut anvil = Anvil::start(&["--no-mining"]);
+    let check = EthereumCheck::from(probe(&anvil));
+    let (period, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    let watched = Watched::start(check, period, timeout);
+    watched.rounds(&mut anvil, &FAULTS, "refused").await;
+    watched.stop().await;
 }
 
-#[derive(Debug)]
-struct NoNode;
-
-#[async_trait]
-impl Check for NoNode {
-    async fn check(&self) -> groundtackle_health_check::Observation {
-        groundtackle_health_check::Observation::pass()
-    }
+fn node() -> ServerHarness<Anvil> {
+    let anvil = match Anvil::is_there() {
+        true => Ok(Anvil::start(&["--no-mining"])),
+        false => Err(MISSING.into()),
+    };
+    let check = |anvil: &Anvil| -> Arc<dyn Check> { Arc::new(EthereumCheck::from(probe(anvil))) };
+    ServerHarness::new(anvil, FAULTS, check)
 }
 
-#[async_trait]
-impl CheckHarness for Faulty {
-    async fn check(&self) -> Arc<dyn Check> {
-        match &self.0 {
-            Some(anvil) => Arc::new(EthereumCheck::from(probe(&anvil.lock().unwrap()))),
-            None => Arc::new(NoNode),
-        }
-    }
-
-    async fn make(&self, state: State) -> bool {
-        let Some(anvil) = &self.0 else {
-            return false;
-        };
-        let mut anvil = anvil.lock().unwrap();
-        anvil.thaw();
-        match state {
-            State::Working if anvil.is_up() => {}
-            State::Working => anvil.restart(),
-            State::Broken => anvil.kill(),
-            State::Silent => {
-                if !anvil.is_up() {
-                    anvil.restart();
-                }
-                anvil.freeze();
-            }
-        }
-        true
-    }
-}
-
-groundtackle_health_check_testkit::check_conformance!(Faulty::start());
+groundtackle_health_check_testkit::check_conformance!(node());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use groundtackle_health_check::{Check, Observation, Outcome};
 use groundtackle_health_check_ethereum::{EthereumCheck, EthereumProbe};
-use groundtackle_health_check_testkit::FaultClock;
+use groundtackle_health_check_testkit::{FaultClock, Watched};
 use groundtackle_testkit_servers::Reply;
 use node::{Node, assert_seen, block, seconds};
 use proptest::prelude::*;
@@ -399,3 +399,41 @@ const METHODS: &[&str] = &[
     "eth_getBlockByNumber:safe",
     "eth_getBlockByNumber:finalized",
 ];
+
+/// Each within its period and timeout, and so is that it is well again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_a_node_is_seen_in_time_and_passes() {
+    let node = Node::at(100);
+    let mut probe = EthereumProbe::new(node.address(), 1);
+    probe.max_standstill = Duration::from_secs(60);
+    let now = seconds();
+    let clock = FaultClock::at(now * 1_000);
+    let check = EthereumCheck::with_clock(probe, Arc::new(clock.clone()));
+    let (period, timeout) = (Duration::from_secs(1), Duration::from_millis(500));
+    let watched = Watched::start(check, period, timeout);
+    watched.until(Outcome::Pass, "ok").await;
+    let syncing = json!({ "currentBlock": "0x5", "highestBlock": "0x9" });
+    node.set("eth_syncing", syncing);
+    watched.until(Outcome::Fail, "syncing").await;
+    node.set("eth_syncing", json!(false));
+    watched.until(Outcome::Pass, "ok").await;
+    node.set("eth_chainId", json!("0x5"));
+    watched.until(Outcome::Fail, "wrong-chain").await;
+    node.set("eth_chainId", json!("0x1"));
+    watched.until(Outcome::Pass, "ok").await;
+    // Its time is new, and it is the same block all the same.
+    clock.advance(Duration::from_secs(61));
+    node.set("eth_getBlockByNumber:latest", block(100, now + 61));
+    watched.until(Outcome::Fail, "standing-head").await;
+    node.set("eth_getBlockByNumber:latest", block(101, now + 61));
+    watched.until(Outcome::Pass, "ok").await;
+    node.forget("net_peerCount");
+    watched.until(Outcome::Unknown, "not-offered").await;
+    node.set("net_peerCount", json!("0x19"));
+    watched.until(Outcome::Pass, "ok").await;
+    node.script(Reply::Hang);
+    watched.until(Outcome::Fail, "timeout").await;
+    node.unscript();
+    watched.until(Outcome::Pass, "ok").await;
+    watched.stop().await;
+}

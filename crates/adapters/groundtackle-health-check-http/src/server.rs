@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, RawQuery, State};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -52,14 +53,21 @@ impl App {
 }
 
 /// Nobody on the way may keep it, and what strangers get is not what operators get.
-fn answer(status: StatusCode, media_type: &'static str, body: String) -> Response {
-    let headers = [
+fn answer(status: StatusCode, media_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    // These, and what the connection adds.
+    headers.reserve(8);
+    for (name, value) in [
         (header::CONTENT_TYPE, media_type),
         (header::CACHE_CONTROL, "no-store"),
         (header::VARY, "authorization"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (status, headers, body).into_response()
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -77,23 +85,36 @@ fn is_verbose(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.split('&').any(named))
 }
 
+/// What a probe gets that may see no more.
+const fn line(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "pass\n",
+        Outcome::Warn => "warn\n",
+        Outcome::Unknown => "unknown\n",
+        Outcome::Fail => "fail\n",
+    }
+}
+
 /// The outcome, and with `?verbose` a line for each check that this audience may see.
 fn probe(
     app: &App,
-    headers: &HeaderMap,
-    query: Option<&str>,
+    request: &Request,
     view: &View,
     verdict: &Verdict,
     up: bool,
     kind: Kind,
 ) -> Response {
-    let audience = app.audience(headers);
-    let mut body = verdict.outcome.to_string();
+    let audience = app.audience(request.headers());
+    let verbose = is_verbose(request.uri().query());
+    if audience == Audience::Stranger && !verbose {
+        return answer(code(up), TEXT, line(verdict.outcome));
+    }
+    let mut body = String::from(verdict.outcome.as_str());
     if audience == Audience::Operator {
-        body += &format!(" ({})", verdict.cause);
+        body.extend([" (", verdict.cause.as_str(), ")"]);
     }
     body.push('\n');
-    if is_verbose(query) {
+    if verbose {
         for reading in view.readings.iter().filter(|reading| reading.kind == kind) {
             let Some(seen) = audience.sees(reading) else {
                 continue;
@@ -114,59 +135,24 @@ fn probe(
     answer(code(up), TEXT, body)
 }
 
-async fn live(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
+// The request as it is: extractors of headers and query would copy them.
+async fn live(State(app): State<Arc<App>>, request: Request) -> Response {
     let view = app.health.view();
     // A process is restarted because it is known to be dead, and for no other reason.
     let up = view.liveness.outcome != Outcome::Fail;
-    probe(
-        &app,
-        &headers,
-        query.as_deref(),
-        &view,
-        &view.liveness,
-        up,
-        Kind::Liveness,
-    )
+    probe(&app, &request, &view, &view.liveness, up, Kind::Liveness)
 }
 
-async fn ready(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
+async fn ready(State(app): State<Arc<App>>, request: Request) -> Response {
     let view = app.health.view();
     let up = view.readiness.outcome.is_up();
-    probe(
-        &app,
-        &headers,
-        query.as_deref(),
-        &view,
-        &view.readiness,
-        up,
-        Kind::Readiness,
-    )
+    probe(&app, &request, &view, &view.readiness, up, Kind::Readiness)
 }
 
-async fn started(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Response {
+async fn started(State(app): State<Arc<App>>, request: Request) -> Response {
     let view = app.health.view();
     let up = view.startup.outcome.is_up();
-    probe(
-        &app,
-        &headers,
-        query.as_deref(),
-        &view,
-        &view.startup,
-        up,
-        Kind::Startup,
-    )
+    probe(&app, &request, &view, &view.startup, up, Kind::Startup)
 }
 
 async fn subset(
@@ -183,15 +169,11 @@ async fn subset(
         _ => true,
     };
     match view.subset(&name).filter(|_| visible) {
-        Some(verdict) => answer(
-            code(verdict.outcome.is_up()),
-            TEXT,
-            format!("{}\n", verdict.outcome),
-        ),
+        Some(verdict) => answer(code(verdict.outcome.is_up()), TEXT, line(verdict.outcome)),
         None => answer(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there is no such subset or check, or you may not see it\n".into(),
+            "there is no such subset or check, or you may not see it\n",
         ),
     }
 }
@@ -211,7 +193,7 @@ async fn prometheus(State(app): State<Arc<App>>, headers: HeaderMap) -> Response
         let refused = answer(
             StatusCode::UNAUTHORIZED,
             TEXT,
-            "metrics are for operators: send their bearer token\n".into(),
+            "metrics are for operators: send their bearer token\n",
         );
         return ([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response();
     }
@@ -235,9 +217,5 @@ async fn status(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
 }
 
 async fn style() -> Response {
-    answer(
-        StatusCode::OK,
-        "text/css; charset=utf-8",
-        page::STYLE.into(),
-    )
+    answer(StatusCode::OK, "text/css; charset=utf-8", page::STYLE)
 }

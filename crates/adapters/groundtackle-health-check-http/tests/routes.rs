@@ -7,6 +7,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use groundtackle_health_check::{
     Health, Heartbeat, Measure, Name, Objective, Observation, Schedule, Settings, Window,
 };
 use groundtackle_health_check_http::{HttpHealthConfig, router};
-use groundtackle_health_check_testkit::{FaultClock, Scripted};
+use groundtackle_health_check_testkit::{FaultClock, Scripted, skipped};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -310,6 +311,49 @@ fn all_text_has_the_contrast_of_wcag_aa() {
 }
 
 /// What a request could start is counted by the check itself.
+/// In a real browser: it shows what was sent, which has no script in it, and the console says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_shows_the_page_without_complaints() {
+    let server = Server::start(true).await;
+    server.report(&Observation::fail("refused").with_detail("10.0.0.7 does not listen"));
+    let folder = tempfile::tempdir().unwrap();
+    for (width, scheme) in [
+        (390, "dark"),
+        (390, "light"),
+        (1400, "dark"),
+        (1400, "light"),
+    ] {
+        let opened = Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
+            .args(["--enable-logging=stderr", "--virtual-time-budget=5000"])
+            .arg(format!("--user-data-dir={}", folder.path().display()))
+            .arg(format!("--window-size={width},900"))
+            .arg(format!(
+                "--blink-settings=preferredColorScheme={}",
+                i32::from(scheme == "light")
+            ))
+            .arg(format!("http://{}/status", server.address))
+            .output();
+        let Ok(opened) = opened else {
+            let test = "a_browser_shows_the_page_without_complaints";
+            return skipped(test, "there is no chromium on the PATH");
+        };
+        let page = String::from_utf8_lossy(&opened.stdout);
+        let said = String::from_utf8_lossy(&opened.stderr);
+        assert!(opened.status.success(), "{said}");
+        assert!(!said.contains("CONSOLE"), "{width}, {scheme}: {said}");
+        for text in [
+            "<h1>R&amp;D</h1>",
+            "Does not work",
+            "10.0.0.7 does not listen",
+            "&lt;script&gt;alert('x')&lt;/script&gt;",
+        ] {
+            assert!(page.contains(text), "{text:?} is not in {page}");
+        }
+        assert!(!page.contains("<script"), "{page}");
+    }
+}
+
 #[tokio::test]
 async fn no_request_runs_a_check() {
     let server = Server::start(true).await;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod client;
+mod compare;
 mod error;
 mod findings;
 mod node;
@@ -8,6 +9,7 @@ mod references;
 mod standstill;
 
 pub use client::{RpcClient, Session};
+pub use compare::{Compared, Comparison};
 pub use error::{Result, RpcError};
 pub use findings::Findings;
 pub use node::{Node, NodeUrl};

@@ -1,13 +1,10 @@
 //! One connection, and what the server says on it.
 
 use std::error::Error as StdError;
-use std::net::IpAddr;
 
 use groundtackle_core::{ByteSize, Secret};
 use groundtackle_health_check::Observation;
-use groundtackle_health_check_client::{
-    Authorities, Blocking, Dialer, Endpoint, Error, SecretSource, Tls, bounded, in_full,
-};
+use groundtackle_health_check_client::{Endpoint, Error, Tls, Way, bounded, in_full};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::config::{Host, SslMode};
@@ -34,15 +31,7 @@ pub(crate) fn place(url: &Secret) -> Result<(Config, Endpoint), &'static str> {
         _ => return Err(FORM),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
-    let is_v6 = host
-        .parse::<IpAddr>()
-        .is_ok_and(|address| address.is_ipv6());
-    let endpoint = if is_v6 {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
-    let endpoint = endpoint.parse().map_err(|_| FORM)?;
+    let endpoint = Endpoint::of(&host, port).map_err(|_| FORM)?;
     // TLS is ours: the client gets a stream.
     config.ssl_mode(SslMode::Disable);
     if config.get_application_name().is_none() {
@@ -51,45 +40,22 @@ pub(crate) fn place(url: &Secret) -> Result<(Config, Endpoint), &'static str> {
     Ok((config, endpoint))
 }
 
-/// How the server is reached.
-#[derive(Debug)]
-pub(crate) struct Way {
-    dialer: Dialer,
-    blocking: Blocking,
-    authorities: Authorities,
-}
-
-impl Way {
-    pub(crate) fn new(config: &PostgresCheckConfig) -> Self {
-        Self {
-            dialer: Dialer::default(),
-            blocking: Blocking::default(),
-            authorities: Authorities::new(config.tls_authorities.clone()),
-        }
+/// Connects, and asks.
+pub(crate) async fn ask(way: &Way, config: &PostgresCheckConfig) -> Result<Status, Observation> {
+    let seen = |error: Error| error.observation();
+    let url = way.secret(&config.url).await.map_err(seen)?;
+    let (mut login, endpoint) =
+        place(&url).map_err(|why| Observation::fail("bad-url").with_detail(why))?;
+    if let Some(password) = &config.password {
+        login.password(way.secret(password).await.map_err(seen)?.expose());
     }
-
-    async fn secret(&self, source: &SecretSource) -> Result<Secret, Observation> {
-        let secret = source.read(&self.blocking).await;
-        secret.map_err(|error| error.observation())
-    }
-
-    /// Connects, and asks.
-    pub(crate) async fn ask(&self, config: &PostgresCheckConfig) -> Result<Status, Observation> {
-        let url = self.secret(&config.url).await?;
-        let (mut login, endpoint) =
-            place(&url).map_err(|why| Observation::fail("bad-url").with_detail(why))?;
-        if let Some(password) = &config.password {
-            login.password(self.secret(password).await?.expose());
-        }
-        let seen = |error: Error| error.observation();
-        let mut stream = self.dialer.connect(&endpoint).await.map_err(seen)?;
-        match config.tls {
-            Tls::Off => talk(stream, &login, &endpoint).await,
-            _ => {
-                offers_tls(&mut stream, &endpoint).await?;
-                let stream = self.authorities.connect(stream, &endpoint).await;
-                talk(stream.map_err(seen)?, &login, &endpoint).await
-            }
+    let mut stream = way.connect(&endpoint).await.map_err(seen)?;
+    match config.tls {
+        Tls::Off => talk(stream, &login, &endpoint).await,
+        _ => {
+            offers_tls(&mut stream, &endpoint).await?;
+            let stream = way.secure(stream, &endpoint).await;
+            talk(stream.map_err(seen)?, &login, &endpoint).await
         }
     }
 }

@@ -1,7 +1,8 @@
 use async_trait::async_trait;
 use groundtackle_health_check::{Check, Observation};
+use groundtackle_health_check_client::Way;
 
-use crate::ask::Way;
+use crate::ask::ask;
 use crate::config::PostgresCheckConfig;
 use crate::status::judge;
 
@@ -14,7 +15,7 @@ pub struct PostgresCheck {
 
 impl From<PostgresCheckConfig> for PostgresCheck {
     fn from(config: PostgresCheckConfig) -> Self {
-        let way = Way::new(&config);
+        let way = Way::new(config.tls_authorities.clone());
         Self { config, way }
     }
 }
@@ -22,7 +23,7 @@ impl From<PostgresCheckConfig> for PostgresCheck {
 #[async_trait]
 impl Check for PostgresCheck {
     async fn check(&self) -> Observation {
-        match self.way.ask(&self.config).await {
+        match ask(&self.way, &self.config).await {
             Ok(status) => judge(&self.config, &status),
             Err(seen) => seen,
         }

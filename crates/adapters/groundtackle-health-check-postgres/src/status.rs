@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use groundtackle_core::ByteSize;
 use groundtackle_health_check::Observation;
+use groundtackle_health_check_client::Limits;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::config::{PostgresCheckConfig, Role};
@@ -145,13 +146,12 @@ fn role(config: &PostgresCheckConfig, status: &Status) -> Option<Observation> {
 
 fn connections(config: &PostgresCheckConfig, status: &Status) -> Option<Observation> {
     let Status { slots, used, .. } = status;
-    let reached = |pct: u8| u128::from(*used) * 100 >= u128::from(*slots) * u128::from(pct);
+    let limits = Limits {
+        warn: config.warn_connections_pct,
+        fail: config.fail_connections_pct,
+    };
     let detail = format!("{used} of {slots} connections are in use");
-    if reached(config.fail_connections_pct) {
-        return Some(Observation::fail("connections").with_detail(detail));
-    }
-    reached(config.warn_connections_pct)
-        .then(|| Observation::warn("connections").with_detail(detail))
+    limits.full("connections", *used, *slots, &detail)
 }
 
 fn not_permitted(what: &str) -> Observation {
@@ -187,24 +187,21 @@ fn followers(config: &PostgresCheckConfig, status: &Status) -> Option<Observatio
     if status.hidden > 0 && asked {
         return Some(not_permitted("its standbys"));
     }
-    let streaming = status.streaming;
-    let detail = format!("{streaming} standbys stream from it, and should be {wanted}");
-    let few = if streaming < config.fail_standbys_below.into() {
-        Some(Observation::fail("standbys-missing").with_detail(detail))
-    } else if streaming < config.warn_standbys_below.into() {
-        Some(Observation::warn("standbys-missing").with_detail(detail))
-    } else {
-        None
+    let few = Limits {
+        warn: config.warn_standbys_below,
+        fail: config.fail_standbys_below,
     };
+    let few = few.few(
+        "standbys-missing",
+        status.streaming,
+        "standbys stream from it",
+    );
     // Without any there is none that could be behind.
     let none = status.followers == Behind::default();
     let late = (!none)
         .then(|| lag(config, status.followers, "a standby"))
         .flatten();
-    match (few, late) {
-        (Some(few), Some(late)) => Some(few.and(late)),
-        (few, late) => few.or(late),
-    }
+    few.into_iter().chain(late).reduce(Observation::and)
 }
 
 fn lag(config: &PostgresCheckConfig, behind: Behind, who: &str) -> Option<Observation> {

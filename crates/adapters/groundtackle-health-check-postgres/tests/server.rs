@@ -3,17 +3,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
 use groundtackle_core::ByteSize;
-use groundtackle_health_check::{
-    Check, Health, Name, Observation, Outcome, Schedule, Scheduler, Settings,
-};
+use groundtackle_health_check::{Check, Observation, Outcome};
 use groundtackle_health_check_client::{SecretSource, Tls};
 use groundtackle_health_check_postgres::{PostgresCheck, PostgresCheckConfig, Role};
-use groundtackle_health_check_testkit::{CheckHarness, State};
+use groundtackle_health_check_testkit::{Faults, ServerHarness, Watched};
 use groundtackle_testkit_servers::{Certificates, Postgres, PostgresOptions};
 use tokio_postgres::{Client, NoTls};
 
@@ -22,8 +19,12 @@ const PASSWORD: &str = "s3cr3t-pa55";
 const PERIOD: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a busy machine may take beside.
-const SLACK: Duration = Duration::from_secs(3);
+const FAULTS: Faults<Postgres> = Faults {
+    stop: Postgres::stop,
+    start: Postgres::restart,
+    hang: |postgres| postgres.freeze(),
+    resume: |postgres| postgres.thaw(),
+};
 
 fn start(password: Option<&str>, settings: &[(&str, &str)]) -> Postgres {
     let settings = settings.iter();
@@ -48,70 +49,18 @@ async fn look(config: PostgresCheckConfig) -> Observation {
     PostgresCheck::from(config).check().await
 }
 
-/// Looks until it is so, at most a minute.
+/// Looks until it is so.
 async fn becomes(config: PostgresCheckConfig, outcome: Outcome, cause: &str) -> Observation {
-    let check = PostgresCheck::from(config);
-    let begun = Instant::now();
-    loop {
-        let seen = check.check().await;
-        if (seen.outcome, seen.cause.as_str()) == (outcome, cause) {
-            return seen;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{seen:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    groundtackle_health_check_testkit::becomes(&PostgresCheck::from(config), outcome, cause).await
 }
 
-struct Server(Mutex<(Postgres, bool)>);
-
-#[async_trait]
-impl CheckHarness for Server {
-    async fn check(&self) -> Arc<dyn Check> {
-        Arc::new(PostgresCheck::from(config(&self.0.lock().unwrap().0)))
-    }
-
-    async fn make(&self, state: State) -> bool {
-        let (postgres, runs) = &mut *self.0.lock().unwrap();
-        postgres.thaw();
-        match (state, *runs) {
-            (State::Broken, true) => postgres.stop(),
-            (State::Working | State::Silent, false) => postgres.restart(),
-            _ => {}
-        }
-        if state == State::Silent {
-            postgres.freeze();
-        }
-        *runs = state != State::Broken;
-        true
-    }
-
-    fn secrets(&self) -> Vec<String> {
-        vec![PASSWORD.into()]
-    }
+fn server() -> ServerHarness<Postgres> {
+    let check =
+        |postgres: &Postgres| -> Arc<dyn Check> { Arc::new(PostgresCheck::from(config(postgres))) };
+    ServerHarness::new(Ok(start(Some(PASSWORD), &[])), FAULTS, check).with_secret(PASSWORD)
 }
 
-groundtackle_health_check_testkit::check_conformance!(Server(Mutex::new((
-    start(Some(PASSWORD), &[]),
-    true
-))));
-
-/// Waits until it reads so; what is not so within a period and a timeout is too late.
-async fn until(health: &Health, outcome: Outcome, cause: &str) {
-    let begun = Instant::now();
-    loop {
-        let view = health.view();
-        let reading = view.reading("database").unwrap();
-        if (reading.outcome, reading.cause.as_str()) == (outcome, cause) {
-            return;
-        }
-        let late = PERIOD.mul_f64(1.1) + TIMEOUT + SLACK;
-        assert!(
-            begun.elapsed() < late,
-            "no {outcome} ({cause}): {reading:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+groundtackle_health_check_testkit::check_conformance!(server());
 
 fn write(file: &Path, password: &str) {
     fs::write(file, format!("{password}\n")).unwrap();
@@ -127,45 +76,23 @@ async fn what_happens_to_the_server_is_seen_in_time_and_passes() {
     let config = PostgresCheckConfig::new(url.as_str())
         .with_tls(Tls::Off)
         .with_password(Some(SecretSource::File(file.clone())));
-    let schedule = Schedule::default()
-        .with_period(PERIOD)
-        .with_timeout(TIMEOUT)
-        .with_failures_to_down(1)
-        .with_successes_to_up(1);
-    let settings = Settings::default().with_schedule(schedule);
-    let health = Health::builder()
-        .readiness(
-            Name::try_from("database").unwrap(),
-            settings,
-            PostgresCheck::from(config),
-        )
-        .build()
-        .unwrap();
-    let scheduler = Scheduler::start(&health);
-    until(&health, Outcome::Pass, "ok").await;
-    postgres.stop();
-    until(&health, Outcome::Fail, "refused").await;
-    postgres.restart();
-    until(&health, Outcome::Pass, "ok").await;
-    postgres.freeze();
-    until(&health, Outcome::Fail, "timeout").await;
-    postgres.thaw();
-    until(&health, Outcome::Pass, "ok").await;
+    let watched = Watched::start(PostgresCheck::from(config), PERIOD, TIMEOUT);
+    watched.rounds(&mut postgres, &FAULTS, "refused").await;
     postgres.kill();
-    until(&health, Outcome::Fail, "refused").await;
+    watched.until(Outcome::Fail, "refused").await;
     postgres.restart();
-    until(&health, Outcome::Pass, "ok").await;
+    watched.until(Outcome::Pass, "ok").await;
     let client = connect(&postgres.url()).await;
     let change = "ALTER USER postgres PASSWORD 'another'";
     client.batch_execute(change).await.unwrap();
-    until(&health, Outcome::Fail, "login-refused").await;
+    watched.until(Outcome::Fail, "login-refused").await;
     write(&file, "another");
-    until(&health, Outcome::Pass, "ok").await;
+    watched.until(Outcome::Pass, "ok").await;
     fs::remove_file(&file).unwrap();
-    until(&health, Outcome::Fail, "secret-unreadable").await;
+    watched.until(Outcome::Fail, "secret-unreadable").await;
     write(&file, "another");
-    until(&health, Outcome::Pass, "ok").await;
-    scheduler.stop().await.unwrap();
+    watched.until(Outcome::Pass, "ok").await;
+    watched.stop().await;
 }
 
 #[tokio::test]

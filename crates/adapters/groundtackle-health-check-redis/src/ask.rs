@@ -2,9 +2,7 @@
 
 use groundtackle_core::{ByteSize, Secret};
 use groundtackle_health_check::Observation;
-use groundtackle_health_check_client::{
-    Authorities, Blocking, Dialer, Endpoint, SecretSource, Tls, bounded,
-};
+use groundtackle_health_check_client::{Endpoint, Error, Tls, Way, bounded};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
@@ -45,12 +43,7 @@ pub(crate) fn place(url: &Secret) -> Result<Place, &'static str> {
         return Err(FORM);
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let endpoint = if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
-    let endpoint = endpoint.parse().map_err(|_| FORM)?;
+    let endpoint = Endpoint::of(host, *port).map_err(|_| FORM)?;
     let login = info.redis_settings();
     Ok(Place {
         secure,
@@ -68,46 +61,23 @@ pub(crate) struct Said {
     pub(crate) cluster: Option<String>,
 }
 
-/// How the server is reached.
-#[derive(Debug)]
-pub(crate) struct Way {
-    dialer: Dialer,
-    blocking: Blocking,
-    authorities: Authorities,
-}
-
-impl Way {
-    pub(crate) fn new(config: &RedisCheckConfig) -> Self {
-        Self {
-            dialer: Dialer::default(),
-            blocking: Blocking::default(),
-            authorities: Authorities::new(config.tls_authorities.clone()),
-        }
+/// Connects, and asks.
+pub(crate) async fn ask(way: &Way, config: &RedisCheckConfig) -> Result<Said, Observation> {
+    let seen = |error: Error| error.observation();
+    let url = way.secret(&config.url).await.map_err(seen)?;
+    let mut place = config
+        .place(&url)
+        .map_err(|why| Observation::fail("bad-url").with_detail(why))?;
+    if let Some(password) = &config.password {
+        place.password = Some(way.secret(password).await.map_err(seen)?);
     }
-
-    async fn secret(&self, source: &SecretSource) -> Result<Secret, Observation> {
-        let secret = source.read(&self.blocking).await;
-        secret.map_err(|error| error.observation())
-    }
-
-    /// Connects, and asks.
-    pub(crate) async fn ask(&self, config: &RedisCheckConfig) -> Result<Said, Observation> {
-        let url = self.secret(&config.url).await?;
-        let mut place = config
-            .place(&url)
-            .map_err(|why| Observation::fail("bad-url").with_detail(why))?;
-        if let Some(password) = &config.password {
-            place.password = Some(self.secret(password).await?);
-        }
-        let endpoint = &place.endpoint;
-        let stream = self.dialer.connect(endpoint).await;
-        let stream = stream.map_err(|error| error.observation())?;
-        match config.tls {
-            Tls::Off => talk(stream, &place).await,
-            _ => {
-                let stream = self.authorities.connect(stream, endpoint).await;
-                talk(stream.map_err(|error| error.observation())?, &place).await
-            }
+    let endpoint = &place.endpoint;
+    let stream = way.connect(endpoint).await.map_err(seen)?;
+    match config.tls {
+        Tls::Off => talk(stream, &place).await,
+        _ => {
+            let stream = way.secure(stream, endpoint).await;
+            talk(stream.map_err(seen)?, &place).await
         }
     }
 }

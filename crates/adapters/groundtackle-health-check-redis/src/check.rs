@@ -1,7 +1,8 @@
 use async_trait::async_trait;
 use groundtackle_health_check::{Check, Observation};
+use groundtackle_health_check_client::Way;
 
-use crate::ask::Way;
+use crate::ask::ask;
 use crate::config::RedisCheckConfig;
 use crate::info::judge;
 
@@ -14,7 +15,7 @@ pub struct RedisCheck {
 
 impl From<RedisCheckConfig> for RedisCheck {
     fn from(config: RedisCheckConfig) -> Self {
-        let way = Way::new(&config);
+        let way = Way::new(config.tls_authorities.clone());
         Self { config, way }
     }
 }
@@ -22,7 +23,7 @@ impl From<RedisCheckConfig> for RedisCheck {
 #[async_trait]
 impl Check for RedisCheck {
     async fn check(&self) -> Observation {
-        match self.way.ask(&self.config).await {
+        match ask(&self.way, &self.config).await {
             Ok(said) => judge(&self.config, &said),
             Err(seen) => seen,
         }

@@ -2,8 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use groundtackle_core::{ByteSize, Secret};
-use groundtackle_health_check_client::{SecretSource, Tls};
-use serde::de::Error as _;
+use groundtackle_health_check_client::{SecretSource, Tls, checked_url};
 use serde::{Deserialize, Deserializer};
 
 use crate::ask::{Place, place};
@@ -77,13 +76,8 @@ impl Default for RedisCheckConfig {
     }
 }
 
-/// What is wrong with it is told with its line, where it is written there.
 fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretSource, D::Error> {
-    let source = SecretSource::deserialize(deserializer)?;
-    if let SecretSource::Given(url) = &source {
-        place(url).map_err(D::Error::custom)?;
-    }
-    Ok(source)
+    checked_url(deserializer, |url| place(url).err())
 }
 
 macro_rules! setters {

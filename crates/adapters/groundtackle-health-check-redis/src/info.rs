@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use groundtackle_health_check::Observation;
+use groundtackle_health_check_client::Limits;
 
 use crate::ask::Said;
 use crate::config::{RedisCheckConfig, Role};
@@ -135,25 +136,18 @@ fn primary(config: &RedisCheckConfig, info: &str) -> Option<Observation> {
     });
     let online: Vec<_> = replicas.filter(|replica| replica.online).collect();
     let count = online.len() as u64;
-    let wanted = config.fail_replicas_below.max(config.warn_replicas_below);
-    let detail = format!("{count} replicas are online, and should be {wanted}");
-    let few = if count < u64::from(config.fail_replicas_below) {
-        Some(Observation::fail("replicas-missing").with_detail(detail))
-    } else if count < u64::from(config.warn_replicas_below) {
-        Some(Observation::warn("replicas-missing").with_detail(detail))
-    } else {
-        None
+    let few = Limits {
+        warn: config.warn_replicas_below,
+        fail: config.fail_replicas_below,
     };
+    let few = few.few("replicas-missing", count, "replicas are online");
     let silent = online.iter().map(|replica| replica.lag).max();
     let behind = online
         .iter()
         .map(|replica| offset.saturating_sub(replica.offset));
     let behind = behind.max().unwrap_or(0);
     let late = lag(config, silent.unwrap_or(0), behind, "a replica");
-    match (few, late) {
-        (Some(few), Some(late)) => Some(few.and(late)),
-        (few, late) => few.or(late),
-    }
+    few.into_iter().chain(late).reduce(Observation::and)
 }
 
 fn lag(config: &RedisCheckConfig, silent: u64, behind: u64, who: &str) -> Option<Observation> {
@@ -182,12 +176,12 @@ fn memory(config: &RedisCheckConfig, info: &str) -> Option<Observation> {
     }
     // What replicas are sent, and the like, does not count against the limit.
     let used = used.saturating_sub(number(info, "mem_not_counted_for_evict").unwrap_or(0));
-    let reached = |pct: u8| u128::from(used) * 100 >= u128::from(most) * u128::from(pct);
+    let limits = Limits {
+        warn: config.warn_memory_pct,
+        fail: config.fail_memory_pct,
+    };
     let detail = format!("it uses {used} of {most} bytes ({policy})");
-    if reached(config.fail_memory_pct) {
-        return Some(Observation::fail("memory").with_detail(detail));
-    }
-    reached(config.warn_memory_pct).then(|| Observation::warn("memory").with_detail(detail))
+    limits.full("memory", used, most, &detail)
 }
 
 fn persistence(info: &str) -> Option<Observation> {

@@ -4,17 +4,14 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
 use groundtackle_core::ByteSize;
-use groundtackle_health_check::{
-    Check, Health, Name, Observation, Outcome, Schedule, Scheduler, Settings,
-};
+use groundtackle_health_check::{Check, Observation, Outcome};
 use groundtackle_health_check_client::{SecretSource, Tls};
 use groundtackle_health_check_redis::{RedisCheck, RedisCheckConfig, Role};
-use groundtackle_health_check_testkit::{CheckHarness, State};
+use groundtackle_health_check_testkit::{Faults, ServerHarness, Watched};
 use groundtackle_testkit_servers::{Certificates, Redis, RedisCluster, RedisOptions};
 
 const PASSWORD: &str = "s3cr3t-pa55";
@@ -22,8 +19,12 @@ const PASSWORD: &str = "s3cr3t-pa55";
 const PERIOD: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a busy machine may take beside.
-const SLACK: Duration = Duration::from_secs(2);
+const FAULTS: Faults<Redis> = Faults {
+    stop: Redis::stop,
+    start: Redis::restart,
+    hang: |redis| redis.freeze(),
+    resume: |redis| redis.thaw(),
+};
 
 fn start() -> Redis {
     with(&[])
@@ -46,67 +47,17 @@ async fn look(config: RedisCheckConfig) -> Observation {
     RedisCheck::from(config).check().await
 }
 
-/// Looks until it is so, at most a minute.
+/// Looks until it is so.
 async fn becomes(config: RedisCheckConfig, outcome: Outcome, cause: &str) -> Observation {
-    let check = RedisCheck::from(config);
-    let begun = Instant::now();
-    loop {
-        let seen = check.check().await;
-        if (seen.outcome, seen.cause.as_str()) == (outcome, cause) {
-            return seen;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{seen:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    groundtackle_health_check_testkit::becomes(&RedisCheck::from(config), outcome, cause).await
 }
 
-struct Server(Mutex<(Redis, bool)>);
-
-#[async_trait]
-impl CheckHarness for Server {
-    async fn check(&self) -> Arc<dyn Check> {
-        Arc::new(RedisCheck::from(config(&self.0.lock().unwrap().0)))
-    }
-
-    async fn make(&self, state: State) -> bool {
-        let (redis, runs) = &mut *self.0.lock().unwrap();
-        redis.thaw();
-        match (state, *runs) {
-            (State::Broken, true) => redis.stop(),
-            (State::Working | State::Silent, false) => redis.restart(),
-            _ => {}
-        }
-        if state == State::Silent {
-            redis.freeze();
-        }
-        *runs = state != State::Broken;
-        true
-    }
-
-    fn secrets(&self) -> Vec<String> {
-        vec![PASSWORD.into()]
-    }
+fn server() -> ServerHarness<Redis> {
+    let check = |redis: &Redis| -> Arc<dyn Check> { Arc::new(RedisCheck::from(config(redis))) };
+    ServerHarness::new(Ok(start()), FAULTS, check).with_secret(PASSWORD)
 }
 
-groundtackle_health_check_testkit::check_conformance!(Server(Mutex::new((start(), true))));
-
-/// Waits until it reads so; what is not so within a period and a timeout is too late.
-async fn until(health: &Health, outcome: Outcome, cause: &str) {
-    let begun = Instant::now();
-    loop {
-        let view = health.view();
-        let reading = view.reading("redis").unwrap();
-        if (reading.outcome, reading.cause.as_str()) == (outcome, cause) {
-            return;
-        }
-        let late = PERIOD.mul_f64(1.1) + TIMEOUT + SLACK;
-        assert!(
-            begun.elapsed() < late,
-            "no {outcome} ({cause}): {reading:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+groundtackle_health_check_testkit::check_conformance!(server());
 
 fn write(file: &Path, password: &str) {
     fs::write(file, format!("{password}\n")).unwrap();
@@ -122,40 +73,18 @@ async fn what_happens_to_the_server_is_seen_in_time_and_passes() {
     let config = RedisCheckConfig::new(url.as_str())
         .with_tls(Tls::Off)
         .with_password(Some(SecretSource::File(file.clone())));
-    let schedule = Schedule::default()
-        .with_period(PERIOD)
-        .with_timeout(TIMEOUT)
-        .with_failures_to_down(1)
-        .with_successes_to_up(1);
-    let settings = Settings::default().with_schedule(schedule);
-    let health = Health::builder()
-        .readiness(
-            Name::try_from("redis").unwrap(),
-            settings,
-            RedisCheck::from(config),
-        )
-        .build()
-        .unwrap();
-    let scheduler = Scheduler::start(&health);
-    until(&health, Outcome::Pass, "ok").await;
-    redis.stop();
-    until(&health, Outcome::Fail, "refused").await;
-    redis.restart();
-    until(&health, Outcome::Pass, "ok").await;
-    redis.freeze();
-    until(&health, Outcome::Fail, "timeout").await;
-    redis.thaw();
-    until(&health, Outcome::Pass, "ok").await;
+    let watched = Watched::start(RedisCheck::from(config), PERIOD, TIMEOUT);
+    watched.rounds(&mut redis, &FAULTS, "refused").await;
     let set = redis.command(&["CONFIG", "SET", "requirepass", "another"]);
     assert!(set.starts_with("+OK"), "{set}");
-    until(&health, Outcome::Fail, "login-refused").await;
+    watched.until(Outcome::Fail, "login-refused").await;
     write(&file, "another");
-    until(&health, Outcome::Pass, "ok").await;
+    watched.until(Outcome::Pass, "ok").await;
     fs::remove_file(&file).unwrap();
-    until(&health, Outcome::Fail, "secret-unreadable").await;
+    watched.until(Outcome::Fail, "secret-unreadable").await;
     write(&file, "another");
-    until(&health, Outcome::Pass, "ok").await;
-    scheduler.stop().await.unwrap();
+    watched.until(Outcome::Pass, "ok").await;
+    watched.stop().await;
 }
 
 #[tokio::test]

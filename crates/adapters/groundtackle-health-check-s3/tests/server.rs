@@ -2,19 +2,15 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test asserts")]
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use groundtackle_health_check::{
-    Check, Health, Name, Observation, Outcome, Schedule, Scheduler, Settings,
-};
+use groundtackle_health_check::{Check, Observation, Outcome};
 use groundtackle_health_check_client::{SecretSource, Tls};
 use groundtackle_health_check_s3::{S3Check, S3CheckConfig, S3Credentials};
-use groundtackle_health_check_testkit::{CheckHarness, State};
+use groundtackle_health_check_testkit::{Faults, ServerHarness, Watched, skipped};
 use groundtackle_testkit_servers::Moto;
 
 const KEY: &str = "s3cr3t-acc355-k3y";
@@ -24,19 +20,29 @@ const ALL: [&str; 1] = ["s3:*"];
 const PERIOD: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a busy machine may take beside.
-const SLACK: Duration = Duration::from_secs(4);
+/// It comes back without anything.
+const FAULTS: Faults<Moto> = Faults {
+    stop: Moto::kill,
+    start: |moto| {
+        moto.restart();
+        make_bucket(moto);
+    },
+    hang: |moto| moto.freeze(),
+    resume: |moto| moto.thaw(),
+};
 
-/// A server with the bucket, or that there is none.
-fn start(test: &str) -> Option<Moto> {
+/// A server with the bucket, or why there is none.
+fn with_bucket() -> Result<Moto, String> {
     if !Moto::is_there() {
-        let reason = "there is no moto; GROUNDTACKLE_TEST_MOTO names its Python";
-        writeln!(std::io::stderr(), "skipped: {test}: {reason}").expect("standard error is open");
-        return None;
+        return Err("there is no moto; GROUNDTACKLE_TEST_MOTO names its Python".into());
     }
     let moto = Moto::start();
     make_bucket(&moto);
-    Some(moto)
+    Ok(moto)
+}
+
+fn start(test: &str) -> Option<Moto> {
+    with_bucket().map_err(|why| skipped(test, &why)).ok()
 }
 
 fn make_bucket(moto: &Moto) {
@@ -77,78 +83,12 @@ fn told(outcome: Outcome, cause: &str) -> (Outcome, String) {
     (outcome, cause.to_owned())
 }
 
-struct Server(Mutex<(Option<Moto>, bool)>);
-
-impl Server {
-    fn new() -> Self {
-        Self(Mutex::new((start("conformance"), true)))
-    }
+fn server() -> ServerHarness<Moto> {
+    let check = |moto: &Moto| -> Arc<dyn Check> { Arc::new(S3Check::from(config(moto.port()))) };
+    ServerHarness::new(with_bucket(), FAULTS, check).with_secret(KEY)
 }
 
-/// For machines without a server: the cases that need one are skipped.
-#[derive(Debug)]
-struct NoServer;
-
-#[async_trait]
-impl Check for NoServer {
-    async fn check(&self) -> Observation {
-        Observation::pass()
-    }
-}
-
-#[async_trait]
-impl CheckHarness for Server {
-    async fn check(&self) -> Arc<dyn Check> {
-        match &self.0.lock().unwrap().0 {
-            Some(moto) => Arc::new(S3Check::from(config(moto.port()))),
-            None => Arc::new(NoServer),
-        }
-    }
-
-    async fn make(&self, state: State) -> bool {
-        let (Some(moto), runs) = &mut *self.0.lock().unwrap() else {
-            return false;
-        };
-        moto.thaw();
-        match (state, *runs) {
-            (State::Broken, true) => moto.kill(),
-            (State::Working | State::Silent, false) => {
-                moto.restart();
-                make_bucket(moto);
-            }
-            _ => {}
-        }
-        if state == State::Silent {
-            moto.freeze();
-        }
-        *runs = state != State::Broken;
-        true
-    }
-
-    fn secrets(&self) -> Vec<String> {
-        vec![KEY.into()]
-    }
-}
-
-groundtackle_health_check_testkit::check_conformance!(Server::new());
-
-/// Waits until it reads so; what is not so within a period and a timeout is too late.
-async fn until(health: &Health, outcome: Outcome, cause: &str) {
-    let begun = Instant::now();
-    loop {
-        let view = health.view();
-        let reading = view.reading("s3").unwrap();
-        if (reading.outcome, reading.cause.as_str()) == (outcome, cause) {
-            return;
-        }
-        let late = PERIOD.mul_f64(1.1) + TIMEOUT + SLACK;
-        assert!(
-            begun.elapsed() < late,
-            "no {outcome} ({cause}): {reading:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+groundtackle_health_check_testkit::check_conformance!(server());
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_to_the_server_is_seen_in_time_and_passes() {
@@ -162,56 +102,36 @@ async fn what_happens_to_the_server_is_seen_in_time_and_passes() {
         fs::write(&key_file, key).unwrap();
     };
     write(&moto.user("canary", &ALL));
-    moto.check_logins(true);
     let credentials = S3Credentials::new(
         SecretSource::File(id_file.clone()),
         SecretSource::File(key_file.clone()),
     );
     let config = config(moto.port()).with_credentials(Some(credentials));
-    let schedule = Schedule::default()
-        .with_period(PERIOD)
-        .with_timeout(TIMEOUT)
-        .with_failures_to_down(1)
-        .with_successes_to_up(1);
-    let settings = Settings::default().with_schedule(schedule);
-    let health = Health::builder()
-        .readiness(
-            Name::try_from("s3").unwrap(),
-            settings,
-            S3Check::from(config.with_answer_timeout(Duration::from_millis(1_500))),
-        )
-        .build()
-        .unwrap();
-    let scheduler = Scheduler::start(&health);
-    until(&health, Outcome::Pass, "ok").await;
-    moto.freeze();
-    until(&health, Outcome::Fail, "timeout").await;
-    moto.thaw();
-    until(&health, Outcome::Pass, "ok").await;
-    let another = {
-        moto.check_logins(false);
-        moto.user("canary", &ALL)
-    };
+    let check = S3Check::from(config.with_answer_timeout(Duration::from_millis(1_500)));
+    let watched = Watched::start(check, PERIOD, TIMEOUT);
+    watched.rounds(&mut moto, &FAULTS, "refused").await;
+    let another = moto.user("canary", &ALL);
+    write(&moto.user("canary", &ALL));
     moto.check_logins(true);
-    until(&health, Outcome::Pass, "ok").await;
+    watched.until(Outcome::Pass, "ok").await;
     // Half of a new key is a wrong one.
     fs::write(&key_file, &another.1).unwrap();
-    until(&health, Outcome::Fail, "login-refused").await;
+    watched.until(Outcome::Fail, "login-refused").await;
     write(&another);
-    until(&health, Outcome::Pass, "ok").await;
+    watched.until(Outcome::Pass, "ok").await;
     fs::remove_file(&key_file).unwrap();
-    until(&health, Outcome::Fail, "secret-unreadable").await;
+    watched.until(Outcome::Fail, "secret-unreadable").await;
     write(&another);
-    until(&health, Outcome::Pass, "ok").await;
+    watched.until(Outcome::Pass, "ok").await;
     moto.kill();
-    until(&health, Outcome::Fail, "refused").await;
+    watched.until(Outcome::Fail, "refused").await;
     // It comes back without anything, and learns what S3 is with its first request.
     moto.restart();
     moto.request("GET", "/nothing", &[], "");
-    until(&health, Outcome::Fail, "no-bucket").await;
+    watched.until(Outcome::Fail, "no-bucket").await;
     make_bucket(&moto);
-    until(&health, Outcome::Pass, "ok").await;
-    scheduler.stop().await.unwrap();
+    watched.until(Outcome::Pass, "ok").await;
+    watched.stop().await;
 }
 
 #[tokio::test]

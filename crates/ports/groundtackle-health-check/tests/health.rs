@@ -92,6 +92,38 @@ fn results_age_by_either_clock() {
     }
 }
 
+/// "Each with a cause code and an observation time."
+#[test]
+fn each_of_the_four_outcomes_has_its_cause_and_its_time() {
+    let (clock, builder) = builder();
+    let health = builder.push(name("db"), quick()).build().unwrap();
+    let db = health.reporter("db").unwrap();
+    for (observation, cause) in [
+        (Observation::pass(), "ok"),
+        (Observation::warn("slow"), "slow"),
+        (Observation::fail("refused"), "refused"),
+        (Observation::unknown("not-offered"), "not-offered"),
+    ] {
+        clock.advance(Duration::from_secs(7));
+        let now = clock.now().unix_millis;
+        db.report(observation.clone());
+        clock.advance(Duration::from_secs(1));
+        let view = health.view();
+        let reading = view.reading("db").unwrap();
+        assert_eq!(
+            (reading.outcome, reading.cause.as_str()),
+            (observation.outcome, cause)
+        );
+        assert_eq!(reading.observed_unix_millis, Some(now));
+        let until = now + VALID.as_millis() as u64;
+        assert_eq!(reading.valid_until_unix_millis, Some(until));
+    }
+    assert_eq!(
+        Outcome::ALL.map(|of| of.is_up()),
+        [true, true, false, false]
+    );
+}
+
 #[test]
 fn liveness_is_a_heartbeat_and_nothing_else() {
     let (clock, builder) = builder();
@@ -310,10 +342,10 @@ fn duplicates_and_strangers_are_refused() {
 struct Naive {
     /// Of each check, results with their times; `None` where all before is forgotten.
     seen: Vec<Vec<(u64, Option<Outcome>)>>,
+    /// Failures on end that take a check down, and successes that bring it up.
+    down: usize,
+    up: usize,
 }
-
-const DOWN: usize = 3;
-const UP: usize = 2;
 
 impl Naive {
     fn own(&self, check: usize, now: u64) -> Outcome {
@@ -337,9 +369,9 @@ impl Naive {
             }
             run.push(*outcome);
             let enough = if outcome.is_up() {
-                said.is_up() || run.len() >= UP
+                said.is_up() || run.len() >= self.up
             } else {
-                run.len() >= DOWN
+                run.len() >= self.down
             };
             if enough {
                 said = *outcome;
@@ -407,9 +439,10 @@ fn any_story() -> impl Strategy<Value = Vec<Happens>> {
 proptest! {
     /// Ageing, hysteresis and suppression together, compared after each step, with and without readers in between.
     #[test]
-    fn what_is_said_is_what_a_naive_model_says(story in any_story(), ticked: bool) {
+    fn what_is_said_is_what_a_naive_model_says(story in any_story(), ticked: bool, down in 1..5_usize, up in 1..5_usize) {
         let (clock, builder) = builder();
-        let chained = |needs: &[&str]| Settings::default().with_depends_on(names(needs));
+        let schedule = Schedule::default().with_failures_to_down(down as u32).with_successes_to_up(up as u32);
+        let chained = |needs: &[&str]| Settings::default().with_schedule(schedule.clone()).with_depends_on(names(needs));
         let health = builder
             .push(name("0"), chained(&[]))
             .push(name("1"), chained(&["0"]))
@@ -417,7 +450,7 @@ proptest! {
             .build()
             .unwrap();
         let reporters: Vec<Reporter> = ["0", "1", "2"].iter().map(|check| health.reporter(check).unwrap()).collect();
-        let mut naive = Naive { seen: vec![Vec::new(); 3] };
+        let mut naive = Naive { seen: vec![Vec::new(); 3], down, up };
         let begin = clock.now().monotonic_millis;
         for happens in story {
             let now = |clock: &FaultClock| clock.now().monotonic_millis - begin;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use groundtackle_health_check::{
-    Cause, Error, Event, Health, Kind, Message, Name, News, Notifications, Notifier, NotifyConfig,
-    Observation, Outcome, Retryability, Schedule, Scheduler, Settings,
+    Cause, Check, Error, Event, Health, Kind, Message, Name, News, Notifications, Notifier,
+    NotifyConfig, Observation, Outcome, Retryability, Schedule, Scheduler, Settings,
 };
 use groundtackle_health_check_testkit::{Act, Scripted};
 
@@ -113,6 +113,61 @@ async fn one_that_hangs_for_its_whole_period_times_out_each_time() {
         assert_eq!((outcome, cause), (Outcome::Fail, Cause::TIMEOUT));
     }
     scheduler.stop().await.unwrap();
+}
+
+/// Notes when it runs.
+#[derive(Clone, Debug, Default)]
+struct Times(Arc<Mutex<Vec<tokio::time::Instant>>>);
+
+#[async_trait]
+impl Check for Times {
+    async fn check(&self) -> Observation {
+        self.0.lock().unwrap().push(tokio::time::Instant::now());
+        Observation::pass()
+    }
+}
+
+impl Times {
+    /// From each to the next, in milliseconds.
+    fn apart(&self) -> Vec<u128> {
+        let times = self.0.lock().unwrap();
+        let apart = times.windows(2).map(|two| (two[1] - two[0]).as_millis());
+        apart.collect()
+    }
+}
+
+/// "Each check on its own period with jitter": some earlier, some later, none by more than it may.
+#[tokio::test(start_paused = true)]
+async fn each_runs_on_its_own_period_with_jitter() {
+    let (often, seldom) = (Times::default(), Times::default());
+    let every = |seconds: u64| {
+        let schedule = Schedule::default()
+            .with_period(Duration::from_secs(seconds))
+            .with_jitter(0.2);
+        Settings::default().with_schedule(schedule)
+    };
+    let health = Health::builder()
+        .readiness(name("often"), every(10), often.clone())
+        .readiness(name("seldom"), every(60), seldom.clone())
+        .build()
+        .unwrap();
+    let scheduler = Scheduler::start(&health);
+    tokio::time::sleep(Duration::from_secs(6_000)).await;
+    scheduler.stop().await.unwrap();
+    for (times, period) in [(often, 10_000_u128), (seldom, 60_000)] {
+        let apart = times.apart();
+        let runs = apart.len() as u128;
+        assert!((6_000_000 / period).abs_diff(runs) < 40, "{runs} runs");
+        // The clock of tokio goes by milliseconds.
+        let (least, most) = (period * 8 / 10 - 2, period * 12 / 10 + 2);
+        assert!(
+            apart.iter().all(|of| (least..=most).contains(of)),
+            "{apart:?}"
+        );
+        let early = apart.iter().filter(|of| **of < period * 95 / 100).count();
+        let late = apart.iter().filter(|of| **of > period * 105 / 100).count();
+        assert!(early > 10 && late > 10, "{apart:?}");
+    }
 }
 
 /// It reads only: a thousand checks, of which none has run, a hundred thousand reads, and none has run.
@@ -266,6 +321,64 @@ async fn changes_are_told_once_grouped_and_when_they_recover() {
         ),
         (2, 4, 0)
     );
+}
+
+/// A delivery is repeated later and later, as often as it may be; messages come no closer than they may, and with no more in them.
+#[tokio::test(start_paused = true)]
+async fn retries_back_off_and_messages_are_limited() {
+    #[derive(Clone, Debug)]
+    struct Refuses(Times, Inbox);
+
+    #[async_trait]
+    impl Notifier for Refuses {
+        async fn notify(&self, message: &Message) -> Result<(), Error> {
+            self.0.check().await;
+            self.1.notify(message).await
+        }
+    }
+
+    let mut builder = Health::builder();
+    for i in 0..50 {
+        builder = builder.push(name(&format!("check {i}")), quick());
+    }
+    let health = builder.build().unwrap();
+    let (times, inbox) = (Times::default(), Inbox::default());
+    inbox.0.1.store(true, Ordering::SeqCst);
+    let retry = NotifyConfig::default()
+        .retry
+        .with_max_attempts(6)
+        .with_initial_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_secs(60))
+        .with_max_elapsed(Duration::from_secs(600));
+    let config = NotifyConfig::default()
+        .with_min_interval(Duration::from_secs(3_600))
+        .with_max_items(20)
+        .with_retry(retry);
+    let told = Refuses(times.clone(), inbox.clone());
+    let notifications = Notifications::start(&health, told, config).unwrap();
+    for i in 0..50 {
+        let check = health.reporter(&format!("check {i}")).unwrap();
+        check.report(Observation::fail("refused"));
+    }
+    tokio::time::sleep(Duration::from_secs(1_800)).await;
+    let delays = times.apart();
+    assert_eq!(delays.len(), 5, "six attempts: {delays:?}");
+    // Twice as long each time, give or take what is random of it.
+    assert!(
+        delays[0] < 2_000 && delays[4] > 4 * delays[0] && delays.iter().sum::<u128>() > 10_000,
+        "{delays:?}"
+    );
+    assert_eq!((notifications.sent(), notifications.lost()), (0, 20));
+    inbox.0.1.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(4 * 3_600)).await;
+    let lengths: Vec<usize> = inbox.told().iter().map(Vec::len).collect();
+    assert_eq!(lengths, [20, 20, 10]);
+    assert!(
+        times.apart()[5..].iter().all(|of| *of >= 3_600_000),
+        "{:?}",
+        times.apart()
+    );
+    assert_eq!((notifications.sent(), notifications.lost()), (50, 20));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -25,6 +26,12 @@ pub enum State {
 /// What the author of a check tells the kit.
 #[async_trait]
 pub trait CheckHarness: Send + Sync + 'static {
+    /// Why there is nothing to check on this machine, such as a server that is not installed: every case is skipped then, says so and
+    /// counts. `None`: there is all that is needed.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
     /// The check, of something that works. What it needs lives as long as the harness.
     async fn check(&self) -> Arc<dyn Check>;
 
@@ -105,6 +112,13 @@ pub fn run_check(harness: impl CheckHarness, name: &str) {
         .iter()
         .find(|case| case.0 == name)
         .expect("a case of this name");
+    if let Some(reason) = harness.missing() {
+        static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+        let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+        let of = CASES.len();
+        let reason = format!("{reason} (NOTHING WAS TESTED in {count} of {of} cases so far)");
+        return skipped(name, &reason);
+    }
     runtime().block_on(async {
         let check = harness.check().await;
         let harness = Box::new(harness);

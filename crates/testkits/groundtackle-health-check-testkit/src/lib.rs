@@ -11,6 +11,8 @@ mod checks;
 mod clock;
 mod notifiers;
 mod scripted;
+mod servers;
+mod watched;
 
 use std::io::Write;
 use std::time::Duration;
@@ -19,12 +21,17 @@ pub use checks::{CheckHarness, State, check_cases, run_check};
 pub use clock::FaultClock;
 pub use notifiers::{NotifierHarness, notifier_cases, run_notifier};
 pub use scripted::{Act, Scripted};
+pub use servers::{Faults, ServerHarness};
+pub use watched::{Watched, becomes};
 
 /// Nothing that works takes longer on any machine.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Past the test runner's capture: what is not tested must be seen.
-fn skipped(case: &str, reason: &str) {
+/// Says on standard error that a test was skipped, past the test runner's capture: what is not tested must be seen.
+///
+/// # Panics
+/// Where there is no standard error.
+pub fn skipped(case: &str, reason: &str) {
     writeln!(std::io::stderr(), "skipped: {case}: {reason}").expect("standard error is open");
 }
 
