@@ -11,7 +11,7 @@ use crate::restore::{Chunks, Listing, with_chunks};
 use crate::walk::MAX_DEPTH;
 
 /// What a hole reads as, so many bytes at a time.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Reads all of a tree as a [`restore`](crate::restore) does, and keeps nothing: each file's content is put together, counted
 /// and compared with its own digest, each entry is one that could be made in its place, and what came out is counted and
