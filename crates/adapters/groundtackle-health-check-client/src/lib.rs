@@ -5,6 +5,7 @@ mod blocking;
 mod dial;
 mod error;
 mod http;
+mod safe_url;
 mod secret;
 mod tls;
 
@@ -13,5 +14,6 @@ pub use blocking::Blocking;
 pub use dial::{Dialer, bounded};
 pub use error::{Error, Result, connection_cause, in_full};
 pub use http::{Answer, Connection, Headers, HttpClient, SecretValue};
+pub use safe_url::SafeUrl;
 pub use secret::SecretSource;
 pub use tls::{Authorities, Tls, certificate_cause};
