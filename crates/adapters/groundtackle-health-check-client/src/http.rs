@@ -241,12 +241,29 @@ impl Connection {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer> {
+        let path = self.client.url().path().to_owned();
+        self.request_at(&path, method, headers, body).await
+    }
+
+    /// The same of another path of the server, with its query.
+    ///
+    /// **Cancel safety**: as [`request`](Self::request).
+    ///
+    /// # Errors
+    /// `Http` and `TooLarge`.
+    pub async fn request_at(
+        &mut self,
+        path: &str,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer> {
         let Self {
             client,
             sender,
             driver,
         } = self;
-        let mut exchange = pin!(exchange(client, sender, method, headers, body));
+        let mut exchange = pin!(exchange(client, sender, path, method, headers, body));
         if let Some(driving) = driver {
             tokio::select! {
                 biased;
@@ -262,6 +279,7 @@ impl Connection {
 async fn exchange(
     client: &HttpClient,
     sender: &mut SendRequest<Full<Bytes>>,
+    path: &str,
     method: Method,
     headers: HeaderMap,
     body: Bytes,
@@ -272,10 +290,7 @@ async fn exchange(
         .map_err(|error| client.failed(false, error))?;
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
-    *request.uri_mut() = client
-        .0
-        .url
-        .path()
+    *request.uri_mut() = path
         .parse()
         .map_err(|error: http::uri::InvalidUri| client.failed(false, error))?;
     *request.headers_mut() = client.0.headers.clone();

@@ -4,18 +4,17 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use groundtackle_core::Secret;
 use groundtackle_health_check::{Message, Notifier, Result};
-use groundtackle_health_check_client::Headers;
-use groundtackle_health_check_notify_webhook::{Delivery, SafeUrl};
-use http::HeaderMap;
+use groundtackle_health_check_client::SafeUrl;
 use serde::Deserialize;
 
+use crate::channel::{Channel, send};
 use crate::layout::posts;
 
 /// A webhook's URL, as Discord shows it: `https://discord.com/api/webhooks/…/…`. Of it scheme, host and port are shown. It may have a
 /// `thread_id`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Secret")]
-pub struct DiscordUrl(SafeUrl);
+pub struct DiscordUrl(pub(crate) SafeUrl);
 
 impl TryFrom<Secret> for DiscordUrl {
     type Error = String;
@@ -58,7 +57,7 @@ impl DiscordConfig {
 /// Tells a channel of Discord.
 #[derive(Debug)]
 pub struct Discord {
-    delivery: Delivery,
+    channel: Channel,
     service: String,
     /// A message of several posts that was broken off, and how many of them were taken.
     begun: Mutex<Option<(Message, usize)>>,
@@ -66,9 +65,8 @@ pub struct Discord {
 
 impl From<DiscordConfig> for Discord {
     fn from(config: DiscordConfig) -> Self {
-        let headers = Headers::default();
         Self {
-            delivery: Delivery::new("discord", config.url.0, headers, config.authorities),
+            channel: Channel::new(config.url, config.authorities),
             service: config.service,
             begun: Mutex::new(None),
         }
@@ -83,11 +81,9 @@ impl Notifier for Discord {
             Some((same, taken)) if same == message => *taken,
             _ => 0,
         };
-        let mut posting = self.delivery.begin();
+        let mut posting = self.channel.begin();
         for (i, post) in posts(&self.service, message).iter().enumerate().skip(taken) {
-            // Texts and numbers are always JSON.
-            let body = serde_json::to_vec(post).unwrap_or_default();
-            posting.post(HeaderMap::new(), body).await?;
+            send(&mut posting, post).await?;
             *begun() = Some((message.clone(), i.saturating_add(1)));
         }
         *begun() = None;

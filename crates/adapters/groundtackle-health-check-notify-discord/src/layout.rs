@@ -5,6 +5,7 @@ use groundtackle_health_check::Message;
 use groundtackle_health_check_notify_webhook::Item;
 use serde::Serialize;
 
+use crate::channel::Note;
 use crate::text::{escaped, length};
 
 /// Of all texts in the embeds of a message.
@@ -17,6 +18,8 @@ const MAX_NAME: usize = 256;
 const MAX_VALUE: usize = 1024;
 /// Of the name of what tells: far below the 2000 of a content.
 const MAX_SERVICE: usize = 200;
+/// Of a note's line.
+const MAX_LINE: usize = 1000;
 
 const RED: u32 = 0x00d0_2f2f;
 const GREEN: u32 = 0x002e_7d32;
@@ -123,6 +126,43 @@ pub(crate) fn posts(service: &str, message: &Message) -> Vec<Post> {
         }
     };
     groups.into_iter().map(post).collect()
+}
+
+/// A note as a post. Fields beyond the last are counted in it.
+pub(crate) fn post_of(note: &Note) -> Post {
+    // Discord refuses what is empty.
+    let shown = |text: &str, limit| match escaped(text, limit) {
+        shown if shown.trim().is_empty() => "-".to_owned(),
+        shown => shown,
+    };
+    let (own, more) = match note.fields.len() {
+        0..=MAX_FIELDS => (note.fields.len(), 0),
+        all => (MAX_FIELDS - 1, all.saturating_sub(MAX_FIELDS - 1)),
+    };
+    let rest = ("…".to_owned(), format!("{more} more"));
+    let fields = note.fields.iter().take(own);
+    let fields: Vec<_> = fields.chain((more > 0).then_some(&rest)).collect();
+    // The same room for each, of which its name takes a half at most.
+    let share = MAX_ALL.checked_div(fields.len()).unwrap_or(MAX_ALL);
+    let fields = fields.into_iter().map(|(name, value)| {
+        let name = shown(name, MAX_NAME.min(share / 2));
+        let room = MAX_VALUE.min(share.saturating_sub(length(&name)));
+        let value = shown(value, room);
+        Field { name, value }
+    });
+    let fields: Vec<_> = fields.collect();
+    let embed = Embed {
+        color: note.color,
+        fields,
+    };
+    Post {
+        content: shown(&note.line, MAX_LINE),
+        embeds: match embed.fields.is_empty() {
+            true => Vec::new(),
+            false => vec![embed],
+        },
+        allowed_mentions: Mentions { parse: [] },
+    }
 }
 
 fn field(short: Short<'_>, room: usize) -> Field {

@@ -14,7 +14,9 @@ use groundtackle_core::Secret;
 use groundtackle_health_check::{
     Cause, Message, Name, News, Notifier, Outcome, Retryability, Severity,
 };
-use groundtackle_health_check_notify_discord::{Discord, DiscordConfig, DiscordUrl};
+use groundtackle_health_check_notify_discord::{
+    Channel as Posting, Discord, DiscordConfig, DiscordUrl, Note,
+};
 use groundtackle_health_check_testkit::NotifierHarness;
 use groundtackle_testkit_servers::{HttpServer, Reply, Request};
 use proptest::prelude::*;
@@ -267,5 +269,63 @@ fn a_config_is_read_and_shows_no_secret() {
             .unwrap_err()
             .to_string();
         assert!(!error.contains("t0kent0ken"), "{error}");
+    }
+}
+
+fn channel(server: &HttpServer) -> Posting {
+    let url = Secret::from(server.url(&format!("/api/webhooks/{TOKEN}")));
+    Posting::new(DiscordUrl::try_from(url).unwrap(), None)
+}
+
+#[tokio::test]
+async fn a_note_looks_like_this() {
+    let server = HttpServer::start(take);
+    let note = Note::new("node 1.4.0: **go** @here", 0x0011_2233)
+        .with_field("why [not]", "all\nis well")
+        .with_field("", " ");
+    channel(&server).post(&note).await.unwrap();
+    channel(&server)
+        .post(&Note::new("a line", 0))
+        .await
+        .unwrap();
+    let bodies: Vec<Value> = server
+        .seen()
+        .iter()
+        .map(|seen| serde_json::from_slice(&seen.body).unwrap())
+        .collect();
+    let mentions = json!({ "parse": [] });
+    let fields = json!([
+        { "name": "why \\[not\\]", "value": "all is well" },
+        { "name": "-", "value": "-" },
+    ]);
+    assert_eq!(
+        bodies,
+        [
+            json!({
+                "content": "node 1.4.0\\: \\*\\*go\\*\\* \\@here",
+                "embeds": [{ "color": 0x0011_2233, "fields": fields }],
+                "allowed_mentions": mentions,
+            }),
+            json!({ "content": "a line", "embeds": [], "allowed_mentions": mentions }),
+        ]
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_note_says_keeps_discords_limits(
+        line in any::<String>(),
+        fields in prop::collection::vec((any::<String>(), any::<String>()), 0..60),
+        long in 1_usize..400,
+    ) {
+        let server = HttpServer::start(take);
+        let note = fields.into_iter().fold(Note::new(line.repeat(long), 0), |note, (name, value)| {
+            note.with_field(name.repeat(long), value.repeat(long))
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let posted = runtime.block_on(channel(&server).post(&note));
+        prop_assert!(posted.is_ok(), "{:?} {:?}", posted, server.seen().first().and_then(problem));
     }
 }

@@ -4,11 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use groundtackle_health_check::{Message, Notifier, Result};
-use groundtackle_health_check_client::Headers;
+use groundtackle_health_check_client::{Headers, SafeUrl};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::{Delivery, SafeUrl};
+use crate::delivery::Delivery;
 use crate::item::Item;
 use crate::signature::{SigningKey, signature};
 

@@ -22,7 +22,7 @@ impl Gate {
     /// Whether it may, by this evidence, at this instant. Every reason is given, not the first alone.
     ///
     /// The order of the evidence does not count. Of several pieces about the same thing the latest counts, and all of them
-    /// where they are from the same instant.
+    /// where they are from the same instant; of open blockers and incidents the latest of each source.
     pub fn judge(&self, evidence: &[Evidence], request: &Request, instant: Timestamp) -> Decision {
         let mut judge = Judge::new(self, evidence, request, instant);
         judge.all();
@@ -149,6 +149,37 @@ impl<'a> Judge<'a> {
         }
         self.good_until = self.good_until.min(stale_at);
         Some(found)
+    }
+
+    /// As [`fresh`](Self::fresh), of each source by itself: what one of them found is not undone by another that did not look there.
+    fn fresh_of_each<T>(
+        &mut self,
+        rule: Rule,
+        subject: &str,
+        max_age: Option<Length>,
+        pick: impl Fn(&'a Evidence) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let known = self
+            .evidence
+            .iter()
+            .filter(|evidence| pick(evidence).is_some());
+        let sources: BTreeSet<&str> = known.map(|evidence| evidence.source.as_str()).collect();
+        if sources.is_empty() {
+            return self.fresh(rule, subject, max_age, pick);
+        }
+        let mut all = Vec::new();
+        let mut whole = true;
+        for source in sources {
+            let own = |evidence: &'a Evidence| match evidence.source == source {
+                true => pick(evidence),
+                false => None,
+            };
+            match self.fresh(rule, subject, max_age, own) {
+                Some(found) => all.extend(found),
+                None => whole = false,
+            }
+        }
+        whole.then_some(all)
     }
 
     fn all(&mut self) {

@@ -516,7 +516,8 @@ pub struct Overrides {
     pub people: u32,
     /// For incidents of which severity.
     pub severities: BTreeSet<Severity>,
-    /// What can be passed.
+    /// What can be passed. With [`Rule::Approvals`] in it these people release what nobody approved: an approval that nobody gave is
+    /// no missing evidence.
     pub passes: BTreeSet<Rule>,
     /// How long an override counts.
     pub max_age: Length,

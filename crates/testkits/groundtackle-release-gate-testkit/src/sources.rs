@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use groundtackle_release_gate::{
-    Digest, Error, Evidence, EvidenceSource, Fact, Request, Retryability, Timestamp,
+    Digest, Error, Evidence, EvidenceSource, Fact, Form, Request, Retryability, Timestamp,
 };
 use jiff::SignedDuration;
 use tokio::time::timeout;
@@ -246,6 +246,10 @@ async fn an_artefact_that_nobody_knows_has_no_evidence(subject: &Subject) {
     // What can't be found out about it is an error as well.
     for evidence in subject.ask(&request).await.unwrap_or_default() {
         let of = match &evidence.fact {
+            // A probe may be of the place that it goes to.
+            Fact::Item {
+                form: Form::Probe, ..
+            } => None,
             Fact::Artefact { artefact, .. }
             | Fact::Changes { artefact, .. }
             | Fact::Approval { artefact, .. }

@@ -419,7 +419,7 @@ impl<'a> Judge<'a> {
             return;
         };
         let wanted = self.request.artefact;
-        let found = self.fresh(
+        let found = self.fresh_of_each(
             Rule::Soak,
             before,
             rule.max_age,
@@ -617,15 +617,16 @@ impl<'a> Judge<'a> {
         let Some(rule) = &environment.incidents else {
             return;
         };
-        let found = self.fresh(
-            Rule::Incidents,
-            "open",
-            rule.max_age,
-            |evidence| match &evidence.fact {
-                Fact::Incidents { open } => Some(open),
-                _ => None,
-            },
-        );
+        let found =
+            self.fresh_of_each(
+                Rule::Incidents,
+                "open",
+                rule.max_age,
+                |evidence| match &evidence.fact {
+                    Fact::Incidents { open } => Some(open),
+                    _ => None,
+                },
+            );
         for (name, severity) in found.unwrap_or_default().into_iter().flatten() {
             if rule.block.contains(severity) {
                 self.no_go(Rule::Incidents, name, "is open; resolve it");

