@@ -55,9 +55,12 @@ impl GitHub {
         let path = self.issues_path(label, rest);
         let page = |page: Vec<Issue>| {
             let issues = page.iter().filter(|issue| issue.pull_request.is_none());
-            issues
-                .map(&mut take)
-                .fold(true, |more, wants| more && wants)
+            // Each of the page is taken.
+            let mut more = true;
+            for issue in issues {
+                more &= take(issue);
+            }
+            more
         };
         session.pages(&what, &path, page).await
     }

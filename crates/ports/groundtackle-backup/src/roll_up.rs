@@ -52,7 +52,7 @@ impl Repository {
             let mut source = Rolled {
                 repository: self,
                 keys,
-                left: group.iter().cloned().collect::<Vec<_>>().into_iter(),
+                left: group.clone().into_iter(),
                 reading: None,
                 workers: how.workers,
                 group: &group,

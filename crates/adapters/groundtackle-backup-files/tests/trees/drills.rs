@@ -8,6 +8,8 @@ use groundtackle_backup_files::{DirectoryGround, ReplayGround};
 use super::hostile::{back_up, small};
 use super::*;
 
+type Change = fn(&mut TreeSummary);
+
 const OPTIONS: fn() -> RestoreOptions = RestoreOptions::default;
 
 async fn hold<'a>(
@@ -168,7 +170,7 @@ fn a_damaged_backup_and_a_wrong_digest_fail_the_drill() {
         assert!(found.passed(), "{found:?}");
 
         // What was signed of the whole is not what the segments hold.
-        let changes: [(fn(&mut TreeSummary), &str); 3] = [
+        let changes: [(Change, &str); 3] = [
             (|tree| tree.entries += 1, "the number of entries"),
             (|tree| tree.bytes += 1, "the number of bytes"),
             (|tree| tree.blake3.0[7] ^= 1, "the BLAKE3 of the tree"),

@@ -37,6 +37,9 @@ pub(crate) struct State {
     pub(crate) lose_answers: usize,
 }
 
+/// Id, commit, payload, and statuses with their times.
+pub(crate) type Deployed<'a> = (u64, &'a str, Value, &'a [(&'a str, &'a str)]);
+
 pub(crate) struct Fake {
     pub(crate) server: HttpServer,
     state: Arc<Mutex<State>>,
@@ -88,8 +91,8 @@ impl Fake {
         self.thing(&format!("/commits/tags/{}", request.tag), commit);
     }
 
-    /// Deployments to an environment, the newest first: id, commit, payload and statuses.
-    pub(crate) fn deployed(&self, environment: &str, all: &[(u64, &str, Value, &[(&str, &str)])]) {
+    /// Deployments to an environment, the newest first.
+    pub(crate) fn deployed(&self, environment: &str, all: &[Deployed<'_>]) {
         let mut listed = Vec::new();
         for (id, sha, payload, statuses) in all {
             listed.push(shapes::deployment(*id, sha, environment, payload.clone()));

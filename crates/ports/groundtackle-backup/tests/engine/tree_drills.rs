@@ -10,12 +10,14 @@ use super::retention::Random;
 use super::trees::{Listed, grow, read};
 use super::*;
 
+type Change = fn(TreeSummary) -> TreeSummary;
+
 /// Where to, and how it behaves.
 #[derive(Debug)]
 struct Ground {
     reach: DrillLevel,
     /// What it says to have found of what it restored.
-    found: fn(TreeSummary) -> TreeSummary,
+    found: Change,
     /// What it finds when it is asked; `None` is no answer.
     proofs: Option<usize>,
     slow: Option<(Manual, Duration)>,
@@ -164,7 +166,7 @@ async fn a_tree_is_restored_for_practice() {
 #[tokio::test]
 async fn what_comes_out_otherwise_fails_the_drill() {
     let drills = Drills::new(22).await;
-    let cases: [(fn(TreeSummary) -> TreeSummary, &str); 3] = [
+    let cases: [(Change, &str); 3] = [
         (
             |tree| TreeSummary {
                 entries: tree.entries + 1,
