@@ -187,9 +187,12 @@ const fn is_base(point: &Manifest) -> bool {
     matches!(point.content, Content::Base { .. })
 }
 
-/// What is the same of two forms of one restore point, the first that differs in those of others first.
-fn form_of(point: &Manifest) -> (u64, u32, Option<Node>) {
-    (point.created_unix_millis, height(point), end(point))
+/// What is the same of two forms of one restore point. A tree has no other form, nor has a set that nobody watched: another one at
+/// the same block may differ.
+fn form_of(point: &Manifest) -> (u64, Option<Node>, Option<Hex<16>>) {
+    let alone = *point.content.epoch() == Hex::default();
+    let name = alone.then_some(point.point);
+    (point.created_unix_millis, end(point), name)
 }
 
 fn height(point: &Manifest) -> u32 {

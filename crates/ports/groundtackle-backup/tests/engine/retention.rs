@@ -159,7 +159,9 @@ fn naive(retention: &Retention, points: &[Manifest]) -> BTreeMap<Hex<16>, Vec<Re
     // What was made at one time and leads to one block counts once, and stays as a base and as the longest changes.
     let form = |point: &Manifest| {
         let at = point.content.position().unwrap().hash;
-        (point.created_unix_millis, *point.content.epoch(), at)
+        let epoch = *point.content.epoch();
+        let name = (epoch == Hex([0; 16])).then_some(point.point);
+        (point.created_unix_millis, epoch, at, name)
     };
     let all = newest_first.clone();
     let mut counted = HashSet::new();
@@ -342,5 +344,33 @@ fn months_and_years_end_where_they_do() {
         let year_too = first == 1_735_689_600_000;
         assert_eq!(kept[0].1.contains(&Reason::Yearly), year_too, "{first}");
         assert_ne!(date(first - 1), date(first));
+    }
+}
+
+/// Neither trees nor sets that nobody watched are forms of each other, whenever they were made.
+#[test]
+fn what_was_made_at_one_time_is_not_the_same_for_that() {
+    let tree = |number| {
+        let content = Content::Tree {
+            entries: 1,
+            bytes: 0,
+            blake3: Hex([number as u8; 32]),
+            number: 0,
+            uses: Vec::new(),
+        };
+        manifest(number, 1_700_000_000_000, content)
+    };
+    let blocks = chain(3, Vec::new(), 1);
+    let mut other = blocks[2].clone();
+    other.after.insert(1_000_000);
+    other.entry.set = summary(&other.after);
+    let set = |number, block: &Block| {
+        manifest(number, 1_700_000_000_000, content(Numbers::base(block), 0))
+    };
+    let mut retention = Retention::default();
+    retention.last = Some(2);
+    for points in [[tree(1), tree(2)], [set(1, &blocks[2]), set(2, &other)]] {
+        let chosen = chosen(&retention, &points);
+        assert_eq!((chosen.keep.len(), chosen.go.len()), (2, 0), "{chosen:?}");
     }
 }
