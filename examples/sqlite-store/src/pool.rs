@@ -73,12 +73,9 @@ impl Pool {
             done
         };
         let lost = |lost| {
-            Err(Error::backend(
-                BACKEND,
-                action,
-                Retryability::Indeterminate,
-                lost,
-            ))
+            self.room.close();
+            let doubt = Retryability::Indeterminate;
+            Err(Error::backend(BACKEND, action, doubt, lost))
         };
         spawn_blocking(call).await.unwrap_or_else(lost)
     }

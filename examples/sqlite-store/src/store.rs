@@ -9,8 +9,9 @@ use groundtackle_utxo_store::{
     AlertStore, Applied, BlockHash, BlockStore, Capabilities, ChainBlock, Coin, ConflictStore,
     Connected, Cursor, Disconnected, Error, Fields, Health, HealthDepth, LongestChain,
     MaintenanceStore, MinedIn, NewRecord, NewTransaction, OutPoint, Outcome, OutputView, Page,
-    Pruned, Reassignment, Record, Recovered, Result, RetentionStore, ScanStore, SetDigest, SetScan,
-    SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, UnspendableRule, Verdict,
+    Pruned, Reassignment, Record, Recovered, Result, RetentionStore, Retryability, ScanStore,
+    SetDigest, SetScan, SpendOptions, SpendStore, Tip, Txid, UnminedTransaction, UnspendableRule,
+    Verdict,
 };
 use rusqlite::{Connection, Row, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +19,8 @@ use tokio::task::spawn_blocking;
 
 use crate::database::{self, BACKEND, Fault, connect, during, execute};
 use crate::pool::Pool;
+
+const OPEN: &str = "open the store";
 
 /// Items of one call.
 const MOST_ITEMS: usize = 10_000;
@@ -72,10 +75,9 @@ impl SqliteUtxoStore {
                 scans,
             })
         };
-        let opened = spawn_blocking(open)
-            .await
-            .unwrap_or_else(|lost| Err(lost.into()));
-        opened.map_err(|fault| during(fault, "open the store", &file))
+        let lost = |lost| Err(Error::backend(BACKEND, OPEN, Retryability::Transient, lost).into());
+        let opened = spawn_blocking(open).await.unwrap_or_else(lost);
+        opened.map_err(|fault| during(fault, OPEN, &file))
     }
 
     /// Judges items in one transaction, and writes what changes.
