@@ -202,38 +202,3 @@ fn each_published_crate_carries_its_licences_and_a_readme() {
         );
     }
 }
-
-/// The Markdown files of a folder, and of the folders named.
-fn documents(folder: &Path, within: &[&str]) -> Vec<PathBuf> {
-    let mut found: Vec<_> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
-        .collect();
-    for name in within {
-        found.extend(documents(&folder.join(name), &[]));
-    }
-    found
-}
-
-/// A document that names what is not there promises what is not built.
-#[test]
-fn each_relative_link_of_the_documents_leads_somewhere() {
-    for document in documents(&root(), &["docs", "docs/adr"]) {
-        let text = fs::read_to_string(&document).unwrap();
-        let links = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split_once(')'));
-        for (link, _) in links.filter(|(link, _)| !link.contains("://")) {
-            let (target, _) = link.split_once('#').unwrap_or((link, ""));
-            let target = document.parent().unwrap().join(target);
-            assert!(
-                target.exists(),
-                "{} links to {link}, which is not there",
-                document.display()
-            );
-        }
-    }
-}
