@@ -142,9 +142,10 @@ signed = true
     /// All that the policy asks.
     fn agree(&self) {
         self.approve();
-        self.write("notes.md", "# 1.4.0\n");
+        // As it is, and no text.
+        fs::write(self.path("notes.pdf"), b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n").unwrap();
         self.say("tick", "olga", "--item announced").exits(0);
-        self.say("tick", "olga", "--item notes --document @notes.md")
+        self.say("tick", "olga", "--item notes --document @notes.pdf")
             .exits(0);
     }
 
@@ -319,6 +320,52 @@ fn each_answer_has_its_exit_code_and_none_is_an_error() {
     team.ask("why", "").exits(65).says(&[
         "policy.toml:22: environment[0].approvals[0].at_least: is 4, more than the 3 people",
     ]);
+}
+
+/// "Each override opens an incident."
+#[test]
+fn an_override_opens_its_incident_in_the_log_once() {
+    let team = Team::new();
+    team.agree();
+    let frozen = team.text("policy.toml")
+        + "\n[[freeze]]\nname = \"until 2100\"\nzone = \"UTC\"\nfrom = \"2020-01-01T00:00\"\nuntil = \"2100-01-01T00:00\"\n";
+    team.write("policy.toml", &frozen);
+    let logged = "--log @log --signer @signer";
+    team.ask("check", logged).exits(2);
+    let held = team.records();
+    for by in ["olga", "omar"] {
+        let need =
+            "--environment production --incident INC-7 --severity critical --reason lost-outputs";
+        team.say("override", by, need).exits(0);
+    }
+    // Why is no check: nothing goes out by it.
+    let read = format!("--log @log --trust {}", team.text("signer.pub"));
+    team.ask("why", &read).exits(0);
+    assert_eq!(team.records(), held + 2);
+    team.ask("check", logged).exits(0);
+    assert_eq!(team.records(), held + 4, "the answer and the incident");
+    team.ask("check", logged).exits(0);
+    assert_eq!(team.records(), held + 5, "it is open already");
+    let key = team.text("signer.pub").parse().unwrap();
+    let log = fs::read(team.path("log")).unwrap();
+    let incidents: Vec<_> = groundtackle_release_gate::verify(&log, &[key], None)
+        .unwrap()
+        .records
+        .into_iter()
+        .filter_map(|record| match record.entry {
+            groundtackle_release_gate::Entry::Incident { incident } => Some(incident),
+            _ => None,
+        })
+        .collect();
+    let [incident] = &incidents[..] else {
+        panic!("{incidents:?}")
+    };
+    assert_eq!(incident.id, "INC-7");
+    assert_eq!(
+        incident.severity,
+        groundtackle_release_gate::Severity::Critical
+    );
+    assert!(incident.timeline[0].what.contains("lost-outputs"));
 }
 
 #[test]

@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 
 use groundtackle_core::Secret;
 use groundtackle_release_gate::{
-    Decision, Error, Evidence, Fact, Gate, Obligation, Passed, PolicyFormat, Reason, Resolution,
-    Retryability, Rule, RunOutcome, Timestamp, Verdict, When,
+    Decision, Error, Evidence, Fact, Obligation, Passed, Reason, Resolution, Retryability, Rule,
+    RunOutcome, Verdict, When,
 };
 use groundtackle_release_gate_discord::{DiscordUrl, GateDiscord, GateDiscordConfig};
-use groundtackle_release_gate_testkit::request;
+use groundtackle_release_gate_testkit::{gate, now, request};
 use groundtackle_testkit_servers::{HttpServer, Reply, Request};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -63,32 +63,6 @@ fn take(request: &Request) -> Reply {
         Some(problem) => Reply::status(400, problem),
         None => Reply::ok("{}"),
     }
-}
-
-fn now() -> Timestamp {
-    "2026-11-10T11:00:00Z".parse().unwrap()
-}
-
-fn gate() -> Gate {
-    let policy = r#"
-version = 1
-name = "small"
-zone = "UTC"
-max_age = "1h"
-permit_for = "10m"
-[[role]]
-name = "operations"
-members = ["olga"]
-[[environment]]
-name = "production"
-actors = ["operations"]
-[[freeze]]
-name = "a week in December"
-zone = "UTC"
-from = "2026-12-01T00:00"
-until = "2026-12-08T00:00"
-"#;
-    Gate::read("small.toml", policy, PolicyFormat::Toml).unwrap()
 }
 
 fn told(server: &HttpServer) -> Value {

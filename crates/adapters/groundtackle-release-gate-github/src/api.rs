@@ -26,6 +26,8 @@ const MAX_WAITS: u32 = 3;
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// "Otherwise, wait for at least one minute before retrying."
 const UNTOLD_WAIT: Duration = Duration::from_secs(60);
+/// How long a page is, of lists that are read to their end.
+const FULL_PAGE: usize = 100;
 
 #[derive(Debug)]
 pub(crate) struct Api {
@@ -198,6 +200,20 @@ pub(crate) struct Session<'a> {
 struct Page<T> {
     value: T,
     next: Option<String>,
+    /// Whether it says anything about other pages.
+    linked: bool,
+}
+
+/// What a page has.
+pub(crate) trait Listed {
+    /// How many.
+    fn len(&self) -> usize;
+}
+
+impl<T> Listed for Vec<T> {
+    fn len(&self) -> usize {
+        self.len()
+    }
 }
 
 impl Session<'_> {
@@ -211,13 +227,18 @@ impl Session<'_> {
     }
 
     /// All pages of a list, until `take` has enough of it. A list that is not there is an error.
-    pub(crate) async fn pages<T: DeserializeOwned>(
+    ///
+    /// A full page without a word of others may be all there is, or have lost its header `Link` on the way: then the next one is
+    /// asked for by its number.
+    pub(crate) async fn pages<T: DeserializeOwned + Listed>(
         &mut self,
         what: &str,
         path: &str,
         mut take: impl FnMut(T) -> bool,
     ) -> Result<()> {
-        let mut path = path.to_owned();
+        let first = path;
+        let mut path = first.to_owned();
+        let mut number: u32 = 1;
         loop {
             let Some(page) = self.page::<T>(what, &path).await? else {
                 let status = Refusal::Status {
@@ -230,11 +251,14 @@ impl Session<'_> {
                     status,
                 ));
             };
+            let full = page.value.len() >= FULL_PAGE;
             let more = take(page.value);
-            match page.next {
-                Some(next) if more => path = next,
+            number = number.saturating_add(1);
+            path = match page.next {
+                Some(next) if more => next,
+                None if more && full && !page.linked => format!("{first}&page={number}"),
                 _ => return Ok(()),
-            }
+            };
         }
     }
 
@@ -275,9 +299,14 @@ impl Session<'_> {
             return Ok(None);
         }
         let next = self.next(what, &answer)?;
+        let linked = answer.headers.contains_key(LINK);
         let value = serde_json::from_slice(&answer.body)
             .map_err(|error| corrupt(what, format!("it is not as documented: {error}")))?;
-        Ok(Some(Page { value, next }))
+        Ok(Some(Page {
+            value,
+            next,
+            linked,
+        }))
     }
 
     /// Writes something; what comes back is read.

@@ -76,7 +76,7 @@ impl GitHub {
         let take = |page: Comparison| {
             total = page.total_commits;
             commits.extend(page.commits);
-            total <= max
+            total <= max && commits.len() < total
         };
         let what = format!("changes from {base} to {commit}");
         session.pages(&what, &path, take).await?;
@@ -114,9 +114,9 @@ impl GitHub {
                 "pull request {number} has {MAX_PULL_COMMITS} commits or more, of which GitHub names no more; who made it can't be known"
             )));
         }
+        // Its own merges, too: who solves conflicts on the site writes what GitHub then signs.
         let mut authors: BTreeSet<String> = commits
             .iter()
-            .filter(|commit| !is_merge_by_github(commit))
             .flat_map(|commit| self.authors(commit))
             .collect();
         let opener = pull.user.as_ref().map(|user| self.person(&user.login));
@@ -199,7 +199,7 @@ impl GitHub {
     }
 }
 
-/// A merge that nobody but GitHub can have made.
+/// A merge that GitHub made: of a pull request, since that is where it is by nobody else.
 fn is_merge_by_github(commit: &Commit) -> bool {
     let committer = commit.committer.as_ref();
     let verified = commit.commit.verification.as_ref();

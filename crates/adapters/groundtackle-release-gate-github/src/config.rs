@@ -80,13 +80,13 @@ pub struct GitHubConfig {
     /// How many commits there may be since the release before. Default 250.
     #[serde(default = "two_hundred_and_fifty")]
     pub max_commits: usize,
-    /// Checks of the artefact's commit that are tests.
+    /// Checks of the artefact's commit that are tests. Of several of one suite all have to pass.
     #[serde(default, rename = "check")]
     pub checks: Vec<CheckRule>,
-    /// Workflows that are pipelines.
+    /// Workflows that are pipelines. Of several of one pipeline the worst counts.
     #[serde(default, rename = "workflow")]
     pub workflows: Vec<WorkflowRule>,
-    /// Labels of issues that are blockers.
+    /// Labels of issues that are blockers. The repository has to have each label that is named here and below.
     #[serde(default, rename = "blocker")]
     pub blockers: Vec<BlockerRule>,
     /// Labels of issues that are incidents. Default: none are.

@@ -16,6 +16,9 @@ const NEWEST: usize = 30;
 /// Something that a deployment came to.
 #[derive(Debug)]
 pub(crate) struct Event {
+    deployment: u64,
+    /// It was taken away.
+    gone: bool,
     environment: String,
     sha: String,
     artefact: Digest,
@@ -84,6 +87,12 @@ impl GitHub {
                     .await?;
             }
         }
+        let mut replaced = events
+            .iter()
+            .map(|event| event.gone && is_replaced(event, &events))
+            .collect::<Vec<_>>()
+            .into_iter();
+        events.retain(|_| replaced.next() != Some(true));
         Ok(events)
     }
 
@@ -109,6 +118,8 @@ impl GitHub {
                 // It is there no more: taken away, or replaced by what is listed too.
                 "inactive" => {
                     events.push(Event {
+                        deployment: deployment.id,
+                        gone: true,
                         environment: deployment.environment.clone(),
                         sha: deployment.sha.clone(),
                         artefact: Digest::of(b"nothing"),
@@ -127,6 +138,8 @@ impl GitHub {
                 }
             });
             events.push(Event {
+                deployment: deployment.id,
+                gone: false,
                 environment: deployment.environment.clone(),
                 sha: deployment.sha.clone(),
                 artefact,
@@ -150,13 +163,25 @@ impl GitHub {
     }
 }
 
+/// Whether what is there no more made room for another deployment, some time before GitHub noted it: that one is still there.
+fn is_replaced(gone: &Event, events: &[Event]) -> bool {
+    let came = |event: &&Event| !event.gone && event.succeeded && event.at <= gone.at;
+    let own = events.iter().filter(came);
+    let own = own.filter(|event| event.deployment == gone.deployment);
+    let since = own.map(|event| event.at).max();
+    let others = events.iter().filter(came).filter(|event| {
+        event.deployment != gone.deployment && event.environment == gone.environment
+    });
+    let last = others.map(|event| event.at).max();
+    last.is_some_and(|last| since.is_none_or(|since| last > since))
+}
+
 /// The commit that was last brought into an environment.
 pub(crate) fn running<'a>(events: &'a [Event], environment: &str) -> Option<&'a str> {
-    let nothing = Digest::of(b"nothing");
     let there = events
         .iter()
         .filter(|event| event.environment == environment && event.succeeded)
-        .filter(|event| event.artefact != nothing);
+        .filter(|event| !event.gone);
     let last = there.max_by_key(|event| event.at)?;
     Some(&last.sha)
 }

@@ -1,6 +1,6 @@
 //! Issues by label: blockers, incidents and figures as evidence; decisions and incidents as issues.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundtackle_release_gate::{
     Digest, Entry, Error, Evidence, Fact, Incident, Policy, REPORT_TEMPLATE, Record, Request,
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::api::{Session, encoded};
 use crate::config::IncidentRule;
-use crate::record::Issue;
+use crate::record::{Issue, Label};
 use crate::source::GitHub;
 
 /// Of a title.
@@ -65,6 +65,26 @@ impl GitHub {
         session.pages(&what, &path, page).await
     }
 
+    /// As [`issues`](Self::issues). GitHub finds nothing under a label that the repository has not: what is misspelt, or was
+    /// renamed, is an error.
+    async fn labelled(
+        &self,
+        session: &mut Session<'_>,
+        label: &str,
+        rest: &str,
+        take: impl FnMut(&Issue) -> bool,
+    ) -> Result<()> {
+        let path = self.path(&format!("/labels/{}", encoded(label)));
+        let known: Option<Label> = session.get(&format!("the label {label:?}"), &path).await?;
+        if known.is_none() {
+            return Err(Error::invalid_request(format!(
+                "the repository {} has no label {label:?}, or the token may not see it; make the label, or name another",
+                self.config().repository
+            )));
+        }
+        self.issues(session, label, rest, take).await
+    }
+
     pub(crate) async fn issue_evidence(
         &self,
         session: &mut Session<'_>,
@@ -73,53 +93,58 @@ impl GitHub {
         let config = self.config();
         let mut found = Vec::new();
         let evidence = |at, fact| Evidence::new(self.source_name(), at, fact);
+        let now = Timestamp::now();
+        // One label's issues stand beside another's of the same environment, or of the same figure.
+        let mut blockers: BTreeMap<&str, (BTreeSet<String>, Option<Timestamp>)> = BTreeMap::new();
         for rule in &config.blockers {
-            let now = Timestamp::now();
-            let mut open = std::collections::BTreeSet::new();
-            let mut last_closed_at: Option<Timestamp> = None;
+            let (open, last_closed_at) = blockers.entry(&rule.environment).or_default();
             let take = |issue: &Issue| {
                 if issue.state == "open" {
                     open.insert(format!("#{}", issue.number));
                 }
-                last_closed_at = last_closed_at.max(issue.closed_at);
+                *last_closed_at = (*last_closed_at).max(issue.closed_at);
                 true
             };
-            self.issues(session, &rule.label, "&state=all", take)
+            self.labelled(session, &rule.label, "&state=all", take)
                 .await?;
+        }
+        for (environment, (open, last_closed_at)) in blockers {
             let fact = Fact::Blockers {
                 artefact: request.artefact,
-                environment: rule.environment.clone(),
+                environment: environment.into(),
                 open,
                 last_closed_at,
             };
             found.push(evidence(now, fact));
         }
         if let Some(rule) = &config.incidents {
-            let now = Timestamp::now();
             let mut open = BTreeMap::new();
             let take = |issue: &Issue| {
                 open.insert(format!("#{}", issue.number), rule.severity_of(issue));
                 true
             };
-            self.issues(session, &rule.label, "&state=open", take)
+            self.labelled(session, &rule.label, "&state=open", take)
                 .await?;
             found.push(evidence(now, Fact::Incidents { open }));
         }
+        let since = config.zone.quarter_of(now);
+        let mut measures: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
         for rule in &config.measures {
-            let now = Timestamp::now();
-            let since = config.zone.quarter_of(now);
-            let mut count = 0_u32;
+            let counted = measures.entry(&rule.name).or_default();
             let take = |issue: &Issue| {
-                let in_quarter = (since..=now).contains(&issue.created_at);
-                count = count.saturating_add(u32::from(in_quarter));
+                if (since..=now).contains(&issue.created_at) {
+                    counted.insert(issue.number);
+                }
                 true
             };
             // What was opened since then was changed since then.
             let rest = format!("&state=all&since={}", encoded(&since.to_string()));
-            self.issues(session, &rule.label, &rest, take).await?;
+            self.labelled(session, &rule.label, &rest, take).await?;
+        }
+        for (name, counted) in measures {
             let fact = Fact::Measure {
-                name: rule.name.clone(),
-                value: count.into(),
+                name: name.into(),
+                value: u32::try_from(counted.len()).unwrap_or(u32::MAX).into(),
                 since,
             };
             found.push(evidence(now, fact));

@@ -4,6 +4,8 @@ use groundtackle_release_gate::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::api::Listed;
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Release {
     #[serde(default)]
@@ -105,6 +107,7 @@ pub(crate) struct Review {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct CheckRuns {
+    pub(crate) total_count: usize,
     pub(crate) check_runs: Vec<CheckRun>,
 }
 
@@ -181,5 +184,23 @@ impl Label {
         };
         // As GitHub compares them.
         name.is_some_and(|name| name.eq_ignore_ascii_case(wanted))
+    }
+}
+
+impl Listed for CheckRuns {
+    fn len(&self) -> usize {
+        self.check_runs.len()
+    }
+}
+
+impl Listed for WorkflowRuns {
+    fn len(&self) -> usize {
+        self.workflow_runs.len()
+    }
+}
+
+impl Listed for Comparison {
+    fn len(&self) -> usize {
+        self.commits.len()
     }
 }

@@ -127,19 +127,30 @@ impl GitHub {
             encoded(commit)
         ));
         let mut runs: Vec<CheckRun> = Vec::new();
+        let mut total = 0;
         let take = |page: CheckRuns| {
+            total = page.total_count;
             runs.extend(page.check_runs);
             true
         };
         session.pages("check runs", &path, take).await?;
+        if runs.len() < total {
+            let detail = format!("it names {} of {total}", runs.len());
+            return Err(corrupt("check runs", detail));
+        }
         if runs.iter().any(|run| run.head_sha != commit) {
             return Err(corrupt("check runs", "it names another commit's"));
         }
-        let rules = self.config().checks.iter();
-        let found = rules.filter_map(|rule| {
-            let (passed, at) = ended(rule, &runs)?;
+        let mut suites: BTreeMap<&str, Vec<&CheckRule>> = BTreeMap::new();
+        for rule in &self.config().checks {
+            suites.entry(&rule.suite).or_default().push(rule);
+        }
+        let found = suites.into_iter().filter_map(|(suite, rules)| {
+            // Each of its checks has to have ended.
+            let ends: Option<Vec<_>> = rules.iter().map(|rule| ended(rule, &runs)).collect();
+            let (passed, at) = ends?.into_iter().reduce(both)?;
             let fact = Fact::Test {
-                suite: rule.suite.clone(),
+                suite: suite.into(),
                 artefact: request.artefact,
                 passed,
             };
@@ -149,9 +160,9 @@ impl GitHub {
     }
 
     async fn pipelines(&self, session: &mut Session<'_>) -> Result<Vec<Evidence>> {
-        let mut found = Vec::new();
+        let now = Timestamp::now();
+        let mut outcomes: BTreeMap<&str, Option<RunOutcome>> = BTreeMap::new();
         for rule in &self.config().workflows {
-            let now = Timestamp::now();
             let mut path = self.path(&format!(
                 "/actions/workflows/{}/runs?per_page=1",
                 encoded(&rule.file)
@@ -167,21 +178,35 @@ impl GitHub {
                 false
             };
             session.pages(&what, &path, take).await?;
-            let Some(run) = last else { continue };
-            let outcome = match (run.status.as_deref(), run.conclusion.as_deref()) {
-                (Some("completed"), Some("success")) => RunOutcome::Passed,
-                (Some("completed"), _) => RunOutcome::Failed,
-                _ => RunOutcome::Running,
+            let outcome =
+                last.map(
+                    |run| match (run.status.as_deref(), run.conclusion.as_deref()) {
+                        (Some("completed"), Some("success")) => RunOutcome::Passed,
+                        (Some("completed"), _) => RunOutcome::Failed,
+                        _ => RunOutcome::Running,
+                    },
+                );
+            // Of several workflows the worst counts; of one that never ran nothing is known.
+            let all = outcomes.entry(&rule.pipeline).or_insert(outcome);
+            *all = match (*all, outcome) {
+                (Some(RunOutcome::Failed), _) | (_, Some(RunOutcome::Failed)) => {
+                    Some(RunOutcome::Failed)
+                }
+                (None, _) | (_, None) => None,
+                (Some(RunOutcome::Running), _) => Some(RunOutcome::Running),
+                (_, outcome) => outcome,
             };
+        }
+        let found = outcomes.into_iter().filter_map(|(name, outcome)| {
             let fact = Fact::Pipeline {
-                name: rule.pipeline.clone(),
-                outcome,
+                name: name.into(),
+                outcome: outcome?,
                 reported_to: Default::default(),
                 resolved: None,
             };
-            found.push(self.evidence(now, fact));
-        }
-        Ok(found)
+            Some(self.evidence(now, fact))
+        });
+        Ok(found.collect())
     }
 }
 
@@ -196,12 +221,15 @@ fn ended(rule: &CheckRule, runs: &[CheckRun]) -> Option<(bool, Timestamp)> {
         let at = run.completed_at.filter(|_| run.status == "completed")?;
         // What was skipped or cancelled has shown nothing.
         let passed = run.conclusion.as_deref() == Some("success");
-        ended = Some(match ended {
-            Some((all, first)) => (all && passed, first.min(at)),
-            None => (passed, at),
-        });
+        let end = (passed, at);
+        ended = Some(ended.map_or(end, |all| both(all, end)));
     }
     ended
+}
+
+/// Whether both passed, and when the first of them ended.
+fn both(a: (bool, Timestamp), b: (bool, Timestamp)) -> (bool, Timestamp) {
+    (a.0 && b.0, a.1.min(b.1))
 }
 
 #[async_trait]

@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 
 use groundtackle_core::Secret;
 use groundtackle_release_gate::{
-    Decision, Digest, Entry, Error, Evidence, Gate, Incident, Length, Policy, PolicyFormat, Record,
-    Request, Retryability, Severity, Timestamp, Verdict,
+    Decision, Digest, Entry, Error, Evidence, Gate, Incident, Length, Policy, Record, Request,
+    Retryability, Severity, Timestamp, Verdict,
 };
 use groundtackle_release_gate_github::{GitHub, IncidentRule, ProtectionRequest, WebhookSecret};
-use groundtackle_release_gate_testkit::request;
+use groundtackle_release_gate_testkit::{gate, now, request};
 use groundtackle_testkit_servers::Reply;
 use hmac::{Hmac, Mac};
 use http::{HeaderMap, HeaderValue};
@@ -28,36 +28,6 @@ use support::{ASSET, COMMIT, Fake, PREFIX, shapes};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
-}
-
-fn now() -> Timestamp {
-    at("2026-11-10T11:00:00Z")
-}
-
-const POLICY: &str = r#"
-version = 1
-name = "small"
-zone = "UTC"
-max_age = "1h"
-permit_for = "10m"
-[[role]]
-name = "operations"
-members = ["olga"]
-[[environment]]
-name = "production"
-actors = ["operations"]
-[[freeze]]
-name = "a week in December"
-zone = "UTC"
-from = "2026-12-01T00:00"
-until = "2026-12-08T00:00"
-[[escalation]]
-severity = "major"
-owner = "olga"
-"#;
-
-fn gate() -> Gate {
-    Gate::read("small.toml", POLICY, PolicyFormat::Toml).unwrap()
 }
 
 fn record(request: &Request) -> Record {

@@ -8,6 +8,9 @@ use serde::Deserialize;
 pub struct HealthEvidenceConfig {
     /// The environment that the service is in.
     pub environment: String,
+    /// What evidence calls the service. Default: the environment. Two services of one environment need a name each.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Checks, or subsets of checks, that are blockers of whatever runs there while they fail. Default: none.
     #[serde(default)]
     pub blockers: Vec<Name>,
@@ -37,7 +40,8 @@ pub struct ItemRule {
 pub struct LevelRule {
     /// The measure, as the policy's budget names it.
     pub name: String,
-    /// The objective. Its window has to be the quarter, or longer.
+    /// The objective. Its window has to be the quarter, and the policy's `zone` UTC, whose quarters a service counts: over a longer time a
+    /// bad quarter would look better than it is.
     pub objective: Name,
     /// Whether time that nobody measured counts as down. Default `true`: a service that does not watch itself is never at its best.
     #[serde(default = "yes")]
@@ -54,6 +58,7 @@ impl HealthEvidenceConfig {
     pub fn new(environment: impl Into<String>) -> Self {
         Self {
             environment: environment.into(),
+            name: None,
             blockers: Vec::new(),
             items: Vec::new(),
             levels: Vec::new(),

@@ -33,7 +33,10 @@ impl HealthEvidence {
             }
         }
         let source = Self {
-            name: format!("{BACKEND} {}", config.environment),
+            name: match &config.name {
+                Some(name) => format!("{BACKEND} {} {name}", config.environment),
+                None => format!("{BACKEND} {}", config.environment),
+            },
             health,
             config,
         };

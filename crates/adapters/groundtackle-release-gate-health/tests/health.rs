@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use groundtackle_health_check::{Health, Measure, Name, Objective, Observation, Settings, Window};
 use groundtackle_health_check_testkit::FaultClock;
-use groundtackle_release_gate::{Error, EvidenceSource, Fact, Form, Request, Timestamp};
+use groundtackle_release_gate::{
+    Budget, Error, EvidenceSource, Fact, Form, Gate, Request, Timestamp, Unit, Verdict,
+};
 use groundtackle_release_gate_health::{HealthEvidence, HealthEvidenceConfig};
 use groundtackle_release_gate_testkit::request;
 
@@ -233,4 +235,74 @@ async fn what_the_service_has_not_is_refused() {
     }
     let unknown = toml::from_str::<HealthEvidenceConfig>(&ITEM.replace("owner", "owned_by"));
     assert!(unknown.unwrap_err().to_string().contains("unknown field"));
+}
+
+/// A quarter's bad days in a rolling window look better than they are.
+#[tokio::test]
+async fn a_level_over_rolling_days_is_no_figure_of_the_quarter() {
+    let clock = FaultClock::at(
+        at("2026-11-10T00:00:00Z")
+            .as_millisecond()
+            .try_into()
+            .unwrap(),
+    );
+    let objective = |window| Objective {
+        name: name("availability"),
+        subset: None,
+        target: 0.99,
+        measure: Measure::Availability,
+        window,
+        alerts: Vec::new(),
+    };
+    let mut policy = groundtackle_release_gate_testkit::policy();
+    policy.environments[0].budgets.push("uptime".into());
+    let policy = policy.with_budget(Budget {
+        name: "uptime".into(),
+        unit: Unit::Percent,
+        at_least: Some(99.0),
+        fewer_than: None,
+        max_age: None,
+    });
+    let gate = Gate::new(policy).unwrap();
+    for (window, verdict) in [
+        (Window::Quarter, Verdict::Go),
+        (Window::RollingDays(90), Verdict::Inconclusive),
+    ] {
+        let health = Health::builder()
+            .clock(Arc::new(clock.clone()))
+            .push(name("disk"), Settings::default())
+            .objective(objective(window))
+            .build()
+            .unwrap();
+        let service = Service {
+            health,
+            clock: clock.clone(),
+        };
+        service.report("disk", &pass());
+        for _ in 0..60 {
+            service.clock.advance(Duration::from_secs(1));
+            service.health.tick();
+        }
+        let config = toml::from_str(&level("unmeasured_is_down = false\n")).unwrap();
+        let source = HealthEvidence::new(service.health.clone(), config).unwrap();
+        let found = source.collect(&request()).await.unwrap();
+        let now = found[0].observed_at;
+        let decision = gate.judge(&found, &request(), now);
+        assert_eq!(decision.verdict, verdict, "{:#?}", decision.reasons);
+    }
+}
+
+#[test]
+fn two_services_of_one_environment_have_a_name_each() {
+    let service = Service::start(at(QUARTER));
+    let named = |name: &str| {
+        let text = format!("environment = \"production\"\n{name}");
+        let config = toml::from_str(&text).unwrap();
+        HealthEvidence::new(service.health.clone(), config)
+            .unwrap()
+            .name()
+            .to_owned()
+    };
+    assert_eq!(named(""), "health production");
+    assert_eq!(named("name = \"node\""), "health production node");
 }

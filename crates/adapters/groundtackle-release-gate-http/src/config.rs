@@ -15,6 +15,9 @@ pub struct HttpGateConfig {
     /// How long all sources together may take. Default `"8s"`, since Flagger waits for ten.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub collect_timeout: Duration,
+    /// How long the record of an answer may take. Default `"1s"`.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    pub record_timeout: Duration,
     /// How many questions are answered at once; more get 503. Default 16.
     pub max_at_once: usize,
 }
@@ -24,6 +27,7 @@ impl Default for HttpGateConfig {
         Self {
             token: Secret::default(),
             collect_timeout: Duration::from_secs(8),
+            record_timeout: Duration::from_secs(1),
             max_at_once: 16,
         }
     }
@@ -44,6 +48,7 @@ impl HttpGateConfig {
     setters! {
         with_token token: Secret,
         with_collect_timeout collect_timeout: Duration,
+        with_record_timeout record_timeout: Duration,
         with_max_at_once max_at_once: usize,
     }
 }
@@ -53,6 +58,9 @@ impl HttpGateConfig {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HttpEvidenceConfig {
+    /// What evidence calls it, such as `"scanner"`. Default: the server. Two of one server need a name each.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Where the request is posted to.
     pub url: HttpUrl,
     /// More headers. Default none.
@@ -83,12 +91,20 @@ impl HttpEvidenceConfig {
     /// Of a server, for these kinds of facts.
     pub fn new<K: Into<String>>(url: HttpUrl, kinds: impl IntoIterator<Item = K>) -> Self {
         Self {
+            name: None,
             url,
             headers: Headers::default(),
             kinds: kinds.into_iter().map(Into::into).collect(),
             timeout: ten_seconds(),
             max_answer: one_mebibyte(),
         }
+    }
+
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     setters! {

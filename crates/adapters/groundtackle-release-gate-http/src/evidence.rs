@@ -29,8 +29,11 @@ impl HttpEvidence {
             config.max_answer,
         );
         Self {
-            // The path may be secret, and is not printed.
-            name: format!("{BACKEND} {}", config.url),
+            name: match &config.name {
+                Some(name) => format!("{BACKEND} {name}"),
+                // The path may be secret, and is not printed.
+                None => format!("{BACKEND} {}", config.url),
+            },
             client,
             config,
         }

@@ -11,7 +11,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use groundtackle_release_gate::{
-    Decision, Evidence, EvidenceSource, Gate, Request, Result, Timestamp, Verdict,
+    Collected, Decision, Error, Evidence, EvidenceSource, Gate, Request, Result, Retryability,
+    Timestamp, Verdict, shared_names,
 };
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -20,6 +21,8 @@ use tokio::task::JoinSet;
 
 use crate::config::HttpGateConfig;
 use crate::question;
+
+const BACKEND: &str = "webhook";
 
 /// The longest question.
 const MAX_BODY: usize = 64 << 10;
@@ -139,19 +142,26 @@ impl App {
                 );
             }
         };
-        let (evidence, failed) = self.collect(&request).await;
+        let Collected {
+            evidence, failures, ..
+        } = self.collect(&request).await;
+        let failed: Vec<_> = failures.into_iter().map(|(name, _)| name).collect();
         let now = (self.webhook.clock)();
         let decision = self.webhook.gate.judge(&evidence, &request, now);
-        if self
-            .webhook
-            .recorder
-            .record(&decision, &evidence)
-            .await
-            .is_err()
-        {
+        let recorded = self.webhook.recorder.record(&decision, &evidence);
+        let recorded = tokio::time::timeout(self.config.record_timeout, recorded).await;
+        if !matches!(recorded, Ok(Ok(()))) {
             return refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the answer could not be recorded; ask again",
+            );
+        }
+        // By now a window may have closed.
+        let told = (self.webhook.clock)();
+        if decision.good_until.is_some_and(|until| told >= until) {
+            return refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the answer is good no more; ask again",
             );
         }
         let status = match decision.verdict {
@@ -175,35 +185,47 @@ impl App {
         !wanted.is_empty() && sent.is_some_and(|sent| bool::from(sent.ct_eq(wanted)))
     }
 
-    /// All sources at once. Who fails, panics or is not done in time is named; their evidence is missing.
-    async fn collect(&self, request: &Request) -> (Vec<Evidence>, Vec<String>) {
+    /// All sources at once. Who fails, panics, is not done in time or has another's name is named, and counts as unread.
+    async fn collect(&self, request: &Request) -> Collected {
+        let sources = &self.webhook.sources;
+        let shared = shared_names(sources.iter().map(|source| source.name()));
         let request = Arc::new(request.clone());
         let mut tasks = JoinSet::new();
-        for (n, source) in self.webhook.sources.iter().enumerate() {
+        let mut found: Vec<Result<Vec<Evidence>>> = Vec::with_capacity(sources.len());
+        for (n, source) in sources.iter().enumerate() {
+            if shared.contains(source.name()) {
+                found.push(Err(Error::shared_name(source.name())));
+                continue;
+            }
+            found.push(Err(self.unanswered()));
             let (source, request) = (source.clone(), request.clone());
             tasks.spawn(async move { (n, source.collect(&request).await) });
         }
-        let mut found: Vec<Option<Vec<Evidence>>> = vec![None; self.webhook.sources.len()];
         let all = async {
             while let Some(done) = tasks.join_next().await {
-                if let Ok((n, Ok(evidence))) = done
+                if let Ok((n, done)) = done
                     && let Some(place) = found.get_mut(n)
                 {
-                    *place = Some(evidence);
+                    *place = done;
                 }
             }
         };
-        // Who is late is named below, and stopped as the set is dropped.
+        // Who is late has not answered, and is stopped as the set is dropped.
         let _ = tokio::time::timeout(self.config.collect_timeout, all).await;
-        let mut failed = Vec::new();
-        let mut evidence = Vec::new();
-        for (source, found) in self.webhook.sources.iter().zip(found) {
-            match found {
-                Some(found) => evidence.extend(found),
-                None => failed.push(source.name().to_owned()),
-            }
+        let now = (self.webhook.clock)();
+        let mut collected = Collected::default();
+        for (source, found) in sources.iter().zip(found) {
+            collected.add(source.name(), found, now);
         }
-        (evidence, failed)
+        collected
+    }
+
+    fn unanswered(&self) -> Error {
+        let why = format!(
+            "there was no answer within {:?}",
+            self.config.collect_timeout
+        );
+        Error::backend(BACKEND, "collecting evidence", Retryability::Transient, why)
     }
 }
 

@@ -13,45 +13,51 @@ use async_trait::async_trait;
 use groundtackle_core::{ByteSize, Secret};
 use groundtackle_health_check_client::{Answer, Authorities, Headers, HttpClient};
 use groundtackle_release_gate::{
-    Decision, Error, Evidence, EvidenceSource, Fact, Gate, PolicyFormat, Request, Result,
-    Retryability, Timestamp, Verdict,
+    Decision, Error, Evidence, EvidenceSource, Fact, Gate, Request, Result, Retryability, TestRule,
+    Timestamp, Verdict,
 };
 use groundtackle_release_gate_http::{HttpGateConfig, Recorder, Webhook, router};
-use groundtackle_release_gate_testkit::{Act, ScriptedSource, request};
+use groundtackle_release_gate_testkit::{Act, ScriptedSource, frozen, now, policy, request};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const TOKEN: &str = "correct horse battery staple";
 
-const POLICY: &str = r#"
-version = 1
-name = "webhook"
-zone = "UTC"
-max_age = "1h"
-permit_for = "10m"
-[[role]]
-name = "operations"
-members = ["olga"]
-[[environment]]
-name = "production"
-actors = ["operations"]
-tests = [{ suite = "all" }]
-[[freeze]]
-name = "a week in December"
-zone = "UTC"
-from = "2026-12-01T00:00"
-until = "2026-12-08T00:00"
-"#;
+/// The kit's, which wants all tests to have passed, too.
+fn gate() -> Gate {
+    let mut policy = policy();
+    let all = TestRule {
+        suite: "all".into(),
+        max_age: None,
+    };
+    policy.environments[0].tests.push(all);
+    Gate::new(policy).unwrap()
+}
 
 #[derive(Debug, Default)]
 struct Log {
     records: Mutex<Vec<(Verdict, usize)>>,
     fails: Mutex<bool>,
+    hangs: Mutex<bool>,
+    takes_until: Mutex<Option<Timestamp>>,
+}
+
+/// What the clock of one test shows once a record was made.
+static LATER: Mutex<Option<Timestamp>> = Mutex::new(None);
+
+fn moving() -> Timestamp {
+    LATER.lock().unwrap().unwrap_or_else(now)
 }
 
 #[async_trait]
 impl Recorder for Log {
     async fn record(&self, decision: &Decision, evidence: &[Evidence]) -> Result<()> {
+        if *self.hangs.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
+        if let Some(later) = *self.takes_until.lock().unwrap() {
+            *LATER.lock().unwrap() = Some(later);
+        }
         if *self.fails.lock().unwrap() {
             let unknown = Retryability::Indeterminate;
             return Err(Error::backend(
@@ -88,14 +94,6 @@ struct Server {
     log: Arc<Log>,
 }
 
-fn now() -> Timestamp {
-    "2026-11-10T11:00:00Z".parse().unwrap()
-}
-
-fn frozen() -> Timestamp {
-    "2026-12-02T11:00:00Z".parse().unwrap()
-}
-
 fn tested(passed: bool, at: Timestamp) -> Act {
     let fact = Fact::Test {
         suite: "all".into(),
@@ -119,8 +117,7 @@ impl Server {
         tests.from_now_on(tested(true, clock()));
         sources.push(Arc::new(tests.clone()));
         let log = Arc::new(Log::default());
-        let gate = Gate::read("policy.toml", POLICY, PolicyFormat::Toml).unwrap();
-        let webhook = Webhook::new(gate, sources, log.clone()).with_clock(clock);
+        let webhook = Webhook::new(gate(), sources, log.clone()).with_clock(clock);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let router = router(webhook, config);
@@ -197,14 +194,31 @@ async fn a_source_that_fails_hangs_or_panics_does_not_lead_to_go() {
     }
     server.tests.from_now_on(tested(true, now()));
     assert_eq!(server.check().await.0, 200, "it recovers");
-    // What another one found is not lost with it.
+    // What another one found does not stand for what it would have.
     let both = Server::with(now, config, vec![Arc::new(Panics)]).await;
     let (status, body) = both.check().await;
-    assert_eq!(
-        (status, &body["failed"]),
-        (200, &json!(["panics"])),
-        "nothing that it would have found is asked for"
+    assert_eq!((status, &body["failed"]), (403, &json!(["panics"])));
+    assert_eq!(body["verdict"], "inconclusive");
+    assert_eq!(body["decision"]["reasons"][0]["rule"], "sources");
+    assert_eq!(body["decision"]["reasons"].as_array().unwrap().len(), 1);
+    // It is part of what is recorded.
+    assert_eq!(both.recorded(), [(Verdict::Inconclusive, 2)]);
+}
+
+/// Two services of one environment, for one: the later would be taken for news of the first.
+#[tokio::test]
+async fn sources_that_share_a_name_do_not_lead_to_go() {
+    let twin = ScriptedSource::new("tests");
+    twin.from_now_on(tested(true, now()));
+    let server = Server::with(now, config(), vec![Arc::new(twin.clone())]).await;
+    let (status, body) = server.check().await;
+    assert_eq!((status, &body["failed"]), (403, &json!(["tests", "tests"])));
+    let detail = &body["decision"]["reasons"][0]["detail"];
+    assert!(
+        detail.as_str().unwrap().contains("more than one source"),
+        "{detail}"
     );
+    assert!(twin.asked().is_empty() && server.tests.asked().is_empty());
 }
 
 #[tokio::test]
@@ -216,6 +230,27 @@ async fn what_is_not_recorded_is_not_answered() {
     assert!(body.get("verdict").is_none(), "{body}");
     *server.log.fails.lock().unwrap() = false;
     assert_eq!(server.check().await.0, 200);
+    // Nor is what takes too long to record.
+    let hasty = config().with_record_timeout(Duration::from_millis(50));
+    let server = Server::start(now, hasty).await;
+    *server.log.hangs.lock().unwrap() = true;
+    assert_eq!(server.check().await.0, 503);
+}
+
+/// Go is good for ten minutes, and for no longer than that is anybody told so.
+#[tokio::test]
+async fn a_go_that_is_good_no_more_once_it_is_recorded_is_not_told() {
+    let server = Server::start(moving, config()).await;
+    let minutes = |n: u64| now().checked_add(Duration::from_secs(n * 60)).unwrap();
+    *server.log.takes_until.lock().unwrap() = Some(minutes(9));
+    assert_eq!(server.check().await.0, 200);
+    *LATER.lock().unwrap() = None;
+    *server.log.takes_until.lock().unwrap() = Some(minutes(10));
+    let (status, body) = server.check().await;
+    assert_eq!(status, 503, "{body}");
+    assert!(body.get("verdict").is_none(), "{body}");
+    // What was recorded says what was judged.
+    assert_eq!(server.recorded(), [(Verdict::Go, 1), (Verdict::Go, 1)]);
 }
 
 #[tokio::test]

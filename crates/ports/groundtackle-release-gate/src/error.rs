@@ -103,6 +103,13 @@ impl Error {
         Self::InvalidRequest { what: what.into() }
     }
 
+    /// More than one source of evidence has this name.
+    pub fn shared_name(name: &str) -> Self {
+        Self::invalid_request(format!(
+            "more than one source of evidence is called {name:?}; give each a name of its own"
+        ))
+    }
+
     pub(crate) fn broken(record: u64, detail: impl Into<String>) -> Self {
         Self::BrokenLog {
             record,

@@ -158,7 +158,7 @@ pub enum Fact {
         name: String,
         /// How much, in the budget's unit.
         value: f64,
-        /// From when on it was measured: the quarter's first instant or before.
+        /// From when on it was measured: the quarter's first instant, or before for what only grows.
         since: Timestamp,
     },
     /// Event: a test ran.
@@ -186,6 +186,11 @@ pub enum Fact {
     Incidents {
         /// All of them, by name.
         open: BTreeMap<String, Severity>,
+    },
+    /// State: the source could not be read. What it would have found is not known, and nobody else's word stands for it.
+    Unread {
+        /// Why.
+        detail: String,
     },
     /// Event: people who may decided to pass a rule. Several pieces about one incident are one override of all their people.
     Override {

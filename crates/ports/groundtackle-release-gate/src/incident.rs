@@ -173,7 +173,8 @@ impl Incident {
 }
 
 /// What a quarter's incidents say, as evidence: the open ones, how many of `escalated` severity began, under the name
-/// `"escalations"`, and how many hours were worked, under `"incident-hours"`. All of the quarter's incidents have to be given.
+/// `"escalations"`, and how many hours were worked on those that were not over before it, under `"incident-hours"`. All of them have to be
+/// given.
 pub fn incident_evidence(
     policy: &Policy,
     source: &str,
@@ -191,9 +192,11 @@ pub fn incident_evidence(
         .filter(began)
         .filter(|incident| escalated.contains(&incident.severity))
         .count();
+    // Nobody wrote down when: hours of an incident from before count whole.
     let hours = incidents
         .iter()
-        .filter(began)
+        .filter(|incident| incident.opened_at <= now)
+        .filter(|incident| incident.resolved_at.is_none_or(|end| end >= since))
         .map(|incident| incident.hours)
         .sum();
     // A count of what is in memory is far below 2^53.

@@ -198,6 +198,7 @@ impl<'a> Judge<'a> {
         if self.request.action == Action::Rollback {
             return self.rollback();
         }
+        self.sources();
         self.tag(environment);
         self.order(environment);
         let authors = self.changes(environment);

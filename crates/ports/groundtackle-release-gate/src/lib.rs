@@ -44,6 +44,6 @@ pub use policy::{
     PipelineRule, PlatformsRule, Policy, Quorum, Role, Rule, Seat, Severity, Shift, SoakRule,
     TestRule, Unit, Waiver, Window, WindowKind,
 };
-pub use replay::{Dora, Replayed, replay};
-pub use source::{Collected, Deployer, EvidenceSource, collect};
+pub use replay::{Dora, Replayed, log_evidence, replay};
+pub use source::{Collected, Deployer, EvidenceSource, collect, shared_names};
 pub use tag::{ParseTagPatternError, TagPattern};

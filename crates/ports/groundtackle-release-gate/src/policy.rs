@@ -581,6 +581,8 @@ pub enum Rule {
     Actor,
     /// Evidence is from after the instant. Can't be waived.
     Clock,
+    /// A source of evidence could not be read. Can't be waived.
+    Sources,
     /// The tag, or the artefact that it names.
     Tag,
     /// The environment that the artefact comes from.
@@ -626,7 +628,7 @@ impl Rule {
     pub const fn can_be_passed(self) -> bool {
         !matches!(
             self,
-            Self::Environment | Self::Actor | Self::Clock | Self::Rollback
+            Self::Environment | Self::Actor | Self::Clock | Self::Sources | Self::Rollback
         )
     }
 
@@ -636,6 +638,7 @@ impl Rule {
             Self::Environment => "environment",
             Self::Actor => "actor",
             Self::Clock => "clock",
+            Self::Sources => "sources",
             Self::Tag => "tag",
             Self::Order => "order",
             Self::Reviews => "reviews",

@@ -1,15 +1,17 @@
 //! What another policy would have said, and how well a team delivers, from the records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::decision::{Action, Decision, Verdict};
+use crate::decision::{Action, Decision, Obligation, ROLLBACKS, Verdict};
 use crate::digest::Digest;
+use crate::evidence::{Evidence, Fact};
 use crate::gate::Gate;
 use crate::log::{Deployed, Entry, Record};
+use crate::policy::Policy;
 
 /// A decision, and what this policy says of the same evidence at the same instant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,6 +34,57 @@ pub fn replay<'a>(gate: &'a Gate, records: &'a [Record]) -> impl Iterator<Item =
         }),
         _ => None,
     })
+}
+
+/// What a log counts of this quarter, as evidence: the rollbacks that ended, under [`ROLLBACKS`], and the overrides that let something go
+/// out, under the budget that they spend. An override is of one incident, artefact and environment, however often it was asked for.
+///
+/// Nothing, if the log began after the quarter: it can't know of what was before.
+pub fn log_evidence(
+    policy: &Policy,
+    source: &str,
+    records: &[Record],
+    now: Timestamp,
+) -> Vec<Evidence> {
+    let since = policy.zone.quarter_of(now);
+    if records.first().is_none_or(|first| first.at > since) {
+        return Vec::new();
+    }
+    let mut rollbacks = 0_u32;
+    let mut overrides = BTreeSet::new();
+    for record in records {
+        match &record.entry {
+            Entry::Deployed { deployment }
+                if deployment.action == Action::Rollback
+                    && (since..=now).contains(&deployment.finished_at) =>
+            {
+                rollbacks = rollbacks.saturating_add(1);
+            }
+            Entry::Decision { decision, .. }
+                if decision.verdict == Verdict::Go && (since..=now).contains(&decision.instant) =>
+            {
+                let request = &decision.request;
+                overrides.extend(decision.obligations.iter().filter_map(|owed| match owed {
+                    Obligation::OpenIncident { incident, .. } => {
+                        Some((incident, request.artefact, &request.environment))
+                    }
+                    Obligation::Count { .. } => None,
+                }));
+            }
+            _ => {}
+        }
+    }
+    let overrides = policy.overrides.as_ref().map(|rules| {
+        let count = u32::try_from(overrides.len()).unwrap_or(u32::MAX);
+        (rules.budget.as_str(), count)
+    });
+    let counts = [(ROLLBACKS, rollbacks)].into_iter().chain(overrides);
+    let facts = counts.map(|(name, count)| Fact::Measure {
+        name: name.into(),
+        value: count.into(),
+        since,
+    });
+    facts.map(|fact| Evidence::new(source, now, fact)).collect()
 }
 
 /// The four figures of DORA (<https://dora.dev/guides/dora-metrics-four-keys/>) for an environment. `None` where there is nothing to

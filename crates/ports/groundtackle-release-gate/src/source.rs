@@ -1,19 +1,21 @@
 //! Where evidence comes from, and who acts on an answer.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use crate::decision::{Action, Request};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Fact};
 use crate::permit::Permit;
 
 /// Finds out what is known about a request.
 #[async_trait]
 pub trait EvidenceSource: fmt::Debug + Send + Sync + 'static {
-    /// What evidence calls it: an adapter's name with the place that it reads.
+    /// What evidence calls it: an adapter's name with the place that it reads. No other source of the same gate has it.
     fn name(&self) -> &str;
 
     /// All that it knows of the request, at the time at which it was so.
@@ -78,20 +80,52 @@ pub trait Deployer: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Collected {
-    /// What was found.
+    /// What was found, and a [`Fact::Unread`] of each source that could not be read, so that no answer is go but for a rollback.
     pub evidence: Vec<Evidence>,
-    /// Who could not, and why. What they would have found is missing, so that no answer that needs it is go.
+    /// Who could not, and why.
     pub failures: Vec<(String, Error)>,
 }
 
-/// Asks each source in turn.
-pub async fn collect(sources: &[&dyn EvidenceSource], request: &Request) -> Collected {
+impl Collected {
+    /// With what a source of that name found, or that it could not, at that time.
+    pub fn add(&mut self, name: &str, found: Result<Vec<Evidence>>, now: Timestamp) {
+        match found {
+            Ok(evidence) => self.evidence.extend(evidence),
+            Err(error) => {
+                let detail = error.to_string();
+                let unread = Evidence::new(name, now, Fact::Unread { detail });
+                self.evidence.push(unread);
+                self.failures.push((name.into(), error));
+            }
+        }
+    }
+}
+
+/// The names of more than one of these sources.
+pub fn shared_names<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    names
+        .into_iter()
+        .filter(|name| !seen.insert(*name))
+        .collect()
+}
+
+/// Asks each source in turn; `now` is when one that can't be read was found to be so. Sources that share a name are not read:
+/// evidence of the later one would be taken for news of the first.
+pub async fn collect(
+    sources: &[&dyn EvidenceSource],
+    request: &Request,
+    now: Timestamp,
+) -> Collected {
+    let shared = shared_names(sources.iter().map(|source| source.name()));
     let mut collected = Collected::default();
     for source in sources {
-        match source.collect(request).await {
-            Ok(evidence) => collected.evidence.extend(evidence),
-            Err(error) => collected.failures.push((source.name().into(), error)),
-        }
+        let name = source.name();
+        let found = match shared.contains(name) {
+            true => Err(Error::shared_name(name)),
+            false => source.collect(request).await,
+        };
+        collected.add(name, found, now);
     }
     collected
 }

@@ -14,7 +14,10 @@ mod sources;
 use std::io::Write;
 use std::time::Duration;
 
-use groundtackle_release_gate::{Action, Digest, Request};
+use groundtackle_release_gate::{
+    Action, Digest, Environment, Escalation, Freeze, Gate, Length, Policy, Request, Severity,
+    Timestamp, Zone,
+};
 
 pub use deployers::{DeployerHarness, deployer_cases, run_deployer};
 pub use scripted::{Act, Done, ScriptedDeployer, ScriptedSource};
@@ -35,6 +38,48 @@ pub fn request() -> Request {
         actor: "olga".into(),
         takes: None,
     }
+}
+
+/// A policy by which [`request`] is go at [`now`], and holds at [`frozen`]: operations, which is `olga`, act in `production`, but not in a
+/// week in December. Major incidents are hers.
+#[must_use]
+pub fn policy() -> Policy {
+    let mut policy = Policy::new("small").with_role("operations", &["olga"]);
+    let mut production = Environment::new("production");
+    production.actors = vec!["operations".into()];
+    policy.environments.push(production);
+    policy.permit_for = Length::minutes(10);
+    policy.freezes.push(Freeze {
+        name: "a week in December".into(),
+        environments: Vec::new(),
+        zone: Zone::utc(),
+        from: jiff::civil::date(2026, 12, 1).into(),
+        until: jiff::civil::date(2026, 12, 8).into(),
+    });
+    policy.escalations.push(Escalation {
+        severity: Severity::Major,
+        owner: "olga".into(),
+        steps: Vec::new(),
+    });
+    policy
+}
+
+/// By [`policy`].
+#[must_use]
+pub fn gate() -> Gate {
+    Gate::new(policy()).expect("the policy makes sense")
+}
+
+/// A Tuesday at noon in Berlin, in the middle of a quarter.
+#[must_use]
+pub fn now() -> Timestamp {
+    "2026-11-10T11:00:00Z".parse().expect("it is an instant")
+}
+
+/// In the freeze of [`policy`].
+#[must_use]
+pub fn frozen() -> Timestamp {
+    "2026-12-02T11:00:00Z".parse().expect("it is an instant")
 }
 
 /// Past the test runner's capture: what is not tested must be seen.

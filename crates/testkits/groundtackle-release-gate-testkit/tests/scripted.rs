@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use groundtackle_release_gate::{
-    Action, Deployer, Evidence, EvidenceSource, Fact, Request, Timestamp, collect,
+    Action, Deployer, Evidence, EvidenceSource, Fact, Request, Timestamp, Verdict, collect,
 };
 use groundtackle_release_gate_testkit::{
-    Act, DeployerHarness, Done, ScriptedDeployer, ScriptedSource, SourceHarness, State, request,
+    Act, DeployerHarness, Done, ScriptedDeployer, ScriptedSource, SourceHarness, State, frozen,
+    gate, now, request,
 };
 
 fn backup() -> Vec<Evidence> {
@@ -99,14 +100,48 @@ async fn a_script_is_followed_call_by_call() {
     let source = ScriptedSource::new("script");
     source.then(Act::Find(backup()));
     source.then(Act::Fail);
-    let first = collect(&[&source], &request()).await;
+    let first = collect(&[&source], &request(), now()).await;
     assert_eq!((first.evidence, first.failures.len()), (backup(), 0));
-    let second = collect(&[&source], &request()).await;
-    assert_eq!(
-        (second.evidence.len(), second.failures[0].0.as_str()),
-        (0, "script")
-    );
-    let third = collect(&[&source], &request()).await;
+    let second = collect(&[&source], &request(), now()).await;
+    let (name, error) = &second.failures[0];
+    assert_eq!(name, "script");
+    // It is written down that nobody knows.
+    let detail = error.to_string();
+    let unread = Evidence::new("script", now(), Fact::Unread { detail });
+    assert_eq!(second.evidence, [unread]);
+    let third = collect(&[&source], &request(), now()).await;
     assert_eq!((third.evidence.len(), third.failures.len()), (0, 0));
     assert_eq!(source.asked().len(), 3);
+}
+
+/// Of two sources with one name the later would be taken for news of the first.
+#[tokio::test]
+async fn sources_that_share_a_name_are_not_read() {
+    let sources = ["one", "two", "one"].map(|name| {
+        let source = ScriptedSource::new(name);
+        source.from_now_on(Act::Find(backup()));
+        source
+    });
+    let [a, b, c] = &sources;
+    let found = collect(&[a, b, c], &request(), now()).await;
+    let unread = found.evidence.iter().filter(|evidence| {
+        matches!(&evidence.fact, Fact::Unread { detail } if detail.contains("more than one source") && evidence.source == "one")
+    });
+    assert_eq!((unread.count(), found.evidence.len()), (2, 3));
+    assert_eq!(found.failures.len(), 2);
+    assert!(a.asked().is_empty() && c.asked().is_empty());
+    assert_eq!(
+        gate().judge(&found.evidence, &request(), now()).verdict,
+        Verdict::Inconclusive
+    );
+    let apart = collect(&[a, b], &request(), now()).await;
+    assert_eq!(apart.failures.len(), 0);
+    assert_eq!(
+        gate().judge(&apart.evidence, &request(), now()).verdict,
+        Verdict::Go
+    );
+    assert_eq!(
+        gate().judge(&[], &request(), frozen()).verdict,
+        Verdict::Hold
+    );
 }

@@ -25,19 +25,26 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     }
 }
 
-pub fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::new();
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed(path))?;
     file.take(MAX_BYTES + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(failed(path))?;
-    if text.len() as u64 > MAX_BYTES {
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(Failure::BadData {
             path: path.into(),
             detail: "it is longer than 64 MiB".into(),
         });
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+pub fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| Failure::BadData {
+        path: path.into(),
+        detail: "it is no text of UTF-8".into(),
+    })
 }
 
 /// A key, as `ops gate key` writes it.
@@ -287,14 +294,20 @@ impl Log {
         &self.records
     }
 
-    /// One record more, on disk when this returns. Gives its number, and the signer back. After an error open the log again.
-    pub fn append(mut self, entry: Entry, at: Timestamp) -> Result<(u64, Signer)> {
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// One record more, on disk when this returns. Gives its number, and the log back. After an error open the log again.
+    pub fn append(mut self, entry: Entry, at: Timestamp) -> Result<(u64, Self)> {
         let (line, next) = self.head.append(entry, at, &self.signer)?;
         self.file
             .write_all(&line)
             .and_then(|()| self.file.sync_all())
             .map_err(failed(&self.path))?;
         write_head(&head_path(&self.path), next, &self.signer)?;
-        Ok((self.head.records, self.signer))
+        let number = self.head.records;
+        self.head = next;
+        Ok((number, self))
     }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use groundtackle_release_gate::{
-    Action, Decision, Digest, Entry, Evidence, Fact, Gate, Length, Obligation, Reason, Record,
-    Request, Timestamp, Verdict, When,
+    Action, Decision, Digest, Entry, Evidence, Fact, Gate, Incident, Length, Obligation, Reason,
+    Record, Request, Timestamp, Verdict, When, log_evidence,
 };
 use serde::Serialize;
 
@@ -74,8 +74,8 @@ impl Question {
         }
     }
 
-    /// Of all files, and what the log says of the artefact and of what came where.
-    fn evidence(&self, records: &[Record]) -> Result<Vec<Evidence>> {
+    /// Of all files, and what the log says of the artefact, of what came where, and of how often something went back or was passed.
+    fn evidence(&self, gate: &Gate, records: &[Record], now: Timestamp) -> Result<Vec<Evidence>> {
         let mut all = Vec::new();
         for path in &self.evidence {
             all.extend(file::evidence(path)?);
@@ -97,7 +97,31 @@ impl Question {
                 _ => {}
             }
         }
+        let counted = log_evidence(gate.policy(), "log", records, now);
+        for counted in counted {
+            // A file that counted more knows of more than this log.
+            let more = all
+                .iter()
+                .any(|known| counts_more(&known.fact, &counted.fact));
+            if !more {
+                all.push(counted);
+            }
+        }
         Ok(all)
+    }
+}
+
+fn counts_more(known: &Fact, counted: &Fact) -> bool {
+    match (known, counted) {
+        (
+            Fact::Measure { name, value, .. },
+            Fact::Measure {
+                name: of,
+                value: than,
+                ..
+            },
+        ) => name == of && value > than,
+        _ => false,
     }
 }
 
@@ -119,22 +143,58 @@ pub fn check(
     report: Report,
 ) -> Result<Verdict> {
     let log = log.open()?;
-    let evidence = question.evidence(log.as_ref().map_or(&[], |log| log.records()))?;
     let now = Timestamp::now();
+    let records = log.as_ref().map_or(&[][..], |log| log.records());
+    let evidence = question.evidence(gate, records, now)?;
     let (decision, permit) = gate.admit(&evidence, &question.request(), now);
     if let Some(log) = log {
         let entry = Entry::Decision {
             decision: Box::new(decision.clone()),
             evidence,
         };
-        // No permit is out of which nobody could find the reason.
-        let (_, signer) = log.append(entry, now)?;
+        // No permit is out of which nobody could find the reason, nor the incident.
+        let opened = opened(&decision, log.records());
+        let (_, mut log) = log.append(entry, now)?;
+        for incident in opened {
+            (_, log) = log.append(Entry::Incident { incident }, now)?;
+        }
         if let (Some(path), Some(permit)) = (permit_file, permit) {
-            file::create(path, &format!("{}\n", permit.seal(&signer)?), true)?;
+            file::create(path, &format!("{}\n", permit.seal(log.signer())?), true)?;
         }
     }
     report.answer(&decision, &text(&decision))?;
     Ok(decision.verdict)
+}
+
+/// The incidents that a go owes, and the log has not.
+fn opened(decision: &Decision, records: &[Record]) -> Vec<Incident> {
+    let go = decision.verdict == Verdict::Go;
+    let owed = decision.obligations.iter().filter(|_| go);
+    owed.filter_map(|owed| match owed {
+        Obligation::OpenIncident {
+            incident,
+            severity,
+            reason,
+        } => {
+            let known = records.iter().any(
+                |record| matches!(&record.entry, Entry::Incident { incident: known } if known.id == *incident),
+            );
+            let request = &decision.request;
+            let title = format!(
+                "{} of {} {} to {} by an override",
+                request.action, request.name, request.tag, request.environment
+            );
+            (!known).then(|| {
+                Incident::open(incident, title, *severity, decision.instant).with_moment(
+                    decision.instant,
+                    &request.actor,
+                    reason,
+                )
+            })
+        }
+        _ => None,
+    })
+    .collect()
 }
 
 pub fn why(
@@ -144,7 +204,7 @@ pub fn why(
     at: Timestamp,
     report: Report,
 ) -> Result<Verdict> {
-    let evidence = question.evidence(&log.records()?)?;
+    let evidence = question.evidence(gate, &log.records()?, at)?;
     let decision = gate.judge(&evidence, &question.request(), at);
     report.answer(&decision, &text(&decision))?;
     Ok(decision.verdict)
@@ -164,7 +224,7 @@ pub fn when(
     at: Timestamp,
     report: Report,
 ) -> Result<Verdict> {
-    let evidence = question.evidence(&log.records()?)?;
+    let evidence = question.evidence(gate, &log.records()?, at)?;
     let request = question.request();
     let verdict = gate.judge(&evidence, &request, at).verdict;
     let when = gate.when(&evidence, &request, at);

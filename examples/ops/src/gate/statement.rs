@@ -99,7 +99,7 @@ pub fn tick(gate: &Gate, said: &Said, item: &Item, report: Report) -> Result<Ver
         }));
     }
     let digest = match &item.document {
-        Some(path) => Some(Digest::of(file::read_text(path)?.as_bytes())),
+        Some(path) => Some(Digest::of(&file::read(path)?)),
         None => None,
     };
     let fact = Fact::Item {

@@ -4,7 +4,7 @@
 
 pub(crate) mod shapes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use groundtackle_core::{RetryConfig, Secret};
@@ -27,6 +27,10 @@ pub(crate) struct State {
     /// Lists by path, and the key that they are under.
     pub(crate) lists: BTreeMap<String, (Option<&'static str>, Vec<Value>)>,
     pub(crate) issues: Vec<Value>,
+    /// Labels that the repository has not; it has all others.
+    pub(crate) no_labels: BTreeSet<String>,
+    /// A proxy takes the header off that links pages.
+    pub(crate) unlinked: bool,
     /// What is answered before anything else.
     pub(crate) faults: VecDeque<Reply>,
     /// What is answered to everything.
@@ -188,6 +192,13 @@ fn answer(state: &mut State, base: &str, asked: &Asked) -> Reply {
         });
         return page(state, base, asked, &query, None, &found);
     }
+    let labels = format!("{PREFIX}/repos/{REPO}/labels/");
+    if let Some(label) = path.strip_prefix(&labels).map(decoded) {
+        return match state.no_labels.contains(&label) {
+            true => Reply::status(404, shapes::problem("Not Found").to_string()),
+            false => Reply::ok(shapes::label(&label).to_string()),
+        };
+    }
     if let Some((key, items)) = state.lists.get(&path) {
         let here = items.iter().filter(|item| {
             let wanted = query.get("environment");
@@ -235,7 +246,7 @@ fn page(
         Some(key) => json!({ "total_count": items.len(), key: slice }),
     };
     let mut headers = vec![("Content-Type", "application/json; charset=utf-8".to_owned())];
-    if to < items.len() {
+    if to < items.len() && !state.unlinked {
         let path = asked.path.strip_prefix(PREFIX).unwrap();
         let path = path.split("&page=").next().unwrap();
         let base = state.elsewhere.as_deref().unwrap_or(base);

@@ -162,6 +162,13 @@ pub(crate) fn deployment_status(state: &str, at: &str) -> Value {
     })
 }
 
+pub(crate) fn label(name: &str) -> Value {
+    json!({
+        "id": 208045946, "node_id": "MDU6TGFiZWwyMDgwNDU5NDY=", "url": format!("{API}/labels/l"), "name": name,
+        "description": "Something isn't working", "color": "f29513", "default": true
+    })
+}
+
 pub(crate) fn issue(
     number: u64,
     labels: &[&str],
@@ -170,18 +177,12 @@ pub(crate) fn issue(
     body: &str,
 ) -> Value {
     let url = format!("{API}/repos/{REPO}/issues/{number}");
-    let label = |name: &&str| {
-        json!({
-            "id": 208045946, "node_id": "MDU6TGFiZWwyMDgwNDU5NDY=", "url": format!("{API}/labels/l"), "name": name,
-            "description": "Something isn't working", "color": "f29513", "default": true
-        })
-    };
     json!({
         "id": number, "node_id": "MDU6SXNzdWUx", "url": url, "repository_url": format!("{API}/repos/{REPO}"),
         "labels_url": format!("{url}/labels{{/name}}"), "comments_url": format!("{url}/comments"), "events_url": format!("{url}/events"),
         "html_url": format!("https://github.com/{REPO}/issues/{number}"), "number": number,
         "state": if closed.is_some() { "closed" } else { "open" }, "title": "Found a bug", "body": body, "user": user("octocat"),
-        "labels": labels.iter().map(label).collect::<Vec<_>>(), "assignee": null, "assignees": [], "milestone": null, "locked": false,
+        "labels": labels.iter().map(|name| label(name)).collect::<Vec<_>>(), "assignee": null, "assignees": [], "milestone": null, "locked": false,
         "active_lock_reason": null, "comments": 0, "closed_at": closed, "created_at": created,
         "updated_at": closed.unwrap_or(created), "author_association": "COLLABORATOR", "state_reason": null
     })

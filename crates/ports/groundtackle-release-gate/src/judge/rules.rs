@@ -28,6 +28,21 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// What one source could not look at, another may have found to be fine elsewhere.
+    pub(super) fn sources(&mut self) {
+        for evidence in self.evidence {
+            if let Fact::Unread { detail } = &evidence.fact {
+                let detail = format!("could not be read ({detail}); ask again when it can be");
+                self.against(
+                    Rule::Sources,
+                    &evidence.source,
+                    Verdict::Inconclusive,
+                    detail,
+                );
+            }
+        }
+    }
+
     /// Where it was once, it may come back to.
     pub(super) fn rollback(&mut self) {
         let request = self.request;
@@ -538,7 +553,10 @@ impl<'a> Judge<'a> {
                 Fact::Measure { name: measured, .. } => (measured == name).then_some(()),
                 _ => None,
             });
-            let whole = since <= quarter && at.is_some_and(|(at, _)| at >= quarter);
+            // Of a longer time a count is no less; a share of it, or what there has to be enough of, may look better than the quarter's.
+            let grows = budget.unit != Unit::Percent && budget.at_least.is_none();
+            let from_its_beginning = since == quarter || grows && since < quarter;
+            let whole = from_its_beginning && at.is_some_and(|(at, _)| at >= quarter);
             let possible = value.is_finite()
                 && value >= 0.0
                 && (budget.unit != Unit::Percent || value <= 100.0);
@@ -673,95 +691,92 @@ impl<'a> Judge<'a> {
             .iter()
             .filter(|f| here(&f.environments))
             .collect();
-        let mut blocked = false;
-        for freeze in &freezes {
-            if freeze.from <= self.now && self.now < freeze.until {
-                blocked = true;
-                let detail = format!("nothing goes out until {}", freeze.until);
-                self.against_until(
-                    Rule::Freezes,
-                    &freeze.name,
-                    Verdict::Hold,
-                    detail,
-                    Some(freeze.until),
-                );
-            }
+        let now = self.now;
+        // What stops it now may be passed over; what comes later is judged all the same.
+        let (frozen, later): (Vec<&Frozen>, Vec<&Frozen>) = freezes
+            .into_iter()
+            .filter(|freeze| now < freeze.until)
+            .partition(|freeze| freeze.from <= now);
+        for freeze in &frozen {
+            let detail = format!("nothing goes out until {}", freeze.until);
+            let until = Some(freeze.until);
+            self.against_until(Rule::Freezes, &freeze.name, Verdict::Hold, detail, until);
         }
-        for deny in openings
-            .iter()
-            .filter(|opening| opening.kind == WindowKind::Deny)
-        {
-            if deny.hours.contains(self.now) {
-                blocked = true;
-                let until = deny.hours.next_change(self.now);
-                self.against_until(
-                    Rule::Windows,
-                    &deny.name,
-                    Verdict::Hold,
-                    "nothing goes out in these hours",
-                    until,
-                );
-            }
+        let first_change = |all: &[&Opening]| {
+            let changes = all.iter().filter_map(|o| o.hours.next_change(now));
+            changes.min()
+        };
+        // What was passed over ends; or another window, which may be stricter, begins.
+        let mut changes: Vec<Timestamp> = frozen.iter().map(|freeze| freeze.until).collect();
+        let (denying, rest): (Vec<&Opening>, Vec<&Opening>) = openings
+            .into_iter()
+            .partition(|o| o.kind == WindowKind::Deny && o.hours.contains(now));
+        for deny in &denying {
+            let until = deny.hours.next_change(now);
+            changes.extend(until);
+            let detail = "nothing goes out in these hours";
+            self.against_until(Rule::Windows, &deny.name, Verdict::Hold, detail, until);
         }
-        let (open, shut): (Vec<&Opening>, Vec<&Opening>) = openings
+        let (allow, deny): (Vec<&Opening>, Vec<&Opening>) = rest
             .iter()
             .copied()
-            .filter(|opening| opening.kind == WindowKind::Allow)
-            .partition(|opening| opening.hours.contains(self.now));
-        if open.is_empty() && !shut.is_empty() {
-            blocked = true;
-            let until = shut
-                .iter()
-                .filter_map(|opening| opening.hours.next_change(self.now))
-                .min();
+            .partition(|opening| opening.kind == WindowKind::Allow);
+        let (open, shut): (Vec<&Opening>, Vec<&Opening>) = allow
+            .into_iter()
+            .partition(|opening| opening.hours.contains(now));
+        let opens = first_change(&shut);
+        changes.extend(opens);
+        let outside = open.is_empty() && !shut.is_empty();
+        if outside {
             let names: Vec<_> = shut.iter().map(|opening| opening.name.as_str()).collect();
             let detail = "things go out in these hours alone";
-            self.against_until(
-                Rule::Windows,
-                &names.join(", "),
-                Verdict::Hold,
-                detail,
-                until,
-            );
+            let names = names.join(", ");
+            self.against_until(Rule::Windows, &names, Verdict::Hold, detail, opens);
+            changes.extend(first_change(&deny));
+            changes.extend(later.iter().map(|freeze| freeze.from));
         }
-        if blocked || openings.is_empty() && freezes.is_empty() {
+        if let Some(change) = changes.into_iter().min() {
+            self.good_until = self.good_until.min(change);
+        }
+        if outside {
             return;
         }
-        let takes = self.request.takes.map(|takes| takes.after(self.now));
-        let overrun = open.iter().map(|opening| opening.overrun).max();
-        let mut until = takes.unwrap_or(self.now).max(self.good_until);
-        if overrun == Some(Overrun::Stop) {
-            until = until.max(Length::hours(7 * 24).after(self.now));
+        if rest.is_empty() && later.is_empty() {
+            return;
         }
-        let closes = times::closes(&openings, &freezes, self.now, until);
+        let takes = self.request.takes.map(|takes| takes.after(now));
+        let overrun = open.iter().map(|opening| opening.overrun).max();
+        let mut until = takes.unwrap_or(now).max(self.good_until);
+        if overrun == Some(Overrun::Stop) {
+            until = until.max(Length::hours(7 * 24).after(now));
+        }
+        let closes = times::closes(&rest, &later, now, until);
         self.good_until = self.good_until.min(closes);
         match overrun {
             Some(Overrun::Refuse) => {
-                let name = open
-                    .first()
-                    .map(|opening| opening.name.clone())
-                    .unwrap_or_default();
+                let strict: Vec<_> = open
+                    .iter()
+                    .copied()
+                    .filter(|opening| opening.overrun == Overrun::Refuse)
+                    .collect();
+                let name = strict.first().map_or("", |opening| opening.name.as_str());
+                // One that is open still may not refuse.
+                let until = first_change(&strict).map_or(closes, |change| change.min(closes));
                 match takes {
                     None => {
                         let detail = "refuses what it can't see finished; the request must say how long it takes";
-                        self.no_go(Rule::Windows, &name, detail);
+                        self.against_until(Rule::Windows, name, Verdict::NoGo, detail, Some(until));
                     }
                     Some(end) if end > closes => {
                         let detail = format!("closes at {closes}, before it would be finished");
-                        self.against_until(
-                            Rule::Windows,
-                            &name,
-                            Verdict::Hold,
-                            detail,
-                            Some(closes),
-                        );
+                        self.against_until(Rule::Windows, name, Verdict::Hold, detail, Some(until));
                     }
                     Some(end) => {
                         // Right after the last instant at which it could begin.
                         let spare = closes
                             .duration_since(end)
                             .saturating_add(SignedDuration::from_nanos(1));
-                        let last = self.now.saturating_add(spare).unwrap_or(Timestamp::MAX);
+                        let last = now.saturating_add(spare).unwrap_or(Timestamp::MAX);
                         self.good_until = self.good_until.min(last);
                     }
                 }

@@ -256,7 +256,13 @@ fn neither_waivers_nor_overrides_make_a_path_to_go_with_missing_or_stale_evidenc
 
 #[test]
 fn whoever_acts_is_not_passed_over_either() {
-    for rule in [Rule::Environment, Rule::Actor, Rule::Clock, Rule::Rollback] {
+    for rule in [
+        Rule::Environment,
+        Rule::Actor,
+        Rule::Clock,
+        Rule::Sources,
+        Rule::Rollback,
+    ] {
         assert!(!rule.can_be_passed(), "{rule:?}");
     }
     let stranger = Request {

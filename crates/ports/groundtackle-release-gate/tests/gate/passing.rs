@@ -1,6 +1,9 @@
 //! What an override passes, and what it can't.
 
-use groundtackle_release_gate::{Decision, Evidence, Fact, Gate, Quorum, Rule, Severity, Verdict};
+use groundtackle_release_gate::{
+    Action, Decision, Evidence, Fact, Gate, Length, Overrun, Quorum, Request, Rule, Severity,
+    Timestamp, Verdict, Waiver,
+};
 
 use crate::setting::*;
 
@@ -108,4 +111,112 @@ fn what_one_source_finds_open_another_does_not_close() {
         (stale.verdict, stale.reasons[0].rule),
         (Verdict::Inconclusive, Rule::Incidents)
     );
+}
+
+/// Two sources know of blockers: of the one that could not be read nobody knows what it would have found.
+#[test]
+fn what_one_source_could_not_read_no_other_stands_for() {
+    let detail = "github: reading issues failed".to_owned();
+    let unread = Evidence::new("github", noon(), Fact::Unread { detail });
+    let all = [&evidence()[..], &[unread]].concat();
+    let decision = judge(&all);
+    assert_eq!(decision.verdict, Verdict::Inconclusive);
+    let [reason] = &decision.reasons[..] else {
+        panic!("{:#?}", decision.reasons)
+    };
+    assert_eq!(
+        (reason.rule, reason.subject.as_str()),
+        (Rule::Sources, "github")
+    );
+    assert!(reason.detail.contains("reading issues failed"));
+    // What goes back asks for nothing but that it was there.
+    let back = Request {
+        action: Action::Rollback,
+        ..request()
+    };
+    let was_there = Evidence::new("log", noon(), deployment("production", true));
+    let all = [&all[..], &[was_there]].concat();
+    assert_go(&operations().judge(&all, &back, noon()));
+    assert_eq!(
+        operations().judge(&all, &request(), noon()).verdict,
+        Verdict::Inconclusive
+    );
+}
+
+/// The example in a freeze of some days about noon, which all may pass in need, and nothing else.
+fn frozen_about_noon(more: impl FnOnce(&mut groundtackle_release_gate::Policy)) -> Gate {
+    let mut policy = operations().policy().clone();
+    policy.overrides.as_mut().unwrap().passes = [Rule::Freezes].into();
+    let freeze = &mut policy.freezes[0];
+    (freeze.from, freeze.until) = (
+        "2026-11-09T00:00".parse().unwrap(),
+        "2026-11-12T00:00".parse().unwrap(),
+    );
+    more(&mut policy);
+    Gate::new(policy).unwrap()
+}
+
+fn in_need(gate: &Gate, at: Timestamp, takes: Option<Length>) -> Decision {
+    let override_ = overridden(&["olga", "omar"], Severity::Critical, "outputs can be lost");
+    let more = [override_, measure("overrides", 0.0)];
+    let more = more.map(|fact| signed(Evidence::new("test", noon(), fact)));
+    let mut all = [&evidence()[..], &more].concat();
+    for evidence in &mut all {
+        // As fresh then as at noon.
+        if evidence.observed_at >= "2026-11-10T10:00:00Z".parse().unwrap() {
+            evidence.observed_at = at.checked_sub(jiff::SignedDuration::from_mins(5)).unwrap();
+            *evidence = signed(evidence.clone());
+        }
+    }
+    gate.judge(&all, &Request { takes, ..request() }, at)
+}
+
+/// Business hours end at 17:00 in Berlin, and refuse what would not be finished.
+#[test]
+fn who_passes_a_freeze_passes_no_window_and_no_end_of_one() {
+    let gate = frozen_about_noon(|_| {});
+    let half_an_hour = Some(Length::minutes(30));
+    assert_go(&in_need(&gate, noon(), half_an_hour));
+    let last = at("2026-11-10T15:30:00Z");
+    let decision = in_need(&gate, last, half_an_hour);
+    assert_go(&decision);
+    assert!(decision.good_until.unwrap() < at("2026-11-10T15:31:00Z"));
+    for (late, takes, verdict) in [
+        (at("2026-11-10T15:31:00Z"), half_an_hour, Verdict::Hold),
+        (noon(), None, Verdict::NoGo),
+        (at("2026-11-10T16:30:00Z"), half_an_hour, Verdict::Hold),
+    ] {
+        let decision = in_need(&gate, late, takes);
+        assert_eq!(decision.verdict, verdict, "{late}: {:#?}", decision.reasons);
+        assert!(decision.reasons.iter().all(|r| r.rule == Rule::Windows));
+        assert!(
+            decision
+                .passed
+                .iter()
+                .all(|passed| passed.reason.rule == Rule::Freezes)
+        );
+    }
+    // Nor is it told to go on after the window.
+    let stops = frozen_about_noon(|policy| policy.windows[0].overrun = Overrun::Stop);
+    let decision = in_need(&stops, noon(), None);
+    assert_go(&decision);
+    assert_eq!(decision.stop_at, Some(at("2026-11-10T16:00:00Z")));
+    let late = in_need(&stops, at("2026-11-10T15:55:00Z"), None);
+    assert_eq!(late.good_until, Some(at("2026-11-10T16:00:00Z")));
+    // A window that is waived takes none of the others with it.
+    let waived = frozen_about_noon(|policy| {
+        policy.windows[1].hours.start = Some("tue 12:30".parse().unwrap());
+        policy.windows[1].hours.end = Some("wed 12:30".parse().unwrap());
+        policy.waivers.push(Waiver {
+            rule: Rule::Windows,
+            subject: Some(policy.windows[1].name.clone()),
+            environment: "production".into(),
+            reason: "to be tested".into(),
+            by: "rita".into(),
+            until: Timestamp::MAX,
+        });
+    });
+    assert_go(&in_need(&waived, at("2026-11-10T12:00:00Z"), half_an_hour));
+    let late = in_need(&waived, at("2026-11-10T15:40:00Z"), half_an_hour);
+    assert_eq!(late.verdict, Verdict::Hold, "{:#?}", late.reasons);
 }

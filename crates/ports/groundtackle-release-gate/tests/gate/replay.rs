@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use groundtackle_release_gate::{
-    Action, Deployed, Digest, Dora, Entry, Evidence, Fact, Gate, Head, PolicyFormat, Record,
-    Request, Timestamp, Verdict, replay, verify,
+    Action, Decision, Deployed, Digest, Dora, Entry, Evidence, Fact, Gate, Head, PolicyFormat,
+    Record, Request, Severity, Timestamp, Verdict, log_evidence, replay, verify,
 };
 use jiff::SignedDuration;
 
@@ -233,4 +233,97 @@ fn requests_and_evidence_read_as_they_print() {
     assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request());
     assert!(serde_json::from_str::<Fact>(r#"{"kind":"backup","name":"x","fresh":true}"#).is_err());
     assert!(serde_json::from_str::<Fact>(r#"{"kind":"moon"}"#).is_err());
+}
+
+/// Rollbacks and overrides of the quarter, against the budgets of the example: the log itself says how many there were.
+#[test]
+fn rollbacks_and_overrides_are_counted_from_the_log() {
+    let gate = operations();
+    let quarter = at("2026-09-30T22:00:00Z");
+    let back = |finished_at: Timestamp, action| Entry::Deployed {
+        deployment: Deployed {
+            decision: Digest::of(finished_at.to_string().as_bytes()),
+            artefact: artefact(),
+            environment: "production".into(),
+            action,
+            finished_at,
+            succeeded: true,
+            changed_at: Vec::new(),
+            repairs: None,
+        },
+    };
+    let frozen = at("2026-12-20T03:00:00Z");
+    let passed = |incident: &str, at: Timestamp| {
+        let by = frozen.duration_since(noon());
+        let mut all = moved_by(&evidence(), by);
+        for evidence in &mut all {
+            if let Fact::Measure { since, .. } = &mut evidence.fact {
+                *since = quarter;
+            }
+        }
+        let mut fact = overridden(&["olga", "omar"], Severity::Critical, "outputs can be lost");
+        if let Fact::Override { incident: id, .. } = &mut fact {
+            *id = incident.into();
+        }
+        let more = [fact, measure("overrides", 0.0)];
+        all.extend(more.map(|fact| signed(Evidence::new("test", frozen, fact))));
+        let decision = Decision {
+            instant: at,
+            ..gate.judge(&all, &request(), frozen)
+        };
+        assert_go(&decision);
+        Entry::Decision {
+            decision: Box::new(decision),
+            evidence: all,
+        }
+    };
+    let log = |entries: Vec<(Timestamp, Entry)>| -> Vec<Record> {
+        let each = entries.into_iter().zip(0..);
+        each.map(|((at, entry), sequence)| Record {
+            sequence,
+            previous: Digest([0; 32]),
+            at,
+            entry,
+        })
+        .collect()
+    };
+    let before = at("2026-09-30T21:59:59Z");
+    let records = log(vec![
+        (before, back(before, Action::Rollback)),
+        (before, passed("INC-0", before)),
+        (quarter, back(quarter, Action::Rollback)),
+        (noon(), back(noon(), Action::Deploy)),
+        (noon(), decision_entry()),
+        (frozen, back(frozen, Action::Rollback)),
+        // Asked for twice, it is one override; of another incident it is another.
+        (frozen, passed("INC-7", frozen)),
+        (frozen, passed("INC-7", frozen)),
+        (frozen, passed("INC-8", frozen)),
+    ]);
+    let found = log_evidence(gate.policy(), "log", &records, frozen);
+    let facts: Vec<_> = found.iter().map(|evidence| evidence.fact.clone()).collect();
+    assert_eq!(
+        facts,
+        [measure("rollbacks", 2.0), measure("overrides", 2.0)]
+    );
+    assert!(found.iter().all(|evidence| evidence.observed_at == frozen));
+    // Two rollbacks are as many as there may not be.
+    let same = |fact: &Fact| matches!(fact, Fact::Measure { name, .. } if name == "rollbacks");
+    let others = without(evidence(), same);
+    let at_noon = log_evidence(gate.policy(), "log", &records[..5], noon());
+    assert_go(&gate.judge(&[&others[..], &at_noon].concat(), &request(), noon()));
+    let twice = log(vec![
+        (before, back(before, Action::Deploy)),
+        (quarter, back(quarter, Action::Rollback)),
+        (noon(), back(noon(), Action::Rollback)),
+    ]);
+    let twice = log_evidence(gate.policy(), "log", &twice, noon());
+    let decision = gate.judge(&[&others[..], &twice].concat(), &request(), noon());
+    assert_eq!(decision.verdict, Verdict::NoGo, "{:#?}", decision.reasons);
+    // A log that began after the quarter does not know.
+    assert_eq!(
+        log_evidence(gate.policy(), "log", &records[3..], frozen),
+        []
+    );
+    assert_eq!(log_evidence(gate.policy(), "log", &[], frozen), []);
 }

@@ -491,6 +491,47 @@ fn service_levels_and_counts_of_the_quarter() {
     assert!(judge(&evidence()).warnings.is_empty());
 }
 
+/// In a longer time there are no fewer rollbacks than in the quarter; and a day without service is a smaller share of it.
+#[test]
+fn a_share_of_a_longer_time_than_the_quarter_is_not_the_quarters() {
+    for (name, value, verdict) in [
+        ("uptime", 99.9, Verdict::Inconclusive),
+        ("rollbacks", 1.0, Verdict::Go),
+        ("incident-hours", 10.0, Verdict::Go),
+    ] {
+        let same = |fact: &Fact| matches!(fact, Fact::Measure { name: found, .. } if found == name);
+        let longer = Fact::Measure {
+            name: name.into(),
+            value,
+            since: at("2026-08-10T11:00:00Z"),
+        };
+        let decision = judge(&with(evidence(), same, longer));
+        assert_eq!(decision.verdict, verdict, "{name}: {:#?}", decision.reasons);
+    }
+    // Nor is what there has to be enough of.
+    let mut policy = operations().policy().clone();
+    let budgets = policy.budgets.iter_mut();
+    let rollbacks = budgets
+        .into_iter()
+        .find(|budget| budget.name == "rollbacks");
+    let rollbacks = rollbacks.unwrap();
+    (rollbacks.at_least, rollbacks.fewer_than) = (Some(2.0), None);
+    let gate = Gate::new(policy).unwrap();
+    let same = |fact: &Fact| matches!(fact, Fact::Measure { name, .. } if name == "rollbacks");
+    for (since, verdict) in [
+        ("2026-09-30T22:00:00Z", Verdict::Go),
+        ("2026-09-30T21:59:59Z", Verdict::Inconclusive),
+    ] {
+        let measured = Fact::Measure {
+            name: "rollbacks".into(),
+            value: 2.0,
+            since: at(since),
+        };
+        let decision = gate.judge(&with(evidence(), same, measured), &request(), noon());
+        assert_eq!(decision.verdict, verdict, "{since}");
+    }
+}
+
 #[test]
 fn regression_test_run_this_week() {
     let same = |fact: &Fact| matches!(fact, Fact::Test { .. });

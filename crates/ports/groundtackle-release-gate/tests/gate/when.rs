@@ -29,6 +29,7 @@ fn first_go(
 }
 
 /// Windows, a freeze, a soak, support hours and evidence that goes stale, all in whole minutes.
+#[allow(clippy::too_many_arguments, reason = "each is drawn")]
 fn policy(
     zone: &str,
     from: &str,
@@ -37,6 +38,7 @@ fn policy(
     overrun: &str,
     soak: &str,
     max_age: &str,
+    more: &str,
 ) -> Gate {
     let text = format!(
         r#"
@@ -79,7 +81,7 @@ name = "freeze"
 zone = "{zone}"
 from = "2026-10-25T02:30"
 until = "2026-10-25T03:15"
-"#
+{more}"#
     );
     Gate::read("generated.toml", &text, PolicyFormat::Toml).unwrap()
 }
@@ -100,29 +102,66 @@ proptest! {
         start in 0i64..26 * 24 * 60,
         takes in 1u32..120,
     ) {
-        let gate = policy(zone, from, to, deny, overrun, soak, max_age);
+        let gate = policy(zone, from, to, deny, overrun, soak, max_age, "");
         let start = at("2026-10-03T00:00:00Z").checked_add(SignedDuration::from_mins(start)).unwrap();
-        let request = Request { takes: Some(Length::minutes(takes)), ..request() };
-        let evidence = [deployment("staging", true), blockers(&[], None)].map(|fact| Evidence::new("test", start, fact));
-        let found = gate.when(&evidence, &request, start);
-        let naive = first_go(&gate, &evidence, &request, start, 2 * 24 * 60);
-        match (found, naive) {
-            (When::At(found), Some(naive)) => prop_assert_eq!(found, naive),
-            (When::At(found), None) => prop_assert!(found.duration_since(start) >= SignedDuration::from_hours(2 * 24)),
-            (When::Never, naive) => prop_assert_eq!(naive, None),
+        first_and_as_long_as_it_says(&gate, start, Some(takes))?;
+    }
+
+    /// Windows that overlap, each with its own end of work, and what a waiver passes over.
+    #[test]
+    fn when_next_is_the_first_instant_of_windows_that_overlap_and_of_what_is_waived(
+        to in prop::sample::select(vec!["12:00", "13:10", "24:00"]),
+        overrun in prop::sample::select(vec!["finish", "stop", "refuse"]),
+        second_from in prop::sample::select(vec!["00:00", "10:00", "11:30"]),
+        second_to in prop::sample::select(vec!["11:00", "12:30", "23:00"]),
+        second in prop::sample::select(vec!["finish", "stop", "refuse"]),
+        waived in prop::sample::select(vec!["", "windows\"\nsubject = \"deny", "windows\"\nsubject = \"allow", "windows\"\nsubject = \"allow, second", "freezes"]),
+        start in 0i64..26 * 24 * 60,
+        takes in prop::option::of(1u32..300),
+    ) {
+        let mut more = format!("[[window]]\nname = \"second\"\nkind = \"allow\"\nhours = {{ zone = \"UTC\", from = \"{second_from}\", to = \"{second_to}\" }}\noverrun = \"{second}\"\n");
+        if !waived.is_empty() {
+            more += &format!("[[waiver]]\nrule = \"{waived}\"\nenvironment = \"production\"\nreason = \"r\"\nby = \"b\"\nuntil = \"2026-10-20T10:30:00Z\"\n");
         }
-        // A go lasts as long as it says.
-        if let When::At(found) = found {
-            let decision = gate.judge(&evidence, &request, found);
-            let until = decision.good_until.unwrap();
-            prop_assert!(until > found);
-            let mut at = found;
-            while at < until {
-                prop_assert_eq!(gate.judge(&evidence, &request, at).verdict, Verdict::Go, "{} of {}", at, until);
-                at = at.checked_add(MINUTE).unwrap();
-            }
+        let gate = policy("Europe/Berlin", "09:00", to, "thu 12:00", overrun, "1h", "90d", &more);
+        let start = at("2026-10-03T00:00:00Z").checked_add(SignedDuration::from_mins(start)).unwrap();
+        first_and_as_long_as_it_says(&gate, start, takes)?;
+    }
+}
+
+fn first_and_as_long_as_it_says(
+    gate: &Gate,
+    start: Timestamp,
+    takes: Option<u32>,
+) -> Result<(), TestCaseError> {
+    let request = Request {
+        takes: takes.map(Length::minutes),
+        ..request()
+    };
+    let evidence = [deployment("staging", true), blockers(&[], None)]
+        .map(|fact| Evidence::new("test", start, fact));
+    let found = gate.when(&evidence, &request, start);
+    let naive = first_go(gate, &evidence, &request, start, 2 * 24 * 60);
+    match (found, naive) {
+        (When::At(found), Some(naive)) => prop_assert_eq!(found, naive),
+        (When::At(found), None) => {
+            prop_assert!(found.duration_since(start) >= SignedDuration::from_hours(2 * 24))
+        }
+        (When::Never, naive) => prop_assert_eq!(naive, None),
+    }
+    // A go lasts as long as it says.
+    if let When::At(found) = found {
+        let decision = gate.judge(&evidence, &request, found);
+        let until = decision.good_until.unwrap();
+        prop_assert!(until > found);
+        let mut at = found;
+        while at < until {
+            let verdict = gate.judge(&evidence, &request, at).verdict;
+            prop_assert_eq!(verdict, Verdict::Go, "{} of {}", at, until);
+            at = at.checked_add(MINUTE).unwrap();
         }
     }
+    Ok(())
 }
 
 #[test]
