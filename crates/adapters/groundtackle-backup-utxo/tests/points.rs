@@ -109,7 +109,8 @@ async fn restore_points_are_listed_once_for_a_base() {
     let blocks = mainnet::blocks().await;
     let mut lists = Vec::new();
     for by_itself in [true, false] {
-        let (folder, target) = (TempDir::new().unwrap(), Faulty::new(MemoryTarget::new(), 1));
+        let (folder, memory) = (TempDir::new().unwrap(), MemoryTarget::new());
+        let target = Faulty::new(memory.clone(), 1);
         let inner: Arc<dyn UtxoStore> = Arc::new(embedded(folder.path()));
         let (store, backup) = journaled(inner, &folder.path().join("journal")).await;
         let signer = SigningKey::random(&SystemEntropy).unwrap();
@@ -117,6 +118,7 @@ async fn restore_points_are_listed_once_for_a_base() {
         let shared = Arc::new(target.clone());
         let repository = Repository::init(shared, "main", &signer, clock, entropy);
         let place = Place {
+            target: Arc::new(memory),
             repository: repository.await.unwrap(),
             signer,
         };
@@ -128,7 +130,8 @@ async fn restore_points_are_listed_once_for_a_base() {
             let made = place.back_up(&backup).await;
             assert!(matches!(made, Made::Base(_)), "{made:?}");
         } else {
-            let made = backup.back_up_base(&place.repository, &place.how());
+            let how = place.how();
+            let made = backup.back_up_base(&place.repository, &how);
             made.await.unwrap();
         }
         lists.push(target.calls(Call::List) - before);
