@@ -17,6 +17,21 @@ use crate::restore::find;
 /// The server's program.
 const SERVER: &str = "postgres";
 
+/// What says how the server that was backed up was set up.
+const CONTROL: &str = "pg_controldata";
+
+/// How long that may take.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Settings that a standby, and what was prepared for a commit, need as high as they were, and how they are called there.
+const AS_HIGH: [(&str, &str); 5] = [
+    ("max_connections setting", "max_connections"),
+    ("max_worker_processes setting", "max_worker_processes"),
+    ("max_wal_senders setting", "max_wal_senders"),
+    ("max_prepared_xacts setting", "max_prepared_transactions"),
+    ("max_locks_per_xact setting", "max_locks_per_transaction"),
+];
+
 /// How often it is looked whether the server is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -28,15 +43,17 @@ const MAX_SOCKET_PATH: usize = 107;
 const SOCKET: &str = "/.s.PGSQL.5432.lock";
 
 /// What the server is told, over everything that the cluster's own files say. It serves nobody but who opens its socket's
-/// folder; it takes nothing from production, and sends it nothing: no archive, no replication, no subscription, none of the
-/// jobs that preloaded libraries run.
-const SETTINGS: [&str; 18] = [
+/// folder; it takes nothing from production, sends it nothing and removes nothing there: no archive, no replication, no
+/// subscription, none of the jobs that preloaded libraries run.
+const SETTINGS: [&str; 20] = [
     "listen_addresses=",
     "port=5432",
     "ssl=off",
     "archive_mode=off",
     "archive_command=",
     "restore_command=",
+    "archive_cleanup_command=",
+    "recovery_end_command=",
     "primary_conninfo=",
     "primary_slot_name=",
     "synchronous_standby_names=",
@@ -44,7 +61,7 @@ const SETTINGS: [&str; 18] = [
     "shared_preload_libraries=",
     "session_preload_libraries=",
     "local_preload_libraries=",
-    "max_prepared_transactions=1000",
+    "external_pid_file=",
     "logging_collector=off",
     "log_destination=stderr",
     "log_min_messages=fatal",
@@ -91,11 +108,15 @@ impl ScratchServer {
         timeout: Duration,
         children: &Children,
     ) -> Result<Self> {
-        let path = find(SERVER, version, options, children).ok_or_else(|| {
-            Error::invalid_request(format!(
-                "no {SERVER} of PostgreSQL {version} is there: install it, or set programs to its folder"
-            ))
-        })?;
+        let needs = |name| {
+            find(name, version, options, children).ok_or_else(|| {
+                Error::invalid_request(format!(
+                    "no {name} of PostgreSQL {version} is there: install it, or set programs to its folder"
+                ))
+            })
+        };
+        let path = needs(SERVER)?;
+        let as_high = as_high(&needs(CONTROL)?, cluster, children)?;
         let failed = |error| Failed::start(SERVER, error);
         let owner = owner(cluster)?;
         let folder = make_folder(owner).map_err(failed)?;
@@ -108,7 +129,8 @@ impl ScratchServer {
             format!("ident_file={}", within("pg_ident.conf")),
             format!("unix_socket_directories={}", folder.0.display()),
         ];
-        for setting in files.iter().map(String::as_str).chain(SETTINGS) {
+        let own = files.iter().chain(&as_high).map(String::as_str);
+        for setting in own.chain(SETTINGS) {
             command.arg("-c").arg(setting);
         }
         if let Some((uid, gid)) = owner {
@@ -154,6 +176,29 @@ impl ScratchServer {
             None => Ok(()),
         }
     }
+}
+
+/// Settings as the server had them that was backed up, or its primary. Without one that it needs, a server says so.
+fn as_high(program: &Path, cluster: &Path, children: &Children) -> Result<Vec<String>> {
+    let mut command = command(program);
+    command.arg("-D").arg(cluster);
+    let mut program = Program::start(CONTROL, command, CONTROL_TIMEOUT, children)?;
+    program.close_input();
+    let mut found = Vec::new();
+    // How it ended says more than a line that could not be read.
+    while let Ok(Some(line)) = program.line() {
+        let Some((what, value)) = line.split_once(':') else {
+            continue;
+        };
+        if let (Some((_, setting)), Ok(value)) = (
+            AS_HIGH.iter().find(|(name, _)| *name == what),
+            value.trim().parse::<u32>(),
+        ) {
+            found.push(format!("{setting}={value}"));
+        }
+    }
+    program.finish(children)?;
+    Ok(found)
 }
 
 /// Whom the server runs as, where that is not who runs this: it does not run as root.

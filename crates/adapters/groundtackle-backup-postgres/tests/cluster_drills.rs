@@ -14,6 +14,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -57,23 +58,40 @@ fn ground(place: &Place, into: &str) -> ClusterGround {
     ClusterGround::new(&place.path(into), ClusterRestoreOptions::default()).unwrap()
 }
 
-fn asks(queries: &[&str]) -> Box<dyn ClusterProbe> {
-    let queries = queries.iter().map(|query| (*query).to_owned());
-    Box::new(QueryProbe::new("postgres", "postgres", queries).unwrap())
+/// Queries, and where the server was that was asked: its socket's folder.
+#[derive(Debug)]
+struct Noting {
+    queries: QueryProbe,
+    folders: Folders,
 }
 
-/// Folders of sockets that this process' servers left.
-fn left() -> Vec<PathBuf> {
-    let name = format!("groundtackle-{}-", std::process::id());
-    let all = fs::read_dir(std::env::temp_dir()).unwrap();
-    let all = all.map(|entry| entry.unwrap().path());
-    all.filter(|path| {
-        path.file_name()
-            .unwrap()
-            .to_str()
-            .is_some_and(|own| own.starts_with(&name))
+type Folders = Arc<Mutex<Vec<PathBuf>>>;
+
+#[async_trait]
+impl ClusterProbe for Noting {
+    async fn probe(&self, server: &ScratchServer) -> Result<Vec<Proof>> {
+        assert!(server.host().is_dir());
+        self.folders.lock().unwrap().push(server.host().to_owned());
+        self.queries.probe(server).await
+    }
+}
+
+fn asks(queries: &[&str], folders: &Folders) -> Box<dyn ClusterProbe> {
+    let queries = queries.iter().map(|query| (*query).to_owned());
+    Box::new(Noting {
+        queries: QueryProbe::new("postgres", "postgres", queries).unwrap(),
+        folders: folders.clone(),
     })
-    .collect()
+}
+
+/// So many servers were there, and nothing of them is left.
+#[track_caller]
+fn assert_gone(folders: &Folders, servers: usize) {
+    let folders = folders.lock().unwrap();
+    assert_eq!(folders.len(), servers);
+    for folder in &*folders {
+        assert!(!folder.exists(), "{}", folder.display());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,8 +129,8 @@ async fn a_cluster_is_drilled_up_to_a_server_that_answers() {
     let sum = "select sum(amount) = 2000000 from accounts";
     let count = format!("select count(*) >= {} from transfers", before.len());
     let alone = "select current_setting('listen_addresses') = '' and current_setting('archive_mode') = 'off'";
-    let mut serves =
-        ground(&place, "served").with_probe(asks(&[sum, &count, alone, "select 'as text'"]));
+    let (folders, queries) = (Folders::default(), [sum, &count, alone, "select 'as text'"]);
+    let mut serves = ground(&place, "served").with_probe(asks(&queries, &folders));
     let served = hold(&place, DrillLevel::Serve, &mut serves, |_| {}).await;
     assert!(served.passed(), "{served:?}");
     let proofs: Vec<_> = served
@@ -133,7 +151,7 @@ async fn a_cluster_is_drilled_up_to_a_server_that_answers() {
     );
     // It has shut down in order, and can be started again.
     assert!(!place.path("served/postmaster.pid").exists());
-    assert_eq!(left(), [""; 0].map(PathBuf::from));
+    assert_gone(&folders, 1);
     let again = server.on_copy(&place.path("served"));
     Ledger::assert_whole(&connect(&again).await, &before).await;
 }
@@ -179,8 +197,10 @@ async fn a_wrong_answer_fails_the_drill_and_leaves_no_server() {
         ("select ''", &["the restored server answers", "with \"\""]),
         ("select 1 / (id - id) from accounts", &["division by zero"]),
     ];
+    let folders = Folders::default();
     for (number, (query, words)) in cases.into_iter().enumerate() {
-        let mut serves = ground(&place, &format!("wrong-{number}")).with_probe(asks(&[query]));
+        let mut serves =
+            ground(&place, &format!("wrong-{number}")).with_probe(asks(&[query], &folders));
         let failed = hold(&place, DrillLevel::Serve, &mut serves, |_| {}).await;
         says(&failed, words);
         assert_eq!(failed.drill.restored_tree, None);
@@ -188,6 +208,7 @@ async fn a_wrong_answer_fails_the_drill_and_leaves_no_server() {
         let pid = place.path(&format!("wrong-{number}/postmaster.pid"));
         assert!(!pid.exists(), "the server has stopped");
     }
+    assert_gone(&folders, 4);
     // A probe that asks nothing proves nothing.
     let mut serves = ground(&place, "nothing").with_probe(Box::new(Asks));
     let failed = hold(&place, DrillLevel::Serve, &mut serves, |_| {}).await;
@@ -195,9 +216,10 @@ async fn a_wrong_answer_fails_the_drill_and_leaves_no_server() {
     // A server that is not ready in time.
     let slow = place.path("slow");
     fs::create_dir(&slow).unwrap();
-    for name in ["postgres", "pg_verifybackup"] {
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o777)).unwrap();
+    for name in ["postgres", "pg_verifybackup", "pg_controldata"] {
         let wait = match name {
-            "postgres" => "exec sleep 1000",
+            "postgres" => "printf '%s\\n' \"$@\" > ${0%/*}/told; exec sleep 1000",
             _ => "exit 0",
         };
         let path = slow.join(name);
@@ -207,13 +229,71 @@ async fn a_wrong_answer_fails_the_drill_and_leaves_no_server() {
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let options = ClusterRestoreOptions::default().with_programs(Some(slow));
+    let options = ClusterRestoreOptions::default().with_programs(Some(slow.clone()));
     let serves = ClusterGround::new(&place.path("late"), options).unwrap();
-    let serves = serves.with_probe(asks(&["select 1"]));
-    let mut serves = serves.with_start_timeout(Duration::from_secs(1));
+    let serves = serves.with_probe(asks(&["select 1"], &folders));
+    let mut serves = serves.with_start_timeout(Duration::from_secs(5));
     let failed = hold(&place, DrillLevel::Serve, &mut serves, |_| {}).await;
-    says(&failed, &["starting postgres", "not ready after 1 s"]);
-    assert_eq!(left(), [""; 0].map(PathBuf::from));
+    says(&failed, &["starting postgres", "not ready after 5 s"]);
+    let told = fs::read_to_string(slow.join("told")).unwrap();
+    let socket = told
+        .lines()
+        .find_map(|line| line.strip_prefix("unix_socket_directories="));
+    assert!(!PathBuf::from(socket.unwrap()).exists(), "{told}");
+    assert_gone(&folders, 4);
+}
+
+/// What a standby's own settings say of its surroundings is not done on a copy: the archive, other servers and files are those
+/// of production.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_s_server_does_nothing_outside_that_its_cluster_asks_for() {
+    let place = Place::new().await;
+    // More than a server has that is not told otherwise, which a standby's needs, too.
+    let primary = server(&[("full_page_writes", "on"), ("max_connections", "500")]);
+    Ledger::make(&primary, 1_000_000).await;
+    let server = primary.standby();
+    let outside = place.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o777)).unwrap();
+    let at = |name: &str| outside.join(name).display().to_string();
+    let client = connect(&server).await;
+    for (setting, value) in [
+        ("archive_mode", "always".to_owned()),
+        ("archive_command", format!("touch {}", at("archived"))),
+        (
+            "archive_cleanup_command",
+            format!("touch {}", at("cleaned")),
+        ),
+        ("restore_command", format!("touch {}; false", at("fetched"))),
+        ("external_pid_file", at("pid")),
+        ("listen_addresses", "*".into()),
+        ("logging_collector", "on".into()),
+        ("log_directory", outside.display().to_string()),
+        ("unix_socket_directories", outside.display().to_string()),
+        ("shared_preload_libraries", "runs_jobs".into()),
+    ] {
+        // The running server is not asked to read them.
+        let set = format!("alter system set {setting} = '{value}'");
+        client.batch_execute(&set).await.unwrap();
+    }
+    place.back_up(place.config(&server)).await.unwrap();
+    let queries = [
+        "select pg_is_in_recovery()",
+        "select count(*) = 2000 from accounts",
+    ];
+    let folders = Folders::default();
+    let mut serves = ground(&place, "served").with_probe(asks(&queries, &folders));
+    let served = hold(&place, DrillLevel::Serve, &mut serves, |_| {}).await;
+    assert!(served.passed(), "{served:?}");
+    let settings = fs::read_to_string(place.path("served/postgresql.auto.conf")).unwrap();
+    for setting in ["runs_jobs", "primary_conninfo"] {
+        assert!(settings.contains(setting), "{settings}");
+    }
+    let port = format!("port={}", primary.port());
+    assert!(settings.contains(&port), "{settings}");
+    let made: Vec<_> = fs::read_dir(&outside).unwrap().collect();
+    assert!(made.is_empty(), "{made:?}");
+    assert_gone(&folders, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
