@@ -158,19 +158,24 @@ impl Place {
         self.ops(&[&first[..], args].concat())
     }
 
-    /// Neither said nor written by anybody: the configs alone have it.
+    /// No secret is said, or lies anywhere but where it was put: the password in the configs, the keys in their files.
     fn assert_no_secrets(&self, configs: &[&Path]) {
+        let seed = fs::read_to_string(self.file("signer")).unwrap();
+        let keys = [self.file("signer"), self.file("identity")];
+        let secrets = [
+            (PASSWORD, configs.to_vec()),
+            (seed.trim(), vec![&*keys[0]]),
+            (IDENTITY, vec![&*keys[1]]),
+        ];
         let said = self.said.lock().unwrap();
         assert!(said.len() > 1_000);
-        for secret in [PASSWORD, IDENTITY] {
-            assert!(!said.contains(secret), "a secret was shown");
-        }
         let mut folders = vec![self.file("repository")];
         let mut files: BTreeSet<_> = fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.is_file())
             .collect();
+        let beside = files.len();
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
@@ -180,12 +185,15 @@ impl Place {
                 }
             }
         }
-        for path in files {
-            let text = fs::read(&path).unwrap();
-            let has = text
-                .windows(PASSWORD.len())
-                .any(|bytes| bytes == PASSWORD.as_bytes());
-            assert!(!has || configs.contains(&&*path), "{}", path.display());
+        assert!(files.len() > beside + 5, "{files:?}");
+        for (secret, at_home) in &secrets {
+            assert!(secret.len() > 20 && !said.contains(secret));
+            for path in &files {
+                let bytes = fs::read(path).unwrap();
+                let mut all = bytes.windows(secret.len());
+                let has = all.any(|bytes| bytes == secret.as_bytes());
+                assert_eq!(has, at_home.contains(&&**path), "{}", path.display());
+            }
         }
     }
 }
