@@ -226,7 +226,8 @@ impl Slices {
 /// Records without any packing: identifier, index, height and coinbase, amount, length of the script in two bytes, script.
 #[must_use]
 pub fn raw(coins: &[Coin]) -> Vec<u8> {
-    let mut out = Vec::new();
+    // Most scripts have 35 bytes at most.
+    let mut out = Vec::with_capacity(coins.len() * 85);
     for coin in coins {
         let script = coin.output.script.as_bytes();
         out.extend_from_slice(coin.outpoint.txid.as_bytes());

@@ -7,7 +7,7 @@
 //! [`regtest`] makes of the same blocks a chain that Bitcoin Core accepts. The binary `utxo` connects it to the
 //! embedded store and to Core's engine, and prints the tables of `docs/benchmarks.md`.
 //!
-//! [`coins`] makes up the coins whose backups the binaries `coins` and `backup` measure.
+//! [`coins`] makes up the coins whose backups the binaries `coins` and `backup` measure, the latter beside [`peers`].
 //!
 //! Nothing here is published, and nothing here is fit for keeping data.
 
@@ -15,7 +15,9 @@ pub mod coins;
 pub mod engine;
 pub mod generator;
 pub mod machine;
+pub mod peers;
 pub mod regtest;
+pub mod rows;
 pub mod workload;
 
 /// What can go wrong in a measurement: it is printed and the run ends.

@@ -26,28 +26,29 @@ use groundtackle_backup_utxo::delta::{Cutter, Delta, DeltaPart, encode_parts};
 use groundtackle_backup_utxo::{COINS, DELTAS, DigestSink};
 use groundtackle_benches::BoxError;
 use groundtackle_benches::coins::{self, Slices, raw};
-use groundtackle_benches::machine::{
-    children_cpu, machine, peak_rss_mib, process_cpu, reset_peak_rss,
-};
+use groundtackle_benches::machine::machine;
+use groundtackle_benches::peers::PEERS;
+use groundtackle_benches::rows::{Measured, Row, keep_best, print, size};
 use groundtackle_core::Secret;
 use groundtackle_utxo_store::digest::{MuHash3072, coin_element};
 use groundtackle_utxo_store::{BlockHash, Coin, Tip};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
-const USAGE: &str = "backup [--gb 1] [--dir DIR] [--workers 2] [--only ours,peers,limits,memory]
+const USAGE: &str = "backup [--gb 1] [--dir DIR] [--workers 2] [--rounds 3] [--only ours,peers,limits,memory]
 
-DIR needs some ten times as much room as the records take; default: the system's temporary folder. memory is measured
-only where it is named: a source of so many GB, and one of a tenth, into a target that keeps nothing, and 64 MB into one
-that takes 3 s for each write.";
+DIR needs some ten times as much room as the records take; default: the system's temporary folder. The best of the rounds
+counts. memory is measured only where it is named: a source of so many GB, and one of a
+tenth, into a target that keeps nothing, and 64 MB into one that takes 3 s for each write.";
 
 const SEGMENT_BYTES: usize = 4 << 20;
 const RECORDS: &str = "records";
@@ -61,6 +62,7 @@ struct Options {
     bytes: u64,
     folder: PathBuf,
     workers: usize,
+    rounds: u32,
     only: Option<String>,
 }
 
@@ -70,6 +72,7 @@ impl Options {
             bytes: 1_000_000_000,
             folder: std::env::temp_dir(),
             workers: 2,
+            rounds: 3,
             only: None,
         };
         let mut arguments = std::env::args().skip(1);
@@ -79,6 +82,7 @@ impl Options {
                 "--gb" => options.bytes = (value.parse::<f64>()? * 1e9) as u64,
                 "--dir" => options.folder = value.into(),
                 "--workers" => options.workers = value.parse()?,
+                "--rounds" => options.rounds = value.parse()?,
                 "--only" => options.only = Some(value),
                 _ => return Err(USAGE.into()),
             }
@@ -90,45 +94,6 @@ impl Options {
         let wanted = |only: &String| only.split(',').any(|only| only == what);
         self.only.as_ref().map_or(what != "memory", wanted)
     }
-}
-
-/// What one of them took.
-#[derive(Clone, Debug)]
-struct Row {
-    what: String,
-    wall: f64,
-    cpu: f64,
-    /// Of the repository, or what was added to it.
-    bytes: u64,
-    /// Ours alone: the others' are their own.
-    peak_rss_mib: Option<u64>,
-}
-
-fn print(title: &str, rows: &[Row], ours: Option<&Row>) {
-    println!("\n| {title} | wall s | CPU s | MB | peak RSS MiB | times ours |");
-    println!("|---|---|---|---|---|---|");
-    for row in rows {
-        let rss = row.peak_rss_mib.map_or("-".into(), |mib| mib.to_string());
-        let times = ours.map_or("-".into(), |ours| format!("{:.2}", row.wall / ours.wall));
-        let megabytes = row.bytes as f64 / 1e6;
-        println!(
-            "| {} | {:.2} | {:.2} | {megabytes:.1} | {rss} | {times} |",
-            row.what, row.wall, row.cpu
-        );
-    }
-}
-
-/// Bytes of all files below.
-fn size(path: &Path) -> Result<u64, BoxError> {
-    let metadata = fs::symlink_metadata(path)?;
-    if !metadata.is_dir() {
-        return Ok(metadata.len());
-    }
-    let mut bytes = 0;
-    for entry in fs::read_dir(path)? {
-        bytes += size(&entry?.path())?;
-    }
-    Ok(bytes)
 }
 
 /// Writes the records of before and after into a folder each.
@@ -210,16 +175,16 @@ impl Known {
 
 /// Records of a file, or made up on the way.
 enum Records {
-    File(File),
-    /// The next slice.
-    Slices(Slices, u32),
+    /// And where the next one begins.
+    File(File, u64),
+    /// The next slice, and what is left of the last one.
+    Slices(Slices, u32, Vec<u8>),
 }
 
 /// The records as a base, in columns. Where nothing is known of the set, its MuHash is computed, as a backup of a store
 /// does.
 struct Base {
     records: Records,
-    rest: Vec<u8>,
     known: Option<Known>,
     found: Arc<Mutex<Known>>,
 }
@@ -234,7 +199,6 @@ impl Base {
     fn new(records: Records, known: Option<Known>) -> Self {
         Self {
             records,
-            rest: Vec::new(),
             known,
             found: Arc::default(),
         }
@@ -242,24 +206,27 @@ impl Base {
 
     /// About a segment of whole records; none at the end.
     fn read(&mut self) -> Result<Vec<u8>, BoxError> {
-        let mut bytes = std::mem::take(&mut self.rest);
         match &mut self.records {
-            Records::File(file) => {
-                let room = SEGMENT_BYTES.saturating_sub(bytes.len());
-                file.take(room as u64).read_to_end(&mut bytes)?;
-                self.rest = bytes.split_off(coins::whole_records(&bytes));
+            Records::File(file, at) => {
+                let mut bytes = Vec::with_capacity(SEGMENT_BYTES);
+                file.seek(SeekFrom::Start(*at))?;
+                file.take(SEGMENT_BYTES as u64).read_to_end(&mut bytes)?;
+                bytes.truncate(coins::whole_records(&bytes));
+                *at += bytes.len() as u64;
+                Ok(bytes)
             }
-            Records::Slices(slices, next) => {
+            Records::Slices(slices, next, rest) => {
+                let mut bytes = std::mem::take(rest);
                 while bytes.len() < SEGMENT_BYTES && *next < slices.count() {
                     bytes.extend(raw(&slices.slice(*next).before));
                     *next += 1;
                 }
                 let room = bytes.len().min(SEGMENT_BYTES);
                 let whole = coins::whole_records(&bytes[..room]);
-                self.rest = bytes.split_off(whole);
+                *rest = bytes.split_off(whole);
+                Ok(bytes)
             }
         }
-        Ok(bytes)
     }
 }
 
@@ -412,25 +379,36 @@ impl Source for Changes {
     }
 }
 
-/// Back into a file of records, whose BLAKE3 the caller compares; no digest of the set.
+/// Back into a file of records, whose BLAKE3 the caller compares; no digest of the set. Decoded by as many threads as
+/// there are workers, written by one.
 #[derive(Debug)]
 struct ToFile {
-    file: BufWriter<File>,
-    blake3: Box<blake3::Hasher>,
-    under_way: std::collections::VecDeque<tokio::task::JoinHandle<Result<Vec<u8>>>>,
-    workers: usize,
+    decoded: Option<mpsc::Sender<JoinHandle<Result<Vec<u8>>>>>,
+    threads: Arc<Semaphore>,
+    written: Option<JoinHandle<Result<blake3::Hash>>>,
+    blake3: Option<blake3::Hash>,
 }
 
 impl ToFile {
-    async fn write_all_but(&mut self, count: usize) -> Result<()> {
-        while self.under_way.len() > count
-            && let Some(first) = self.under_way.pop_front()
-        {
-            let records = first.await.map_err(failed)??;
-            self.blake3.update(&records);
-            self.file.write_all(&records).map_err(failed)?;
+    fn new(mut file: File, workers: usize) -> Self {
+        let (decoded, mut receiver) = mpsc::channel::<JoinHandle<Result<Vec<u8>>>>(workers + 1);
+        let runtime = tokio::runtime::Handle::current();
+        let write = move || {
+            let mut blake3 = blake3::Hasher::new();
+            while let Some(records) = receiver.blocking_recv() {
+                let records = runtime.block_on(records).map_err(failed)??;
+                blake3.update(&records);
+                file.write_all(&records).map_err(failed)?;
+            }
+            file.sync_all().map_err(failed)?;
+            Ok(blake3.finalize())
+        };
+        Self {
+            decoded: Some(decoded),
+            threads: Arc::new(Semaphore::new(workers)),
+            written: Some(tokio::task::spawn_blocking(write)),
+            blake3: None,
         }
-        Ok(())
     }
 }
 
@@ -445,18 +423,21 @@ impl Sink for ToFile {
     }
 
     async fn base(&mut self, segment: Segment) -> Result<()> {
-        self.write_all_but(self.workers.saturating_sub(1)).await?;
-        self.under_way
-            .push_back(tokio::task::spawn_blocking(move || {
-                Ok(raw(&decode_coins(&segment.bytes).map_err(failed)?))
-            }));
-        Ok(())
+        let thread = self.threads.clone().acquire_owned().await.map_err(failed)?;
+        let decode = tokio::task::spawn_blocking(move || {
+            let records = raw(&decode_coins(&segment.bytes).map_err(failed)?);
+            drop(thread);
+            Ok(records)
+        });
+        let decoded = self.decoded.as_ref().ok_or_else(|| failed("it is done"))?;
+        decoded.send(decode).await.map_err(failed)
     }
 
     async fn finish(&mut self, goal: &Goal) -> Result<SetSummary> {
-        self.write_all_but(0).await?;
-        self.file.flush().map_err(failed)?;
-        self.file.get_ref().sync_all().map_err(failed)?;
+        self.decoded = None;
+        if let Some(written) = self.written.take() {
+            self.blake3 = Some(written.await.map_err(failed)??);
+        }
         Ok(goal.set)
     }
 }
@@ -594,36 +575,6 @@ impl Ours {
     }
 }
 
-struct Measured {
-    wall: Instant,
-    cpu: f64,
-    children: f64,
-}
-
-impl Measured {
-    fn begin() -> Result<Self, BoxError> {
-        reset_peak_rss()?;
-        Ok(Self {
-            cpu: process_cpu()?,
-            children: children_cpu()?,
-            wall: Instant::now(),
-        })
-    }
-
-    fn end(self, what: &str) -> Result<Row, BoxError> {
-        let wall = self.wall.elapsed().as_secs_f64();
-        let own = process_cpu()? - self.cpu;
-        let children = children_cpu()? - self.children;
-        Ok(Row {
-            what: what.into(),
-            wall,
-            cpu: own + children,
-            bytes: 0,
-            peak_rss_mib: (children <= own).then(peak_rss_mib).transpose()?,
-        })
-    }
-}
-
 /// A copy, and the work that no backup of this kind is without: read, BLAKE3, AES-256-GCM, write.
 fn limits(folder: &Path, workers: usize) -> Result<Vec<Row>, BoxError> {
     let from = folder.join("before").join(RECORDS);
@@ -669,114 +620,6 @@ fn limits(folder: &Path, workers: usize) -> Result<Vec<Row>, BoxError> {
     Ok(vec![copy, pipeline])
 }
 
-/// What a peer is asked to do.
-struct Peer {
-    name: &'static str,
-    program: &'static str,
-    init: Option<&'static str>,
-    /// In the folder of the records; `R` is the repository, `N` the number of the backup.
-    back_up: &'static str,
-    restore: &'static str,
-}
-
-const PEERS: [Peer; 5] = [
-    Peer {
-        name: "restic",
-        program: "restic",
-        init: Some("restic -q -r $R init"),
-        back_up: "restic -q -r $R backup records --tag $N",
-        restore: "restic -q -r $R restore latest --tag 1 --target .",
-    },
-    Peer {
-        name: "borg, zstd 3",
-        program: "borg",
-        init: Some("borg --error init -e repokey-blake2 $R"),
-        back_up: "borg create -C zstd,3 $R::$N records",
-        restore: "borg extract $R::1 && sync records",
-    },
-    Peer {
-        name: "borg, zstd 1",
-        program: "borg",
-        init: Some("borg --error init -e repokey-blake2 $R"),
-        back_up: "borg create -C zstd,1 $R::$N records",
-        restore: "borg extract $R::1 && sync records",
-    },
-    Peer {
-        name: "zstd -1, one thread, not encrypted",
-        program: "zstd",
-        init: Some("mkdir $R"),
-        back_up: "zstd -q -1 --single-thread records -o $R/$N && sync $R/$N",
-        restore: "zstd -q -d $R/1 -o records && sync records",
-    },
-    Peer {
-        name: "zstd -3, one thread, not encrypted",
-        program: "zstd",
-        init: Some("mkdir $R"),
-        back_up: "zstd -q -3 --single-thread records -o $R/$N && sync $R/$N",
-        restore: "zstd -q -d $R/1 -o records && sync records",
-    },
-];
-
-impl Peer {
-    /// First backup, second one, restore; `None` where it is not installed.
-    fn measure(&self, folder: &Path) -> Result<Option<[Row; 3]>, BoxError> {
-        let asked = match self.program {
-            "restic" => "version",
-            _ => "--version",
-        };
-        let version = Command::new(self.program).arg(asked).output();
-        let Ok(version) = version else {
-            println!("{} is not installed, and left out", self.name);
-            return Ok(None);
-        };
-        let version = String::from_utf8_lossy(&version.stdout);
-        println!("{}: {}", self.name, version.lines().next().unwrap_or("?"));
-        let place = TempDir::new_in(folder)?;
-        let repository = place.path().join("repository");
-        let run = |at: &Path, number: &str, script: &str| -> Result<(), BoxError> {
-            let status = Command::new("sh")
-                .args(["-ec", script])
-                .current_dir(at)
-                .env("R", &repository)
-                .env("N", number)
-                .env("RESTIC_PASSWORD", "bench")
-                .env("RESTIC_CACHE_DIR", place.path().join("cache"))
-                .env("BORG_PASSPHRASE", "bench")
-                .env("BORG_BASE_DIR", place.path().join("cache"))
-                .stdout(Stdio::null())
-                .status()?;
-            match status.success() {
-                true => Ok(()),
-                false => Err(format!("{script} failed: {status}").into()),
-            }
-        };
-        if let Some(init) = self.init {
-            run(place.path(), "0", init)?;
-        }
-        let mut rows = Vec::new();
-        for (number, from) in [("1", "before"), ("2", "after")] {
-            let before = size(&repository)?;
-            let measured = Measured::begin()?;
-            run(&folder.join(from), number, self.back_up)?;
-            let mut row = measured.end(self.name)?;
-            row.bytes = size(&repository)? - before;
-            rows.push(row);
-        }
-        let out = place.path().join("out");
-        fs::create_dir(&out)?;
-        let measured = Measured::begin()?;
-        run(&out, "1", self.restore)?;
-        let mut row = measured.end(self.name)?;
-        row.bytes = size(&out)?;
-        let original = size(&folder.join("before").join(RECORDS))?;
-        if row.bytes != original {
-            return Err(format!("{} restored {} of {original} bytes", self.name, row.bytes).into());
-        }
-        rows.push(row);
-        Ok(rows.try_into().ok())
-    }
-}
-
 async fn memory(options: &Options) -> Result<(), BoxError> {
     let mut rows = Vec::new();
     let small = 64_000_000;
@@ -791,7 +634,7 @@ async fn memory(options: &Options) -> Result<(), BoxError> {
             bytes: Arc::default(),
         };
         let ours = Ours::new(Arc::new(target.clone()), None, options.workers).await?;
-        let records = Records::Slices(Slices::of(bytes), 0);
+        let records = Records::Slices(Slices::of(bytes), 0, Vec::new());
         let mut source = Base::new(records, Some(Known::default()));
         let mut row = ours.back_up(what, &mut source).await?;
         row.bytes = target.bytes.load(Ordering::Relaxed);
@@ -799,6 +642,55 @@ async fn memory(options: &Options) -> Result<(), BoxError> {
     }
     print("memory: nothing kept", &rows, None);
     Ok(())
+}
+
+/// Ours in one round: first backups, second ones, restores.
+async fn ours(
+    options: &Options,
+    folder: &Path,
+    wanted: blake3::Hash,
+    deltas: &[Delta],
+) -> Result<[Vec<Row>; 3], BoxError> {
+    let [mut firsts, mut seconds, mut restores] = [(); 3].map(|()| Vec::<Row>::new());
+    let from = folder.join("before").join(RECORDS);
+    // With the digest first: the other one goes by what it has found.
+    let mut known = None;
+    for what in ["ours, with MuHash", "ours"] {
+        let place = folder.join(what);
+        let target = FsTarget::open(&place, FsTargetConfig::default()).await?;
+        let ours = Ours::new(Arc::new(target), Some(place.clone()), options.workers).await?;
+        let records = Records::File(File::open(&from)?, 0);
+        let mut base = Base::new(records, known.clone());
+        firsts.insert(0, ours.back_up(what, &mut base).await?);
+        let found = {
+            let found = base.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.clone()
+        };
+        if known.is_none() {
+            let mut changes = Changes::new(deltas.to_vec(), found.clone());
+            seconds.push(ours.back_up("ours, with MuHash", &mut changes).await?);
+            let mut sink = DigestSink::new();
+            let what = "ours, the latest, into count and MuHash";
+            restores.push(ours.restore(what, At::Latest, &mut sink).await?);
+            known = Some(found);
+            drop(ours);
+            fs::remove_dir_all(&place)?;
+            continue;
+        }
+        let at = At::Block(position(coins::TIP).hash);
+        let out = folder.join("out");
+        let mut sink = ToFile::new(File::create(&out)?, options.workers);
+        let what = "ours, into a file, BLAKE3 alone";
+        let mut row = ours.restore(what, at, &mut sink).await?;
+        if sink.blake3 != Some(wanted) {
+            return Err("other records came back".into());
+        }
+        row.bytes = size(&out)?;
+        restores.insert(0, row);
+        fs::remove_file(&out)?;
+        fs::remove_dir_all(&place)?;
+    }
+    Ok([firsts, seconds, restores])
 }
 
 #[tokio::main]
@@ -820,79 +712,47 @@ async fn main() -> Result<(), BoxError> {
         .sum();
     let from = folder.join("before").join(RECORDS);
     println!(
-        "{} MB of records; then {changed} coins created and spent by {BLOCKS} blocks",
-        size(&from)? / 1_000_000
+        "{} MB of records; then {changed} coins created and spent by {BLOCKS} blocks; the best of {} rounds",
+        size(&from)? / 1_000_000,
+        options.rounds
     );
-    let [mut firsts, mut seconds, mut restores] = [(); 3].map(|()| Vec::<Row>::new());
-    if options.wants("ours") {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(&from)?)?;
-        let wanted = hasher.finalize();
-        // With the digest first: the other one goes by what it has found.
-        let mut known = None;
-        for what in ["ours, with MuHash", "ours"] {
-            let place = folder.join(what);
-            let target = FsTarget::open(&place, FsTargetConfig::default()).await?;
-            let ours = Ours::new(Arc::new(target), Some(place.clone()), options.workers).await?;
-            let mut base = Base::new(Records::File(File::open(&from)?), known.clone());
-            let row = ours.back_up(what, &mut base).await?;
-            firsts.insert(0, row);
-            let found = {
-                let found = base.found.lock().unwrap_or_else(PoisonError::into_inner);
-                found.clone()
-            };
-            if known.is_none() {
-                let mut changes = Changes::new(deltas.clone(), found.clone());
-                let row = ours.back_up("ours, with MuHash", &mut changes).await?;
-                seconds.insert(0, row);
-                let mut sink = DigestSink::new();
-                let what = "ours, the latest, into count and MuHash";
-                restores.insert(0, ours.restore(what, At::Latest, &mut sink).await?);
-                known = Some(found);
-                drop(ours);
-                fs::remove_dir_all(&place)?;
-                continue;
+    let mut wanted = blake3::Hasher::new();
+    wanted.update_reader(File::open(&from)?)?;
+    let wanted = wanted.finalize();
+    let mut peers = Vec::new();
+    for peer in PEERS.iter().filter(|_| options.wants("peers")) {
+        match peer.version() {
+            Some(version) => {
+                println!("{}: {version}", peer.name);
+                peers.push(peer);
             }
-            let at = At::Block(position(coins::TIP).hash);
-            let out = folder.join("out");
-            let mut sink = ToFile {
-                file: BufWriter::new(File::create(&out)?),
-                blake3: Box::default(),
-                under_way: std::collections::VecDeque::new(),
-                workers: options.workers,
-            };
-            let mut row = ours
-                .restore("ours, into a file, BLAKE3 alone", at, &mut sink)
-                .await?;
-            if sink.blake3.finalize() != wanted {
-                return Err("other records came back".into());
-            }
-            row.bytes = size(&out)?;
-            restores.insert(0, row);
-            fs::remove_file(&out)?;
-            fs::remove_dir_all(&place)?;
+            None => println!("{} is not installed, and left out", peer.name),
         }
     }
-    let ours = |rows: &[Row]| rows.first().filter(|_| options.wants("ours")).cloned();
-    let ours = [ours(&firsts), ours(&seconds), ours(&restores)];
-    if options.wants("limits") {
-        firsts.extend(limits(folder, options.workers)?);
-    }
-    if options.wants("peers") {
-        for peer in PEERS {
-            if let Some([first, second, restore]) = peer.measure(folder)? {
-                firsts.push(first);
-                seconds.push(second);
-                restores.push(restore);
-            }
+    let mut tables = [(); 3].map(|()| Vec::<Row>::new());
+    let mut keep = |rows: [Vec<Row>; 3]| {
+        for (table, rows) in tables.iter_mut().zip(rows) {
+            keep_best(table, rows);
+        }
+    };
+    for _ in 0..options.rounds {
+        if options.wants("ours") {
+            keep(ours(&options, folder, wanted, &deltas).await?);
+        }
+        if options.wants("limits") {
+            keep([limits(folder, options.workers)?, Vec::new(), Vec::new()]);
+        }
+        for peer in &peers {
+            keep(peer.measure(folder)?.map(|row| vec![row]));
         }
     }
-    print("first backup", &firsts, ours[0].as_ref());
-    print(
+    let titles = [
+        "first backup",
         "second backup, 1 % replaced: added",
-        &seconds,
-        ours[1].as_ref(),
-    );
-    print("restore", &restores, ours[2].as_ref());
+        "restore",
+    ];
+    for (title, rows) in titles.into_iter().zip(&tables) {
+        print(title, rows, rows.first().filter(|_| options.wants("ours")));
+    }
     Ok(())
 }

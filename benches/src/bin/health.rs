@@ -3,7 +3,8 @@
 //!
 //! The server is a process of its own, on the first core; of its checks one hangs, one panics and one is slow. Requests come over loopback
 //! from one thread on the second core, which never sleeps, so that no timer and no other thread is measured with them. They stay on open
-//! connections: first each at its time, whatever the answers take, then as fast as answers come.
+//! connections: first each at its time, whatever the answers take, then as fast as answers come. How late the second core is by
+//! itself is told as well: no server answers sooner.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +20,10 @@ use groundtackle_health_check::{Check, Health, Name, Observation, Schedule, Sche
 use groundtackle_health_check_http::{HttpHealthConfig, router};
 use tokio::net::TcpListener;
 
-const USAGE: &str = "health [--requests 1000000] [--rate 10000] [--seconds 10]";
+const USAGE: &str = "health [--requests 1000000] [--rate 10000] [--seconds 10] [--first 1]
+
+The server goes before all else that runs on its core, which takes root; with --first 0 it is one of many, and what the machine does
+beside, for up to a time slice of milliseconds each, is measured as well.";
 
 const CHECKS: usize = 1_000;
 const CONNECTIONS: usize = 10;
@@ -87,9 +91,14 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Result<Self, BoxError> {
-        let mut child = Command::new("taskset")
-            .args(["--cpu-list", SERVER_CORE])
+    fn start(first: bool) -> Result<Self, BoxError> {
+        let scheduling: &[&str] = match first {
+            true => &["--rr", "1"],
+            false => &["--other", "0"],
+        };
+        let mut child = Command::new("chrt")
+            .args(scheduling)
+            .args(["taskset", "--cpu-list", SERVER_CORE])
             .arg(std::env::current_exe()?)
             .arg("serve")
             .stdout(Stdio::piped())
@@ -227,6 +236,24 @@ fn at_rate(
     Ok(took)
 }
 
+/// How late a core is that does nothing but look at the clock: what the machine takes away from it.
+fn lateness(requests: u32, rate: u32) -> Vec<u32> {
+    let every = Duration::from_secs(1) / rate;
+    let mut due = Instant::now();
+    let mut late: Vec<_> = (0..requests)
+        .map(|_| {
+            due += every;
+            loop {
+                if let Some(late) = Instant::now().checked_duration_since(due) {
+                    break u32::try_from(late.as_micros()).unwrap_or(u32::MAX);
+                }
+            }
+        })
+        .collect();
+    late.sort_unstable();
+    late
+}
+
 /// Requests a second, with one answer awaited on each connection.
 fn as_fast_as_it_goes(at: SocketAddr, path: &str, lasts: Duration) -> Result<f64, BoxError> {
     let mut clients = Client::several(at, path)?;
@@ -266,7 +293,7 @@ fn percentile(sorted: &[u32], part: f64) -> f64 {
 }
 
 fn main() -> Result<(), BoxError> {
-    let (mut requests, mut rate, mut seconds) = (1_000_000, 10_000, 10);
+    let (mut requests, mut rate, mut seconds, mut first) = (1_000_000, 10_000, 10, 1);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "serve" {
@@ -278,12 +305,13 @@ fn main() -> Result<(), BoxError> {
             "--requests" => requests = value,
             "--rate" => rate = value,
             "--seconds" => seconds = value,
+            "--first" => first = value,
             _ => return Err(USAGE.into()),
         }
     }
     println!("{}\n", machine());
     stay_apart()?;
-    let server = Server::start()?;
+    let server = Server::start(first != 0)?;
     let (at, pid) = (server.at, server.child.id());
     // All have run, and are known.
     std::thread::sleep(Duration::from_secs(5));
@@ -292,7 +320,11 @@ fn main() -> Result<(), BoxError> {
     let alone = (runs(at)? - before) / begin.elapsed().as_secs_f64();
 
     println!(
-        "{requests} requests at {rate} a second, {CONNECTIONS} connections, {CHECKS} checks; a core for the server and one for the client\n"
+        "{requests} requests at {rate} a second, {CONNECTIONS} connections, {CHECKS} checks; a core for the server{} and one for the client\n",
+        match first {
+            0 => "",
+            _ => ", before all else there,",
+        }
     );
     println!(
         "| | p50 | p99 | p99.9 | most | server CPU a request | runs of checks a second | memory |"
@@ -301,6 +333,14 @@ fn main() -> Result<(), BoxError> {
     println!(
         "| nothing asked | | | | | | {alone:.0} | {:.1} MiB |",
         rss_mib(pid)?
+    );
+    let late = lateness(requests, rate);
+    println!(
+        "| a core that looks at the clock | {:.0} µs | {:.0} µs | {:.0} µs | {:.1} ms | | | |",
+        percentile(&late, 0.5),
+        percentile(&late, 0.99),
+        percentile(&late, 0.999),
+        percentile(&late, 1.0) / 1e3
     );
     for path in PATHS {
         let (before, cpu, begin) = (runs(at)?, server_cpu(pid)?, Instant::now());

@@ -1,6 +1,5 @@
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -14,6 +13,7 @@ use groundtackle_backup::{
 use groundtackle_core::fail_point;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use tokio::task::JoinHandle;
 
 use crate::config::FsTargetConfig;
 use crate::error::{Applied, BACKEND, in_the_way, io_error};
@@ -186,15 +186,20 @@ impl Folder {
         let length = usize::try_from(range.end - range.start).map_err(|_| {
             Error::invalid_request(format!("{range:?} of {key} is more than fits memory"))
         })?;
-        let mut bytes = vec![0; length];
-        match file.read_exact_at(&mut bytes, range.start) {
-            Ok(()) => Ok(Some(bytes.into())),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::corrupt(
+        // Unlike a read into a slice it needs no bytes to write over.
+        let mut bytes = Vec::with_capacity(length);
+        let mut part = file;
+        part.seek(SeekFrom::Start(range.start)).map_err(failed)?;
+        part.take(length as u64)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        if bytes.len() < length {
+            return Err(Error::corrupt(
                 key.as_str(),
                 format!("it had {} bytes, and ends within {range:?}", info.bytes),
-            )),
-            Err(error) => Err(failed(error)),
+            ));
         }
+        Ok(Some(bytes.into()))
     }
 
     fn known(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>> {
@@ -270,8 +275,17 @@ impl Target for FsTarget {
             let failed = |error| io_error(format!("upload {key}"), Applied::Nothing, error);
             let file = folder.unfinished().map_err(failed)?;
             fail_point("backup_fs.upload.begun");
-            let state = Arc::new(Mutex::new(Some(Written { file, bytes: 0 })));
-            let upload: Box<dyn Upload> = Box::new(FsUpload { folder, key, state });
+            let state = Arc::new(Mutex::new(Some(Written {
+                file,
+                bytes: 0,
+                flushed: 0,
+            })));
+            let upload: Box<dyn Upload> = Box::new(FsUpload {
+                folder,
+                key,
+                state,
+                flush: None,
+            });
             Ok(upload)
         })
         .await
@@ -321,13 +335,20 @@ struct FsUpload {
     key: ObjectKey,
     // `None` after a write that failed or was dropped on its way: the file goes then.
     state: Arc<Mutex<Option<Written>>>,
+    /// On its way to the disk while more is written.
+    flush: Option<JoinHandle<io::Result<()>>>,
 }
 
 #[derive(Debug)]
 struct Written {
     file: Unfinished,
     bytes: u64,
+    /// How many of them a flush was begun for.
+    flushed: u64,
 }
+
+/// Bytes that are worth a flush of their own, so that few are left to wait for at the end.
+const FLUSH_BYTES: u64 = 16 << 20;
 
 impl FsUpload {
     fn take(state: &Mutex<Option<Written>>, key: &ObjectKey) -> Result<Written> {
@@ -338,6 +359,27 @@ impl FsUpload {
             ))
         })
     }
+
+    /// Waits for the flush that was begun. The kernel tells a failure once, so that it must not get lost here.
+    async fn flushed(&mut self) -> Result<()> {
+        let Some(flush) = self.flush.take() else {
+            return Ok(());
+        };
+        let error = match flush.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(error) => io::Error::other(error),
+        };
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        Err(io_error(
+            format!("write to {}", self.key),
+            Applied::Nothing,
+            error,
+        ))
+    }
 }
 
 #[async_trait]
@@ -345,19 +387,31 @@ impl Upload for FsUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let mut written = Self::take(&self.state, &self.key)?;
         let (state, key) = (self.state.clone(), self.key.clone());
-        blocking(move || {
+        let flush = blocking(move || {
             let failed = |error| io_error(format!("write to {key}"), Applied::Nothing, error);
             written.file.file.write_all(&bytes).map_err(failed)?;
             fail_point("backup_fs.upload.written");
             written.bytes += bytes.len() as u64;
+            let due = written.bytes - written.flushed >= FLUSH_BYTES;
+            let flush = due.then(|| written.file.file.try_clone());
+            let flush = flush.transpose().map_err(failed)?;
+            if due {
+                written.flushed = written.bytes;
+            }
             *state.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
-            Ok(())
+            Ok(flush)
         })
-        .await
+        .await?;
+        if let Some(file) = flush {
+            self.flushed().await?;
+            self.flush = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+        }
+        Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<Outcome<ObjectInfo>> {
-        let Written { file, bytes } = Self::take(&self.state, &self.key)?;
+    async fn finish(mut self: Box<Self>) -> Result<Outcome<ObjectInfo>> {
+        self.flushed().await?;
+        let Written { file, bytes, .. } = Self::take(&self.state, &self.key)?;
         let (folder, key) = (self.folder.clone(), self.key.clone());
         blocking(move || {
             let action = format!("finish {key}");

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use aes_gcm::aead::{AeadInPlace, KeyInit};
-use aes_gcm::{Aes256Gcm, Key, Nonce, Tag};
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use hkdf::Hkdf;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -104,7 +103,7 @@ impl Seal {
     }
 
     /// The cipher of one segment, and what binds it to its place.
-    fn segment(&self, ordinal: u64, codec: &str) -> Option<(Aes256Gcm, Vec<u8>)> {
+    fn segment(&self, ordinal: u64, codec: &str) -> Option<(LessSafeKey, Aad<Vec<u8>>)> {
         let mut identity = Vec::from(*b"groundtackle segment 1");
         identity.extend_from_slice(&self.repository.0);
         identity.extend_from_slice(&self.point.0);
@@ -112,42 +111,35 @@ impl Seal {
         let mut key = Zeroizing::new([0; 32]);
         self.hkdf.expand(&identity, &mut *key).ok()?;
         identity.extend_from_slice(codec.as_bytes());
-        let key: &Key<Aes256Gcm> = Key::<Aes256Gcm>::from_slice(&*key);
-        Some((Aes256Gcm::new(key), identity))
+        let key = UnboundKey::new(&AES_256_GCM, &*key).ok()?;
+        Some((LessSafeKey::new(key), Aad::from(identity)))
     }
 
     /// Encrypts in place, and appends the tag.
     pub(crate) fn seal(&self, ordinal: u64, codec: &str, bytes: &mut Vec<u8>) -> Result<()> {
-        let sealed = self.segment(ordinal, codec).and_then(|(cipher, identity)| {
-            cipher
-                .encrypt_in_place_detached(&Nonce::default(), &identity, bytes)
-                .ok()
+        let sealed = self.segment(ordinal, codec).and_then(|(key, identity)| {
+            key.seal_in_place_append_tag(nonce(), identity, bytes).ok()
         });
-        let tag = sealed.ok_or_else(|| {
+        sealed.ok_or_else(|| {
             Error::invalid_request(format!(
                 "a segment of {} bytes is too long to be sealed",
                 bytes.len()
             ))
-        })?;
-        bytes.extend_from_slice(&tag);
-        Ok(())
+        })
     }
 
     /// Decrypts in place; `None` if it is not what was sealed there.
     pub(crate) fn open(&self, ordinal: u64, codec: &str, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
-        let at = bytes.len().checked_sub(16)?;
-        let tag = bytes.split_off(at);
-        let (cipher, identity) = self.segment(ordinal, codec)?;
-        cipher
-            .decrypt_in_place_detached(
-                &Nonce::default(),
-                &identity,
-                &mut bytes,
-                Tag::from_slice(&tag),
-            )
-            .ok()?;
+        let (key, identity) = self.segment(ordinal, codec)?;
+        let length = key.open_in_place(nonce(), identity, &mut bytes).ok()?.len();
+        bytes.truncate(length);
         Some(bytes)
     }
+}
+
+/// Always the same: no key seals twice.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
 }
 
 /// Signs what this host writes: ed25519.

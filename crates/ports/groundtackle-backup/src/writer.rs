@@ -1,9 +1,10 @@
 //! From a source into the repository.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::bytes_as_text::Hex;
@@ -26,6 +27,9 @@ pub(crate) const PACK_MAGIC: &[u8; 8] = b"GTPACK\x001";
 
 /// What a pack is worth beginning a new one for, in bytes.
 const PACK_BYTES: u64 = 96 << 20;
+
+/// Segments that are ready, or on their way to that, beside those that are worked on.
+const AHEAD: usize = 2;
 
 /// Entries of one segment of the index.
 pub(crate) const INDEX_ENTRIES: usize = 4_096;
@@ -95,7 +99,7 @@ impl Repository {
     ///
     /// **Atomicity**: the restore point is listed as a whole, or not at all; what was sent without coming so far is in
     /// nobody's way. **Idempotency**: none; each call makes another point. **Cancel safety**: nothing is listed, or all
-    /// is: look. Memory: `workers` + 1 segments and what the target holds on its way.
+    /// is: look. Memory: `workers` + 4 segments and what the target holds on its way.
     ///
     /// # Errors
     /// The first one of source or target ends it. `Incomplete` when the source does not have what it said. `TooSlow` after
@@ -143,34 +147,42 @@ impl Repository {
         self.entropy.fill(&mut point.0)?;
         let data_key = DataKey::random(&*self.entropy)?;
         let key = how.wrapping.wrap(&data_key)?;
-        let seal = std::sync::Arc::new(Seal::new(&data_key, self.descriptor.repository, point));
+        let seal = Arc::new(Seal::new(&data_key, self.descriptor.repository, point));
         drop(data_key);
 
         let turn = Turn::back_up(how.stream);
-        let mut fencing;
+        let workers = how.workers.max(1);
         let mut packs = Packs::new(self);
         let mut entries = Vec::new();
-        let (mut items, mut encoded_bytes, mut ordinal) = (0_u64, 0_u64, 0_u64);
-        let mut under_way: VecDeque<JoinHandle<Result<Sealed>>> = VecDeque::new();
-        loop {
-            began.check(self.clock.now(), Instant::now())?;
-            fencing = self.fencing(&turn)?;
-            let work = source.next().await?;
-            let ended = work.is_none();
-            if let Some(work) = work {
-                let seal = seal.clone();
-                under_way.push_back(tokio::task::spawn_blocking(move || {
-                    sealed(work, &seal, ordinal)
-                }));
-                ordinal = ordinal.saturating_add(1);
-            }
-            while under_way.len() > how.workers || ended && !under_way.is_empty() {
-                let Some(first) = under_way.pop_front() else {
-                    break;
+        let (mut items, mut encoded_bytes) = (0_u64, 0_u64);
+        // In order, whichever is ready first. The target takes segments while the source gives others.
+        let (sender, mut under_way) =
+            mpsc::channel::<JoinHandle<Result<Sealed>>>(workers.saturating_add(AHEAD));
+        let encode = async {
+            let sender = sender;
+            let threads = Arc::new(Semaphore::new(workers));
+            for ordinal in 0_u64.. {
+                began.check(self.clock.now(), Instant::now())?;
+                let fencing = self.fencing(&turn)?;
+                let Some(work) = source.next().await? else {
+                    return Ok((fencing, ordinal));
                 };
-                let (info, length, blake3, bytes) = first.await.map_err(stopped)??;
-                let sealed_as = entries.len() as u64;
-                let place = packs.push(sealed_as, bytes).await?;
+                let thread = threads.clone().acquire_owned().await.ok();
+                let seal = seal.clone();
+                let sealing = tokio::task::spawn_blocking(move || {
+                    let sealed = sealed(work, &seal, ordinal);
+                    drop(thread);
+                    sealed
+                });
+                // Its other end is there until this one is done, or both are dropped.
+                sender.send(sealing).await.ok();
+            }
+            Err(Error::invalid_request("a source without an end"))
+        };
+        let send = async {
+            while let Some(sealing) = under_way.recv().await {
+                let (info, length, blake3, bytes) = sealing.await.map_err(stopped)??;
+                let place = packs.push(entries.len() as u64, bytes).await?;
                 items = items.saturating_add(info.items);
                 encoded_bytes = encoded_bytes.saturating_add(length);
                 entries.push(SegmentEntry {
@@ -179,10 +191,9 @@ impl Repository {
                     blake3,
                 });
             }
-            if ended {
-                break;
-            }
-        }
+            Ok(())
+        };
+        let ((fencing, mut ordinal), ()) = tokio::try_join!(encode, send)?;
         let end = source.finish().await?;
         // What it says is so now; the commit may take a while.
         let created_unix_millis = unix_millis(self.clock.now());
