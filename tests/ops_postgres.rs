@@ -366,7 +366,9 @@ fn a_dump_is_backed_up_watched_and_restored() {
         .answer();
     let file = restored["dump"].as_str().unwrap();
     place.sql("create database again");
-    let url = place.server.url().replace("/postgres", "/again");
+    let url = place.server.url();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let url = format!("{server}/again");
     let loads = Command::new("pg_restore")
         .args(["--exit-on-error", "--dbname", &url, file])
         .output()
