@@ -51,12 +51,15 @@ pub struct Config {
     journal: Option<PathBuf>,
     #[serde(default = "Config::journal_keep_blocks")]
     journal_keep_blocks: u32,
-    /// Empty for `utxo`, or `files` where there are such.
+    /// Empty for `utxo`, or `files` or `postgres` where there are such.
     #[serde(default)]
     pub stream: String,
     #[cfg(target_os = "linux")]
     #[serde(default)]
     pub files: Option<groundtackle_backup_files::FilesConfig>,
+    #[cfg(target_os = "linux")]
+    #[serde(default)]
+    pub postgres: Option<groundtackle_backup_postgres::PostgresBackupConfig>,
     #[serde(default)]
     signer: Option<PathBuf>,
     #[serde(default)]
@@ -98,12 +101,25 @@ impl Config {
         1_008
     }
 
-    /// Whether it is a tree that is backed up, and no store.
-    pub const fn is_of_files(&self) -> bool {
+    /// What is backed up of a tree, rather than of a store: the key that names it.
+    pub const fn tree(&self) -> Option<&'static str> {
         #[cfg(target_os = "linux")]
-        return self.files.is_some();
+        return match (&self.files, &self.postgres) {
+            (Some(_), _) => Some("files"),
+            (None, Some(_)) => Some("postgres"),
+            (None, None) => None,
+        };
         #[cfg(not(target_os = "linux"))]
-        return false;
+        return None;
+    }
+
+    fn sources(&self) -> usize {
+        #[cfg(target_os = "linux")]
+        let trees = [self.files.is_some(), self.postgres.is_some()];
+        #[cfg(not(target_os = "linux"))]
+        let trees = [];
+        let all = trees.into_iter().chain([self.store.is_some()]);
+        all.filter(|is_there| *is_there).count()
     }
 
     const fn workers() -> usize {
@@ -137,20 +153,16 @@ impl ConfigFile {
             };
             Failure::Config(format!("{}, near line {line}: {what}", self.path.display()))
         })?;
-        if config.is_of_files() && config.store.is_some() {
+        if config.sources() > 1 {
             return Err(Failure::Config(
-                "it has store and [files]: write a config for each; the repository may be the same"
+                "it has more than one of store, [files] and [postgres]: write a config for each; the repository may be the \
+                 same"
                     .into(),
             ));
         }
         config.meter = config.metered()?;
         if config.stream.is_empty() {
-            config.stream = if config.is_of_files() {
-                "files"
-            } else {
-                "utxo"
-            }
-            .into();
+            config.stream = config.tree().unwrap_or("utxo").into();
         }
         Ok(config)
     }
@@ -425,8 +437,8 @@ pub async fn run(
 ) -> Result<()> {
     let config = file.read()?;
     #[cfg(target_os = "linux")]
-    if let Some(tree) = &config.files {
-        return crate::files::run(&config, tree.clone(), args, report, interrupt).await;
+    if let Some(tree) = crate::trees::TreeBackup::of(&config)? {
+        return crate::trees::run(&config, &tree, args, report, interrupt).await;
     }
     let store = stores::open(&config.store()?, Missing::Refuse).await?;
     run_store(&config, args, store, report, interrupt).await

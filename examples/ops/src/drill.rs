@@ -1,6 +1,7 @@
 //! Restores for practice, and the evidence of them.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,16 +9,16 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use clap::Args;
 use groundtackle_backup::{
-    Drill, DrillChoice, DrillGround, DrillLevel, DrillOutcome, DrillSchedule, Due, Error, Evidence,
-    Figures, Goal, KeyUnwrapping, ObjectKey, Objectives, Proof, Repository, Retryability, Share,
-    Sink,
+    At, Drill, DrillChoice, DrillGround, DrillLevel, DrillOutcome, DrillSchedule, Due, Error,
+    Evidence, Figures, Goal, Hex, KeyUnwrapping, ObjectKey, Objectives, Proof, Repository,
+    Retryability, Share, Sink, TreeGround, TreeSummary,
 };
 use groundtackle_backup_utxo::{DigestGround, StoreGround};
 use groundtackle_chain::BlockHash;
 use groundtackle_utxo_store::{Tip, UtxoStore};
 use serde::{Deserialize, Serialize};
 
-use crate::backup::{Config, ConfigFile, Moment};
+use crate::backup::{Config, ConfigFile, Where};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::places::{For, tell};
@@ -37,6 +38,8 @@ pub struct DrillConfig {
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::optional")]
     recovery_point_age: Option<Duration>,
     recovery_point_blocks: Option<u32>,
+    /// Directories.
+    production: Vec<PathBuf>,
 }
 
 impl DrillConfig {
@@ -71,10 +74,11 @@ impl FromStr for Choice {
             "random" => DrillChoice::Random,
             "random-height" => DrillChoice::RandomHeight,
             "oldest" => DrillChoice::Oldest,
-            _ => match text.parse::<Moment>()?.0 {
-                groundtackle_backup::At::Latest => DrillChoice::Latest,
-                groundtackle_backup::At::Height(height) => DrillChoice::Height(height),
-                groundtackle_backup::At::Block(hash) => DrillChoice::Block(hash),
+            _ => match text.parse::<Where>()? {
+                Where::Point(point) => DrillChoice::Point(point),
+                Where::Moment(At::Latest) => DrillChoice::Latest,
+                Where::Moment(At::Height(height)) => DrillChoice::Height(height),
+                Where::Moment(At::Block(hash)) => DrillChoice::Block(hash),
             },
         }))
     }
@@ -82,19 +86,23 @@ impl FromStr for Choice {
 
 #[derive(Debug, Args)]
 pub struct DrillArgs {
-    /// How far to go: chain, presence, bytes, read, replay or load. Default: the config's, or replay.
+    /// How far to go: chain, presence, bytes, read, replay, load or serve. Default: the config's, or replay.
     #[arg(long, value_name = "LEVEL")]
     level: Option<DrillLevel>,
-    /// What to restore: latest, random, random-height, oldest, a height, or a block's hash.
+    /// What to restore: latest, random, oldest, or a restore point by its name; of a store random-height, a height and a
+    /// block's hash, too.
     #[arg(
         long,
-        value_name = "latest|random|random-height|oldest|HEIGHT|HASH",
+        value_name = "latest|random|random-height|oldest|HEIGHT|HASH|POINT",
         default_value = "latest"
     )]
     choose: Choice,
     /// An empty store to restore to at level load, never the one that is backed up; it stays as it is afterwards.
     #[arg(long, value_name = "URL")]
     scratch: Option<StoreUrl>,
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    directory: crate::trees::ScratchArgs,
     /// The height of the chain's tip, for recovery_point_blocks. Default: the store's.
     #[arg(long, value_name = "HEIGHT")]
     tip: Option<u32>,
@@ -105,11 +113,13 @@ pub struct DrillArgs {
 
 impl DrillArgs {
     /// What is held if it is due.
-    pub const fn if_due() -> Self {
+    pub fn if_due() -> Self {
         Self {
             level: None,
             choose: Choice(DrillChoice::Latest),
             scratch: None,
+            #[cfg(target_os = "linux")]
+            directory: crate::trees::ScratchArgs::default(),
             tip: None,
             if_due: true,
         }
@@ -121,8 +131,8 @@ pub fn check_unattended(config: &Config) -> Result<()> {
     let level = config.drill.level;
     if config.drill.every.is_some() && level >= DrillLevel::Load {
         return Err(Failure::Config(format!(
-            "a drill of level {level} needs a new store each time: let [drill] ask for replay, and hold the others by ops \
-             backup drill --scratch"
+            "a drill of level {level} needs a new place each time: let [drill] ask for replay, and hold the others by ops \
+             backup drill --scratch, or --scratch-directory"
         )));
     }
     Ok(())
@@ -198,6 +208,11 @@ struct Shown<'a> {
     bestblock: Option<BlockHash>,
     txouts: Option<u64>,
     muhash: Option<BlockHash>,
+    /// Of a tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    point: Option<Hex<16>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<TreeSummary>,
     /// Whether that came out of a restore.
     restored: bool,
     /// Restore points that were looked at.
@@ -228,7 +243,9 @@ impl<'a> Shown<'a> {
             bestblock: chosen.map(|chosen| BlockHash::from_bytes(chosen.position.hash.0)),
             txouts: chosen.map(|chosen| chosen.set.coins),
             muhash: chosen.map(|chosen| BlockHash::from_bytes(chosen.set.muhash.0)),
-            restored: drill.restored.is_some(),
+            point: drill.chosen_tree.map(|chosen| chosen.point),
+            tree: drill.chosen_tree.map(|chosen| chosen.tree),
+            restored: drill.restored.is_some() || drill.restored_tree.is_some(),
             points: points.count() as u64,
             started_unix_millis: drill.started_unix_millis,
             finished_unix_millis: drill.finished_unix_millis,
@@ -240,6 +257,13 @@ impl<'a> Shown<'a> {
         }
     }
 
+    const fn how(&self) -> &'static str {
+        match self.restored {
+            true => "restored",
+            false => "not restored",
+        }
+    }
+
     fn text(&self) -> String {
         let outcome = match self.outcome {
             DrillOutcome::Passed => "passed",
@@ -248,12 +272,15 @@ impl<'a> Shown<'a> {
         };
         let mut text = format!("drill {outcome}, level {}", self.level);
         if let (Some(height), Some(hash)) = (self.height, self.bestblock) {
-            let how = if self.restored {
-                "restored"
-            } else {
-                "not restored"
-            };
-            text += &format!(", height {height} ({hash}) {how}");
+            text += &format!(", height {height} ({hash}) {}", self.how());
+        }
+        if let (Some(point), Some(tree)) = (self.point, self.tree) {
+            text += &format!(
+                ", restore point {point} ({} entries, {} bytes in files) {}",
+                tree.entries,
+                tree.bytes,
+                self.how()
+            );
         }
         if let Some(seconds) = self.recovery_seconds {
             text += &format!(", {seconds:.2} s");
@@ -264,6 +291,81 @@ impl<'a> Shown<'a> {
         }
         text
     }
+}
+
+/// Where a drill restores to: one of them.
+struct Grounds {
+    set: Option<Box<dyn DrillGround>>,
+    tree: Option<Box<dyn TreeGround>>,
+}
+
+impl Grounds {
+    fn of(config: &Config, args: &DrillArgs, level: DrillLevel) -> Result<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            if config.tree().is_some() {
+                if args.scratch.is_some() {
+                    return Err(Failure::Config(
+                        "--scratch is a store: name --scratch-directory for a tree".into(),
+                    ));
+                }
+                let tree = args.directory.ground(config, level)?;
+                return Ok(Self {
+                    set: None,
+                    tree: Some(tree),
+                });
+            }
+            if args.directory.scratch_directory.is_some() {
+                return Err(Failure::Config(
+                    "--scratch-directory is for trees: name --scratch, an empty store".into(),
+                ));
+            }
+        }
+        let set: Box<dyn DrillGround> = match (level, &args.scratch) {
+            (DrillLevel::Serve, _) => {
+                return Err(Failure::Config(
+                    "ops starts no service on a store: hold drills of level serve from your own program, see DrillGround"
+                        .into(),
+                ));
+            }
+            (DrillLevel::Load, None) => {
+                return Err(Failure::Config(
+                    "level load needs --scratch, an empty store to restore to".into(),
+                ));
+            }
+            (DrillLevel::Load, Some(url)) => Box::new(Scratch {
+                url: url.clone(),
+                ground: None,
+            }),
+            (_, Some(_)) => {
+                return Err(Failure::Config(format!(
+                    "level {level} restores to no store: take --scratch out, or name level load"
+                )));
+            }
+            (_, None) => Box::new(DigestGround),
+        };
+        Ok(Self {
+            set: Some(set),
+            tree: None,
+        })
+    }
+}
+
+/// Where no drill restores to.
+fn production(config: &Config) -> Result<Vec<String>> {
+    let mut all = config.drill.production.clone();
+    #[cfg(target_os = "linux")]
+    all.extend(config.files.as_ref().map(|files| files.path.clone()));
+    let absolute = |path: PathBuf| {
+        let path =
+            std::path::absolute(&path).map_err(|source| Failure::ConfigFile { path, source });
+        Ok::<_, Failure>(path?.display().to_string())
+    };
+    let mut all: Vec<String> = all.into_iter().map(absolute).collect::<Result<_>>()?;
+    if config.store.is_some() {
+        all.push(config.store()?.place());
+    }
+    Ok(all)
 }
 
 /// The store's tip, as far as it can be read: an objective that can't be judged fails the drill.
@@ -289,39 +391,13 @@ pub async fn drill(
 ) -> Result<()> {
     let config = file.read()?;
     let level = args.level.unwrap_or(config.drill.level);
-    if config.is_of_files() && level >= DrillLevel::Replay {
-        return Err(Failure::Config(format!(
-            "level {level} is for stores: hold drills of a tree up to level read, and restore it now and then"
-        )));
-    }
-    let scratch = match (level, &args.scratch) {
-        (DrillLevel::Serve, _) => {
-            return Err(Failure::Config(
-                "ops starts no service: hold drills of level serve from your own program, see DrillGround".into(),
-            ));
-        }
-        (DrillLevel::Load, None) => {
-            return Err(Failure::Config(
-                "level load needs --scratch, an empty store to restore to".into(),
-            ));
-        }
-        (DrillLevel::Load, Some(url)) => Some(url.clone()),
-        (_, Some(_)) => {
-            return Err(Failure::Config(format!(
-                "level {level} restores to no store: take --scratch out, or name level load"
-            )));
-        }
-        (_, None) => None,
-    };
+    let mut grounds = Grounds::of(&config, args, level)?;
     let signer = config.signer()?;
     let identities = match level >= DrillLevel::Read {
         true => Some(config.identities()?),
         false => None,
     };
-    let production = match &config.store {
-        Some(_) => vec![config.store()?.place()],
-        None => Vec::new(),
-    };
+    let production = production(&config)?;
     let repository = config.repository(For::Writing).await?;
     if args.if_due {
         let schedule = config.drill.schedule(args.level).ok_or_else(|| {
@@ -346,12 +422,6 @@ pub async fn drill(
         (None, Some(_)) => tip(&config).await,
         (tip, _) => tip,
     };
-    let mut digest = DigestGround;
-    let mut scratch = scratch.map(|url| Scratch { url, ground: None });
-    let ground: &mut dyn DrillGround = match &mut scratch {
-        Some(scratch) => scratch,
-        None => &mut digest,
-    };
     let holding = repository.drill(Drill {
         level,
         choice: args.choose.0,
@@ -364,7 +434,14 @@ pub async fn drill(
         production,
         scheduled: args.if_due,
         keys: identities.as_ref().map(|keys| keys as &dyn KeyUnwrapping),
-        ground: Some(ground),
+        ground: grounds
+            .set
+            .as_deref_mut()
+            .map(|ground| ground as &mut dyn DrillGround),
+        tree_ground: grounds
+            .tree
+            .as_deref_mut()
+            .map(|ground| ground as &mut dyn TreeGround),
         workers: config.workers,
         ..Drill::new(&config.stream, &signer)
     });

@@ -9,8 +9,6 @@ mod copy;
 mod demo;
 mod drill;
 mod failure;
-#[cfg(target_os = "linux")]
-mod files;
 mod gate;
 mod get;
 mod health;
@@ -24,6 +22,8 @@ mod snapshot;
 mod stats;
 mod stores;
 mod sync;
+#[cfg(target_os = "linux")]
+mod trees;
 mod watch;
 
 use std::num::NonZeroU32;
@@ -102,7 +102,7 @@ enum Command {
         config: health::ConfigFile,
     },
     /// Fill a new store with the set at any height that restore points reach; goes on where an interrupted restore
-    /// stopped.
+    /// stopped. Or a new directory with a tree, a PostgreSQL cluster or a dump.
     #[command(after_help = EXIT_CODES)]
     Restore {
         #[command(flatten)]
@@ -121,7 +121,7 @@ enum Command {
         into: Option<StoreUrl>,
         #[cfg(target_os = "linux")]
         #[command(flatten)]
-        directory: files::Directory,
+        directory: trees::Directory,
     },
 }
 
@@ -133,7 +133,8 @@ enum Backup {
         #[command(flatten)]
         config: backup::ConfigFile,
     },
-    /// Make a restore point: what blocks changed since the last one if the journal has it all, otherwise the whole set.
+    /// Make a restore point: what blocks changed since the last one if the journal has it all, otherwise the whole set. Of a
+    /// tree, a PostgreSQL cluster or a dump: what no restore point has.
     #[command(after_help = EXIT_CODES)]
     Run {
         #[command(flatten)]
@@ -454,7 +455,7 @@ async fn run(cli: Cli) -> Result<()> {
         } => {
             let mut interrupt = Interrupt::listen()?;
             let path = directory.into_directory.clone().unwrap_or_default();
-            files::restore(&config, &args, &directory, path, report, &mut interrupt).await
+            trees::restore(&config, &args, &directory, path, report, &mut interrupt).await
         }
         Command::Restore {
             config, args, into, ..

@@ -139,8 +139,10 @@ pub async fn watch(
 fn check(config: &Config) -> Result<()> {
     config.signer()?;
     config.recipients()?;
-    if !config.is_of_files() {
-        config.store()?;
+    match config.tree() {
+        #[cfg(target_os = "linux")]
+        Some(_) => drop(crate::trees::TreeBackup::of(config)?),
+        _ => drop(config.store()?),
     }
     if config.watch.backup_every.is_zero() {
         return Err(Failure::Config(

@@ -104,8 +104,43 @@ fn a_tree_is_backed_up_checked_pruned_and_restored() {
     let whole = backups.backup("run", &["--base"]).exits(0).answer();
     assert_eq!(whole["tree"]["uses"], Value::Array(Vec::new()));
     backups.backup("drill", &["--level", "read"]).exits(0);
-    let refused = backups.backup("drill", &["--level", "replay"]);
-    refused.exits(2).says(&["up to level read"]);
+    let replayed = backups.backup("drill", &[]).exits(0).answer();
+    assert_eq!(
+        (&replayed["level"], &replayed["restored"], &replayed["tree"]),
+        (
+            &"replay".into(),
+            &true.into(),
+            &with_digest(&replayed, 3, 6)
+        )
+    );
+    let at = |name: &str| text(&backups.place.file(name)).to_owned();
+    let load = |into: &str, more: &[&str]| {
+        let first = ["--level", "load", "--scratch-directory", into];
+        backups.backup("drill", &[&first[..], more].concat())
+    };
+    let loaded = load(&at("scratch"), &[]).exits(0).answer();
+    assert_eq!(loaded["proofs"][0]["found"], "3", "{loaded}");
+    assert_eq!(backups.content("scratch"), "second");
+    let name = whole["point"].as_str().unwrap();
+    let named = load(&at("named"), &["--choose", name]);
+    assert_eq!(named.exits(0).answer()["point"], whole["point"]);
+    // Never where it comes from.
+    let refused = load(&at("tree/below"), &[]).exits(1);
+    refused.says(&["is production, and no drill restores there"]);
+    assert!(!backups.place.file("tree/below").exists());
+    let height = backups.backup("drill", &["--choose", "7"]).exits(1);
+    height.says(&["a tree of files has no blocks"]);
+    let serve = backups.backup("drill", &["--level", "serve", "--scratch-directory", "x"]);
+    serve.exits(2).says(&["needs --query"]);
+    let evidence = backups.backup("evidence", &[]).exits(1).lines();
+    assert_eq!(evidence.len(), 7);
+}
+
+/// As the drill shows it.
+fn with_digest(shown: &Value, entries: u64, bytes: u64) -> Value {
+    let digest = &shown["tree"]["blake3"];
+    assert_eq!(digest.as_str().map(str::len), Some(64), "{shown}");
+    serde_json::json!({ "entries": entries, "bytes": bytes, "blake3": digest })
 }
 
 #[test]

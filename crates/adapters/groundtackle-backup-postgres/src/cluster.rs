@@ -6,13 +6,14 @@ use std::io::{self, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use groundtackle_backup::{BackUp, Error, Repository, Result};
-use groundtackle_backup_files::{EntryAttributes, Made, StreamedBackup, StreamedTree};
+use groundtackle_backup_files::{EntryAttributes, Made, StreamedTree};
 use tar::{Archive, Entry, EntryType};
 
 use crate::config::PostgresBackupConfig;
 use crate::error::{BACKEND, incomplete};
 use crate::manifest::{self, Came, compare};
 use crate::program::{Children, Program};
+use crate::stream;
 
 /// The version that a cluster's folder is of.
 pub(crate) const VERSION: &str = "PG_VERSION";
@@ -50,12 +51,7 @@ impl PostgresBackup {
         how: &BackUp<'_>,
         whole: bool,
     ) -> Result<Made> {
-        let children = Children::default();
-        let _ends_with_this = children.end_on_drop();
-        let config = self.config.clone();
-        let backup = StreamedBackup::new(config.state.clone());
-        let fill = move |tree: &mut StreamedTree<'_>| fill(tree, &config, &children);
-        backup.back_up(repository, how, whole, fill).await
+        stream::back_up(&self.config, repository, how, whole, fill).await
     }
 }
 
@@ -92,13 +88,7 @@ fn fill(
     let mut program = Program::connect(config, "pg_basebackup", &arguments, children)?;
     program.close_input();
     let read = read(tree, &mut program);
-    if read.is_err() && !program.has_stalled() && !program.has_closed() {
-        // It is not to blame: what it sends is not taken.
-        return read;
-    }
-    // How it ended says more than what is missing for that.
-    program.finish(children)?;
-    read?;
+    stream::ended(program, read, children)?;
     match held {
         Some(held) => held.finish(children),
         None => Ok(()),

@@ -8,12 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use groundtackle_backup::{BackUp, Error, KeyUnwrapping, Manifest, Repository, Result};
 use groundtackle_backup_files::{
-    EntryAttributes, Made, RestoreOptions, StreamedBackup, StreamedTree, restore_checked,
+    EntryAttributes, Made, RestoreOptions, Restored, StreamedTree, restore_checked,
 };
 
 use crate::config::PostgresBackupConfig;
 use crate::error::{Failed, incomplete};
 use crate::program::{Children, Program};
+use crate::stream;
 
 /// The file that a dump's tree has.
 const FILE: &str = "database.dump";
@@ -57,12 +58,7 @@ impl PostgresDump {
         how: &BackUp<'_>,
         whole: bool,
     ) -> Result<Made> {
-        let children = Children::default();
-        let _ends_with_this = children.end_on_drop();
-        let config = self.config.clone();
-        let backup = StreamedBackup::new(config.state.clone());
-        let fill = move |tree: &mut StreamedTree<'_>| fill(tree, &config, &children);
-        backup.back_up(repository, how, whole, fill).await
+        stream::back_up(&self.config, repository, how, whole, fill).await
     }
 }
 
@@ -100,12 +96,8 @@ fn fill(
         let mut content = Cursor::new(magic).chain(&mut program);
         tree.file(FILE.as_bytes(), attributes(0o600), &mut content)
     };
-    let read = read();
-    if read.is_err() && !program.has_stalled() && !program.has_closed() {
-        return read.map(drop);
-    }
-    program.finish(children)?;
-    read.map(drop)
+    let read = read().map(drop);
+    stream::ended(program, read, children)
 }
 
 /// Restores a dump into a folder that is new or empty, as whoever restores; where the file is, for `pg_restore`.
@@ -120,6 +112,17 @@ pub async fn restore_dump(
     keys: &dyn KeyUnwrapping,
     into: &Path,
 ) -> Result<PathBuf> {
+    let (file, _) = restore_dump_as(repository, manifest, keys, into).await?;
+    Ok(file)
+}
+
+/// The same, and what was made.
+pub(crate) async fn restore_dump_as(
+    repository: &Repository,
+    manifest: &Manifest,
+    keys: &dyn KeyUnwrapping,
+    into: &Path,
+) -> Result<(PathBuf, Restored)> {
     let point = manifest.point;
     let check = move |folder: &Path| {
         let mut begins = [0; MAGIC.len()];
@@ -132,6 +135,6 @@ pub async fn restore_dump(
         }
     };
     let options = RestoreOptions::default().with_unprivileged(true);
-    restore_checked(repository, manifest, keys, into, options, check).await?;
-    Ok(into.join(FILE))
+    let restored = restore_checked(repository, manifest, keys, into, options, check).await?;
+    Ok((into.join(FILE), restored))
 }

@@ -154,3 +154,13 @@ pub(crate) fn incomplete(detail: impl Into<String>) -> Error {
 pub(crate) fn given_up() -> Error {
     incomplete("it was given up")
 }
+
+/// The thread that works on it is gone.
+pub(crate) fn stopped(error: tokio::task::JoinError) -> Error {
+    Error::backend(
+        "the process",
+        "work on a cluster",
+        Retryability::Permanent,
+        error,
+    )
+}

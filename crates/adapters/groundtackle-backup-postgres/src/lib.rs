@@ -4,13 +4,18 @@
 
 mod cluster;
 mod config;
+mod drill;
 mod dump;
 mod error;
 mod manifest;
 mod program;
 mod restore;
+mod serve;
+mod stream;
 
 pub use cluster::PostgresBackup;
 pub use config::{ClusterRestoreOptions, PostgresBackupConfig, SslMode, Verify};
+pub use drill::{ClusterGround, ClusterProbe, DumpGround, QueryProbe};
 pub use dump::{PostgresDump, restore_dump};
 pub use restore::{RestoredCluster, restore_cluster};
+pub use serve::ScratchServer;

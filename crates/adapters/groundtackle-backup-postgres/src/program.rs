@@ -71,7 +71,11 @@ impl Drop for EndOnDrop {
 
 /// By its descriptor: its number may be another process' by now.
 fn kill(child: &OwnedFd) {
-    if let Err(error) = pidfd_send_signal(child, Signal::KILL)
+    signal(child, Signal::KILL);
+}
+
+fn signal(child: &OwnedFd, signal: Signal) {
+    if let Err(error) = pidfd_send_signal(child, signal)
         && error != rustix::io::Errno::SRCH
     {
         tracing::warn!(%error, "a program could not be ended");
@@ -267,6 +271,16 @@ impl Program {
     /// Whether all that it sends was read.
     pub(crate) fn has_closed(&self) -> bool {
         self.ended == Ended::Closed
+    }
+
+    /// Whether it has ended, after so long at most; what it says meanwhile is heard.
+    pub(crate) fn has_ended_within(&mut self, time: Duration) -> io::Result<bool> {
+        Ok(self.wait(time)?.is_some())
+    }
+
+    /// Asks it to end.
+    pub(crate) fn interrupt(&self) {
+        signal(&self.descriptor, Signal::INT);
     }
 
     /// Waits for its end, which is a success only if it says so.

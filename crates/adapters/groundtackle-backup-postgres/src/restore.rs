@@ -91,7 +91,7 @@ fn verify(
     if options.verify == Verify::Skip {
         return Ok(false);
     }
-    let Some(program) = find(version, options, children) else {
+    let Some(program) = find(VERIFY, version, options, children) else {
         return match options.verify {
             Verify::Require => Err(Error::invalid_request(format!(
                 "no {VERIFY} of PostgreSQL {version} is there: install it, set programs to its folder, or do not require it"
@@ -126,8 +126,13 @@ fn verify(
     }
 }
 
-/// The program of this version. Others do not read its log.
-fn find(version: u32, options: &ClusterRestoreOptions, children: &Children) -> Option<PathBuf> {
+/// A program of this version. Others do not read its log.
+pub(crate) fn find(
+    name: &'static str,
+    version: u32,
+    options: &ClusterRestoreOptions,
+    children: &Children,
+) -> Option<PathBuf> {
     let folders = match &options.programs {
         Some(folder) => vec![folder.clone()],
         None => vec![
@@ -136,15 +141,15 @@ fn find(version: u32, options: &ClusterRestoreOptions, children: &Children) -> O
             PathBuf::new(),
         ],
     };
-    let mut programs = folders.into_iter().map(|folder| folder.join(VERIFY));
-    programs.find(|program| said_version(program, children) == Some(version))
+    let mut programs = folders.into_iter().map(|folder| folder.join(name));
+    programs.find(|program| said_version(name, program, children) == Some(version))
 }
 
 /// As `pg_verifybackup (PostgreSQL) 15.18 (Debian …)` has it, or `17beta1`.
-fn said_version(program: &Path, children: &Children) -> Option<u32> {
+fn said_version(name: &'static str, program: &Path, children: &Children) -> Option<u32> {
     let mut command = command(program);
     command.arg("--version");
-    let mut program = Program::start(VERIFY, command, VERSION_TIMEOUT, children).ok()?;
+    let mut program = Program::start(name, command, VERSION_TIMEOUT, children).ok()?;
     program.close_input();
     let line = program.line().ok()??;
     program.finish(children).ok()?;

@@ -70,8 +70,10 @@ impl SetBackup {
         let now = self.now().await?;
         // Before what it goes on from is looked for.
         let began = repository.begin();
-        if let Some((journal, epoch)) = self.journal_now()? {
-            let mut points = repository.points().await?;
+        let journal = self.journal_now()?;
+        let mut points = repository.points().await?;
+        points.expect_coins(how.stream)?;
+        if let Some((journal, epoch)) = journal {
             points.expect_last(how.stream)?;
             let points = points.usable;
             let linked: Vec<_> = points
@@ -104,7 +106,7 @@ impl SetBackup {
                 }
             }
         }
-        self.back_up_base(repository, how).await.map(Made::Base)
+        self.whole(repository, how).await.map(Made::Base)
     }
 
     /// Backs up the whole set.
@@ -120,6 +122,11 @@ impl SetBackup {
         how: &BackUp<'_>,
     ) -> Result<Manifest> {
         repository.points().await?.expect_coins(how.stream)?;
+        self.whole(repository, how).await
+    }
+
+    /// The same, into a stream that is one of coins.
+    async fn whole(&self, repository: &Repository, how: &BackUp<'_>) -> Result<Manifest> {
         let mut source = BaseSource::begin(self.store.clone(), self.journal.clone()).await?;
         repository.back_up(&mut source, how).await
     }

@@ -19,6 +19,7 @@ use groundtackle_backup::{
     Repository, Result, Retryability, SegmentWork, SigningKey, Source, SourceEnd, SystemClock,
     SystemEntropy, Target, Trust,
 };
+use groundtackle_backup_testkit::{Call, Faulty};
 use groundtackle_backup_utxo::{BaseSource, Journal, Journaled, Made, SetBackup, StoreSink, fold};
 use groundtackle_utxo_store::pending::{MemoryCells, PendingConfig, PendingUtxoStore};
 use groundtackle_utxo_store::{
@@ -100,6 +101,43 @@ async fn journaled(store: Arc<dyn UtxoStore>, folder: &Path) -> (Journals, SetBa
 
 fn embedded(folder: &Path) -> EmbeddedUtxoStore {
     EmbeddedUtxoStore::open(folder.join("store"), EmbeddedUtxoStoreConfig::default()).unwrap()
+}
+
+/// Where the journal does not reach, no manifest is read a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_points_are_listed_once_for_a_base() {
+    let blocks = mainnet::blocks().await;
+    let mut lists = Vec::new();
+    for by_itself in [true, false] {
+        let (folder, memory) = (TempDir::new().unwrap(), MemoryTarget::new());
+        let target = Faulty::new(memory.clone(), 1);
+        let inner: Arc<dyn UtxoStore> = Arc::new(embedded(folder.path()));
+        let (store, backup) = journaled(inner, &folder.path().join("journal")).await;
+        let signer = SigningKey::random(&SystemEntropy).unwrap();
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let shared = Arc::new(target.clone());
+        let repository = Repository::init(shared, "main", &signer, clock, entropy);
+        let place = Place {
+            target: Arc::new(memory),
+            repository: repository.await.unwrap(),
+            signer,
+        };
+        for block in &blocks[..3] {
+            connect(&*store, block).await;
+        }
+        let before = target.calls(Call::List);
+        if by_itself {
+            let made = place.back_up(&backup).await;
+            assert!(matches!(made, Made::Base(_)), "{made:?}");
+        } else {
+            let how = place.how();
+            let made = backup.back_up_base(&place.repository, &how);
+            made.await.unwrap();
+        }
+        lists.push(target.calls(Call::List) - before);
+    }
+    assert_eq!(lists[0], lists[1]);
+    assert!(lists[0] > 0);
 }
 
 /// Fifty heights of the real chain, and both its ends, from bases and deltas of uneven lengths; into memory and into an

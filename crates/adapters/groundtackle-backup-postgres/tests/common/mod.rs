@@ -29,7 +29,7 @@ use tokio_postgres::{Client, NoTls};
 /// Of nothing else.
 pub(crate) const IDENTITY: &str =
     "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
-const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+pub(crate) const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
 
 /// Long enough for whatever comes at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
