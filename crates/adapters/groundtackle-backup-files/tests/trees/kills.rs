@@ -95,7 +95,7 @@ fn killed_at_any_moment() {
     let mut listed = vec![shown(&tree)];
     fs::write(tree.join("0"), noise(99, 500_000)).unwrap();
     // The first one takes longer than those that follow.
-    let took = [timed("back-up"), timed("restore")];
+    let mut took = [timed("back-up"), timed("restore")];
     listed.push(shown(&tree));
     assert_eq!(shown(&into), listed[1]);
     fs::remove_dir_all(&into).unwrap();
@@ -116,7 +116,11 @@ fn killed_at_any_moment() {
         let wait = took[restores as usize] * u32::try_from(part).unwrap() / 10_000;
         thread::sleep(wait.max(Duration::from_millis(1)));
         child.kill().unwrap();
-        killed[restores as usize] += u32::from(!child.wait().unwrap().success());
+        match child.wait().unwrap().success() {
+            false => killed[restores as usize] += 1,
+            // Timed while the machine had more to do.
+            true => took[restores as usize] = took[restores as usize] * 9 / 10,
+        }
         let points = runtime
             .block_on(async { opened(folder.path(), &signer).await.points().await.unwrap() });
         assert!(points.unusable.is_empty(), "{points:?}");
