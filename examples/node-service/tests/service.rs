@@ -166,10 +166,13 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn it_is_ready_again_after_kill_9() {
     let place = tempfile::tempdir().unwrap();
-    let slow = FAST.replace("demo_pace = \"1ms\"", "demo_pace = \"20ms\"");
-    for _ in 0..3 {
+    let slow = FAST.replace("demo_pace = \"1ms\"", "demo_pace = \"50ms\"");
+    for round in 0..3 {
         let mut service = Service::start(place.path(), Some(&slow));
-        service.waits_for("backed up");
+        // On a slow machine the chain may be whole before the last round: nothing is left to back up then.
+        if round == 0 {
+            service.waits_for("backed up");
+        }
         service.until_ready();
         service.kill();
     }
