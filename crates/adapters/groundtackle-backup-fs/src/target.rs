@@ -362,10 +362,13 @@ impl FsUpload {
 
     /// Waits for the flush that was begun. The kernel tells a failure once, so that it must not get lost here.
     async fn flushed(&mut self) -> Result<()> {
-        let Some(flush) = self.flush.take() else {
+        let Some(flush) = &mut self.flush else {
             return Ok(());
         };
-        let error = match flush.await {
+        let flushed = flush.await;
+        // Not before: who gives up waiting must not take the failure along.
+        self.flush = None;
+        let error = match flushed {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,
             Err(error) => io::Error::other(error),
