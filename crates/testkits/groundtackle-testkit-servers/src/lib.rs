@@ -1,6 +1,4 @@
-//! Real servers for tests: each in a temporary folder, on a free loopback port, stopped when it is
-//! dropped, killed and started again on the same data when a test wants it.
-
+#![doc = include_str!("../README.md")]
 #![allow(
     clippy::expect_used,
     clippy::panic,
