@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use groundtackle_health_check::Objective;
-use groundtackle_health_check_http::prometheus_rules;
+use groundtackle_health_check_http::{RUNBOOK, prometheus_rules};
 
 fn root() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -188,7 +188,7 @@ fn the_runbook_knows_each_alert_that_is_generated() {
         "alerts": [{ "severity": "page", "budget_spent": 0.02, "long": "6h", "short": "30m" }],
     }))
     .expect("an objective");
-    let rules = prometheus_rules("node", &[objective]);
+    let rules = prometheus_rules("node", &[objective], RUNBOOK);
     let alerts: BTreeSet<_> = rules
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "))
@@ -197,8 +197,15 @@ fn the_runbook_knows_each_alert_that_is_generated() {
     assert!(alerts.contains("HealthErrorBudgetBurns"), "{alerts:?}");
     let text = read(&root().join("docs/runbook.md"));
     let sections = sections(&text);
+    assert_eq!(
+        rules.matches("runbook_url: ").count(),
+        rules.matches("- alert: ").count()
+    );
     for alert in alerts {
         assert_explained(alert, &sections);
+        // Where a heading of that name is.
+        let at = format!("runbook_url: \"{RUNBOOK}#{}\"", alert.to_lowercase());
+        assert!(rules.contains(&at), "{at}");
     }
 }
 

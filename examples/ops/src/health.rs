@@ -12,7 +12,7 @@ use groundtackle_health_check::{
 };
 use groundtackle_health_check_grpc::{GrpcHealthConfig, service as service_of_grpc};
 use groundtackle_health_check_http::{
-    HttpHealthConfig, grafana_dashboard, prometheus_rules, router,
+    HttpHealthConfig, RUNBOOK, grafana_dashboard, prometheus_rules, router,
 };
 use groundtackle_health_check_notify_discord::{Discord, DiscordConfig};
 use groundtackle_health_check_notify_pagerduty::{PagerDuty, PagerDutyConfig};
@@ -95,6 +95,8 @@ struct Service {
     ledger: Option<PathBuf>,
     /// What Prometheus calls the service.
     job: String,
+    /// The page that alerts point to, with a section for each.
+    runbook: String,
 }
 
 /// Somebody who is told.
@@ -137,6 +139,7 @@ impl Default for Service {
             notify: Vec::new(),
             ledger: None,
             job: "node".into(),
+            runbook: RUNBOOK.into(),
         }
     }
 }
@@ -162,7 +165,11 @@ pub async fn health(args: &HealthArgs, report: Report, interrupt: &mut Interrupt
     if let Some(HealthCommand::Export { config, what }) = &args.export {
         let config = read(&config.config).await?;
         let text = match what {
-            Export::Prometheus => prometheus_rules(&config.service.job, &config.objectives),
+            Export::Prometheus => prometheus_rules(
+                &config.service.job,
+                &config.objectives,
+                &config.service.runbook,
+            ),
             Export::Grafana => grafana_dashboard(&config.service.http.title, &config.service.job),
         };
         return Report { json: false }.text(text.trim_end());

@@ -3,14 +3,18 @@
 use groundtackle_health_check::Objective;
 use serde_json::{Value, json};
 
+/// The runbook of this project, which has a section for each alert of [`prometheus_rules`].
+pub const RUNBOOK: &str = "https://github.com/groundtackle/groundtackle/blob/main/docs/runbook.md";
+
 /// An alert for each way in which what [`router`](crate::router) shows under `/metrics` says that something is wrong: one for each
 /// burn-rate alert of each objective, a missed objective, a service that is not live or not ready, a check that fails or is not known,
 /// and a service of which nothing is heard. A file of rules for Prometheus, in YAML
 /// (<https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/>).
 ///
-/// `job` is what Prometheus calls the service; what its rules compare with the metrics' label `job`.
+/// `job` is what Prometheus calls the service; what its rules compare with the metrics' label `job`. `runbook` is the address of a page with
+/// a section for each alert, such as [`RUNBOOK`]: the annotation `runbook_url` of an alert is that with `#` and its name in small letters.
 #[must_use]
-pub fn prometheus_rules(job: &str, objectives: &[Objective]) -> String {
+pub fn prometheus_rules(job: &str, objectives: &[Objective], runbook: &str) -> String {
     let of_job = |metric: &str, labels: &[(&str, &str)]| {
         let mut text = format!("{metric}{{job={}", quoted(job));
         for (label, value) in labels {
@@ -112,8 +116,12 @@ pub fn prometheus_rules(job: &str, objectives: &[Objective]) -> String {
             quoted(rule.severity)
         );
         file += &format!(
-            "        annotations:\n          summary: {}\n",
-            quoted(&rule.summary)
+            "        annotations:\n          summary: {}\n          runbook_url: {}\n",
+            quoted(&rule.summary),
+            quoted(&literal(&format!(
+                "{runbook}#{}",
+                rule.alert.to_lowercase()
+            ))),
         );
     }
     file

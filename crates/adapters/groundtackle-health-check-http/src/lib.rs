@@ -8,5 +8,5 @@ mod page;
 mod server;
 
 pub use config::HttpHealthConfig;
-pub use export::{grafana_dashboard, prometheus_rules};
+pub use export::{RUNBOOK, grafana_dashboard, prometheus_rules};
 pub use server::router;

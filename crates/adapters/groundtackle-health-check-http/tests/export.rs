@@ -14,7 +14,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use groundtackle_health_check::{AlertPolicy, Health, Measure, Objective, Settings, Window};
 use groundtackle_health_check_http::{
-    HttpHealthConfig, grafana_dashboard, prometheus_rules, router,
+    HttpHealthConfig, RUNBOOK, grafana_dashboard, prometheus_rules, router,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -52,9 +52,17 @@ fn write(folder: &TempDir, name: &str, text: &str) {
 #[test]
 fn rules_are_rules() {
     let folder = TempDir::new().unwrap();
-    write(&folder, "rules.yml", &prometheus_rules(JOB, &objectives()));
+    write(
+        &folder,
+        "rules.yml",
+        &prometheus_rules(JOB, &objectives(), RUNBOOK),
+    );
     promtool(&["check", "rules", "rules.yml"], folder.path());
-    write(&folder, "none.yml", &prometheus_rules("node", &[]));
+    write(
+        &folder,
+        "none.yml",
+        &prometheus_rules("node", &[], "runbook {{ $value }}"),
+    );
     promtool(&["check", "rules", "none.yml"], folder.path());
 }
 
@@ -62,7 +70,11 @@ fn rules_are_rules() {
 #[test]
 fn each_alert_fires_on_what_it_is_for() {
     let folder = TempDir::new().unwrap();
-    write(&folder, "rules.yml", &prometheus_rules(JOB, &objectives()));
+    write(
+        &folder,
+        "rules.yml",
+        &prometheus_rules(JOB, &objectives(), RUNBOOK),
+    );
     let job = json!(JOB);
     let odd = json!(ODD);
     let firing = |labels: Value, annotation: &str| json!({ "exp_labels": labels, "exp_annotations": { "summary": annotation } });
@@ -99,11 +111,15 @@ fn each_alert_fires_on_what_it_is_for() {
         let tests: Vec<_> = all
             .iter()
             .map(|name| {
-                let fired = if *name == alert {
+                let mut fired = if *name == alert {
                     fired.clone()
                 } else {
                     Vec::new()
                 };
+                for alert in &mut fired {
+                    let at = format!("{RUNBOOK}#{}", name.to_lowercase());
+                    alert["exp_annotations"]["runbook_url"] = at.into();
+                }
                 json!({ "eval_time": "30m", "alertname": name, "exp_alerts": fired })
             })
             .collect();
@@ -214,7 +230,7 @@ async fn all_that_is_asked_for_is_shown() {
         .collect();
     let dashboard: Value = serde_json::from_str(&grafana_dashboard("Node", "node")).unwrap();
     let asked = [
-        prometheus_rules("node", &objectives()),
+        prometheus_rules("node", &objectives(), RUNBOOK),
         expressions(&dashboard).join(" "),
     ];
     for text in &asked {
