@@ -8,6 +8,8 @@
     reason = "a test asserts"
 )]
 
+// What only the other file needs.
+#[allow(dead_code, reason = "each file of tests takes its part")]
 mod support;
 
 use std::fs;

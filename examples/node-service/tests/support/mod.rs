@@ -1,5 +1,7 @@
 //! Runs the real program, and asks it over the network.
 
+pub mod chain;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
