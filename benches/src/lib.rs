@@ -9,8 +9,11 @@
 //!
 //! [`coins`] makes up the coins whose backups the binaries `coins` and `backup` measure, the latter beside [`peers`].
 //!
+//! The binary `report` runs all of them: it finds their [`tables`], and makes a [`chart`] of each one that has ratios.
+//!
 //! Nothing here is published, and nothing here is fit for keeping data.
 
+pub mod chart;
 pub mod coins;
 pub mod engine;
 pub mod generator;
@@ -18,6 +21,7 @@ pub mod machine;
 pub mod peers;
 pub mod regtest;
 pub mod rows;
+pub mod tables;
 pub mod workload;
 
 /// What can go wrong in a measurement: it is printed and the run ends.

@@ -79,10 +79,7 @@ fn main() {
         segments.len()
     );
 
-    println!(
-        "{:<34} {:>7} {:>10} {:>10}",
-        "", "of raw", "MB/s", "back MB/s"
-    );
+    println!("\n| | of raw | raw MB/s | back, raw MB/s |\n|---|---|---|---|");
     let line = |name: &str, bytes: usize, there: Option<Duration>, back: Option<Duration>| {
         let rate = |time: Option<Duration>| {
             time.map_or(String::new(), |time| {
@@ -90,7 +87,7 @@ fn main() {
             })
         };
         println!(
-            "{name:<34} {:>7.4} {:>10} {:>10}",
+            "| {name} | {:.4} | {} | {} |",
             bytes as f64 / total as f64,
             rate(there),
             rate(back)
