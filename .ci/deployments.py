@@ -164,7 +164,7 @@ def prometheus(file, nodes, service):
     check(objectives["service"]["job"] in [scrape["job_name"] for scrape in scrapes], f"{folder}: nobody has the rules' job")
     for name, node in read.items():
         check(node.keys["objectives"] == objectives["objectives"], f"{name}: has other objectives than the rules")
-    made = run("ops", "health", "--config", folder / "objectives.toml", "export", "--config", folder / "objectives.toml", "--for", "prometheus")
+    made = run("ops", "health", "export", "--config", folder / "objectives.toml", "--for", "prometheus")
     check(made.stdout == (folder / "rules.yml").read_text(), f"{folder}/rules.yml is not what ops exports: {made.stderr}")
 
 
