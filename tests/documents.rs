@@ -88,6 +88,7 @@ fn each_relative_link_of_the_documents_leads_somewhere() {
     let documents =
         documents.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let documents = documents.chain(files(&root().join("docs"), ".md"));
+    let documents = documents.chain(files(&root().join("deploy"), ".md"));
     let documents = documents.chain(files(&root().join("examples"), ".md"));
     for document in documents {
         let text = read(&document);

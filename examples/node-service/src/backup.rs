@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use groundtackle_backup::{
-    BackUp, Drill, DrillLevel, DrillSchedule, Due, Figures, Hex, KeyUnwrapping, ObjectKey,
-    PruneOptions, Repository, SigningKey, SystemClock, SystemEntropy, Target, Trust,
+    BackUp, Drill, DrillSchedule, Due, Figures, Hex, KeyUnwrapping, ObjectKey, PruneOptions,
+    Repository, SigningKey, SystemClock, SystemEntropy, Target, Trust,
 };
 use groundtackle_backup_age::{AgeIdentities, AgeRecipients};
 use groundtackle_backup_fs::{FsTarget, FsTargetConfig};
@@ -70,24 +70,14 @@ impl Backups {
         };
         let path = config.own(&config.backup.signer, "keys/signer.key");
         let key = SigningKey::from_seed(&keys::random(&path, missing)?.1);
-        let identities = match (
-            &config.backup.identities,
-            config.backup.recipients.as_slice(),
-        ) {
-            // The key that reads is where it is meant to be: not here.
-            (None, [_, ..]) => None,
-            (named, _) => {
-                let path = config.own(named, "keys/identities.txt");
+        let identities = match config.backup.has_identities() {
+            false => None,
+            true => {
+                let path = config.own(&config.backup.identities, "keys/identities.txt");
                 let secrets = keys::identities(&path, missing)?;
                 Some(AgeIdentities::new(secrets).when("reading the identities")?)
             }
         };
-        if identities.is_none() && config.backup.drill_level >= DrillLevel::Read {
-            return Err(Failure::config(
-                "backup.drill_level: a drill that decrypts needs backup.identities; take bytes, and hold the others where the \
-                 identities are",
-            ));
-        }
         let recipients = match (&identities, config.backup.recipients.is_empty()) {
             (Some(identities), true) => AgeRecipients::new(identities.recipients()),
             _ => AgeRecipients::new(&config.backup.recipients),

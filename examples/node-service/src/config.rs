@@ -63,6 +63,7 @@ pub struct Log {
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     pub url: Option<StoreUrl>,
+    pub password_file: Option<PathBuf>,
     pub journal: Option<PathBuf>,
     pub expect: UtxoStoreCheckConfig,
 }
@@ -119,6 +120,7 @@ pub struct Http {
     pub title: String,
     pub all_are_operators: Option<bool>,
     pub operator_token: Secret,
+    pub operator_token_file: Option<PathBuf>,
     #[serde(with = "duration::required")]
     pub drain: Duration,
 }
@@ -286,6 +288,7 @@ impl Default for Http {
             title: "node-service".into(),
             all_are_operators: None,
             operator_token: Secret::default(),
+            operator_token_file: None,
             drain: Duration::ZERO,
         }
     }
@@ -335,6 +338,13 @@ impl Config {
         if config.backup.folder.is_some() && config.backup.s3.is_some() {
             return Err(" backup: the repository is either in folder or in [backup.s3]".into());
         }
+        if !config.backup.has_identities() && config.backup.drill_level >= DrillLevel::Read {
+            return Err(
+                " backup.drill_level: a drill that decrypts needs backup.identities; take bytes, and hold the others where the \
+                 identities are"
+                    .into(),
+            );
+        }
         Ok(config)
     }
 
@@ -349,10 +359,40 @@ impl Config {
 
     pub fn store_url(&self) -> Result<StoreUrl> {
         let ours = || format!("embedded:{}", self.data.join("store").display());
-        match &self.store.url {
-            Some(url) => Ok(url.clone()),
-            None => ours().parse().map_err(Failure::config),
+        let url: StoreUrl = match &self.store.url {
+            Some(url) => url.clone(),
+            None => ours().parse().map_err(Failure::config)?,
+        };
+        let Some(path) = &self.store.password_file else {
+            return Ok(url);
+        };
+        url.with_password(secret(path)?)
+            .map_err(|problem| Failure::config(format!("store.password_file: {problem}")))
+    }
+}
+
+impl Http {
+    pub fn operator_token(&self) -> Result<Secret> {
+        match &self.operator_token_file {
+            Some(path) => secret(path),
+            None => Ok(self.operator_token.clone()),
         }
+    }
+}
+
+/// What is kept apart from the config, without the end of its line.
+fn secret(path: &Path) -> Result<Secret> {
+    let text = fs::read_to_string(path);
+    Ok(text
+        .when(format_args!("reading {}", path.display()))?
+        .trim_end()
+        .into())
+}
+
+impl Backup {
+    /// Without, the key that reads is where it is meant to be: not here.
+    pub fn has_identities(&self) -> bool {
+        self.identities.is_some() || self.recipients.is_empty()
     }
 }
 
@@ -500,6 +540,10 @@ mod tests {
                 "2: url: ",
             ),
             ("[http\nlisten = 1", "1: [http: "),
+            (
+                "[backup]\nrecipients = [\"age1nobody\"]",
+                " backup.drill_level: a drill that decrypts",
+            ),
         ] {
             let problem = Config::parse(text).map(|_| ()).expect_err(text);
             assert!(problem.starts_with(says), "{text}: {problem}");
@@ -510,5 +554,39 @@ mod tests {
             Config::parse("[gate]\ntoken = \"geheim\"").expect("a token")
         );
         assert!(!shown.contains("geheim"), "{shown}");
+    }
+
+    #[test]
+    fn a_password_comes_from_its_file_and_an_embedded_store_takes_none() {
+        let place = tempfile::tempdir().expect("a folder");
+        let file = place.path().join("password");
+        fs::write(&file, "geheim\n").expect("a file");
+        let with = |url: &str| {
+            let text = format!("[store]\nurl = \"{url}\"\npassword_file = {file:?}");
+            Config::parse(&text).expect("a config").store_url()
+        };
+        for url in [
+            "postgres://me:other@host/db",
+            "rediss://me@host",
+            "rediss+cluster://me@host",
+            "aerospike://host/utxo?user=me",
+        ] {
+            let password = match with(url).expect("a password") {
+                StoreUrl::Postgres(config, _) => config.password,
+                StoreUrl::Redis(config, _) => config.password,
+                StoreUrl::RedisCluster(config, _) => config.password,
+                StoreUrl::Aerospike(config, _) => config.password,
+                StoreUrl::Embedded(..) => None,
+            };
+            let password = password.as_ref().map(Secret::expose);
+            assert_eq!(password, Some("geheim"), "{url}");
+        }
+        let refused = with("embedded:/store")
+            .expect_err("no password")
+            .to_string();
+        assert!(refused.contains("store.password_file"), "{refused}");
+        fs::remove_file(&file).expect("the file goes");
+        let refused = with("rediss://me@host").expect_err("no file").to_string();
+        assert!(refused.contains("reading"), "{refused}");
     }
 }

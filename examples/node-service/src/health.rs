@@ -130,21 +130,21 @@ impl TipHeight for Tip {
 }
 
 /// Probes, metrics and the status page.
-pub fn routes(health: &Health, config: &Http, backups: &Backups) -> Router {
+pub fn routes(health: &Health, config: &Http, backups: &Backups) -> Result<Router> {
     // Whoever reaches a loopback address is on this machine.
     let are_operators = config.all_are_operators;
     let http = HttpHealthConfig::default()
         .with_title(config.title.clone())
-        .with_operator_token(config.operator_token.clone())
+        .with_operator_token(config.operator_token()?)
         .with_all_are_operators(are_operators.unwrap_or(config.listen.ip().is_loopback()));
     let figures = backups.figures.clone();
     let figures = move || {
         let text = figures.borrow().clone();
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
-    router(health.clone(), http)
+    Ok(router(health.clone(), http)
         .route("/", get(|| async { Redirect::temporary("/status") }))
-        .route("/metrics/backup", get(figures))
+        .route("/metrics/backup", get(figures)))
 }
 
 /// Whom the config names.

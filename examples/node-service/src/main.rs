@@ -42,6 +42,9 @@ struct Cli {
     /// The config; node-service.toml documents its keys. Default: what that file says.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Read the config and end: with 0, or with 2 and what is wrong with it. Nothing it names is opened.
+    #[arg(long)]
+    check: bool,
     /// The folder for all that the service writes, instead of the config's.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -70,6 +73,9 @@ fn run(cli: Cli) -> Result<()> {
         Some(path) => Config::read(path)?,
         None => Config::default(),
     };
+    if cli.check {
+        return Ok(());
+    }
     config.data = cli.data.unwrap_or(config.data);
     config.http.listen = cli.http.unwrap_or(config.http.listen);
     config.grpc.listen = cli.grpc.unwrap_or(config.grpc.listen);
@@ -103,7 +109,7 @@ async fn serve(mut config: Config) -> Result<()> {
     let heartbeat = Heartbeat::new(Arc::new(SystemClock), health::SILENCE);
     let health = health::build(&mut config, &store, &backups, &heartbeat)?;
     let itself = health.reporter(health::SERVICE).when("reporting")?;
-    let routes = health::routes(&health, &config.http, &backups)
+    let routes = health::routes(&health, &config.http, &backups)?
         .nest("/gate", gate::routes(&config, &health, &backups)?);
     let (http, http_at) = listen(config.http.listen).await?;
     let (grpc, grpc_at) = listen(config.grpc.listen).await?;

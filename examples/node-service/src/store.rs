@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use groundtackle_backup_utxo::Journaled;
+use groundtackle_core::Secret;
 use groundtackle_utxo_store::decorators::Traced;
 use groundtackle_utxo_store::{Error, UtxoStore, unfinished_copy};
 use groundtackle_utxo_store_aerospike::{AerospikeUtxoStore, AerospikeUtxoStoreConfig};
@@ -42,6 +43,28 @@ pub enum StoreUrl {
     Redis(Box<RedisUtxoStoreConfig>, String),
     RedisCluster(Box<RedisClusterUtxoStoreConfig>, String),
     Aerospike(Box<AerospikeUtxoStoreConfig>, String),
+}
+
+impl StoreUrl {
+    /// It comes before the URL's.
+    pub fn with_password(self, password: Secret) -> Result<Self, String> {
+        let password = Some(password);
+        Ok(match self {
+            Self::Embedded(..) => return Err("an embedded store has no password".into()),
+            Self::Postgres(config, shown) => {
+                Self::Postgres(Box::new(config.with_password(password)), shown)
+            }
+            Self::Redis(config, shown) => {
+                Self::Redis(Box::new(config.with_password(password)), shown)
+            }
+            Self::RedisCluster(config, shown) => {
+                Self::RedisCluster(Box::new(config.with_password(password)), shown)
+            }
+            Self::Aerospike(config, shown) => {
+                Self::Aerospike(Box::new(config.with_password(password)), shown)
+            }
+        })
+    }
 }
 
 impl FromStr for StoreUrl {

@@ -140,9 +140,14 @@ fn it_goes_on_where_it_was_stopped() {
     service.until("/metrics/backup", "groundtackle_backup_last_height 599");
     service.terminate();
     assert_eq!(service.ends(), Some(0));
-    let drains = format!("{FAST}\n[http]\ndrain = \"3s\"\n");
+    fs::write(place.path().join("token"), "geheim\n").unwrap();
+    let drains = format!(
+        "{FAST}\n[http]\ndrain = \"3s\"\nall_are_operators = false\noperator_token_file = \"token\"\n"
+    );
     let mut service = Service::start(place.path(), Some(&drains));
     service.until_ready();
+    assert_eq!(service.get("/metrics").code, 401);
+    assert_eq!(service.get_as("/metrics", "geheim").code, 200);
     service.until("/metrics/backup", "groundtackle_backup_last_height 599");
     service.terminate();
     // It answers still, for who has to see that it goes.
@@ -223,11 +228,17 @@ fn a_bad_config_is_named_with_file_line_and_key() {
             "backup.drill_level: ",
         ),
     ] {
-        let refused = program(place.path(), Some(config)).output().unwrap();
-        let said = String::from_utf8(refused.stderr).unwrap();
-        assert_eq!(refused.status.code(), Some(2), "{said}");
-        assert!(said.contains(says) && !said.contains("geheim"), "{said}");
+        for also in [None, Some("--check")] {
+            let mut program = program(place.path(), Some(config));
+            let refused = program.args(also).output().unwrap();
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(2), "{said}");
+            assert!(said.contains(says) && !said.contains("geheim"), "{said}");
+        }
     }
+    let mut checks = program(place.path(), Some(FAST));
+    assert!(checks.arg("--check").status().unwrap().success());
+    assert!(!place.path().join("node-service-data").exists());
     let absent = Command::new(env!("CARGO_BIN_EXE_node-service"))
         .args(["--config", "/nowhere/node.toml"])
         .output()

@@ -152,6 +152,12 @@ impl Service {
         ))
     }
 
+    pub fn get_as(&self, path: &str, token: &str) -> Answer {
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+        ))
+    }
+
     pub fn post(&self, path: &str, token: &str, body: &str) -> Answer {
         self.ask(&format!(
             "POST {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
