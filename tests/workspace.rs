@@ -370,7 +370,10 @@ fn no_dependency_of_a_published_crate_needs_a_newer_rust_than_we_declare() {
 fn ci_builds_with_the_oldest_rust_that_the_manifests_declare() {
     let workflow = fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
     for package in array(&metadata(&["--no-deps"])["packages"]) {
-        let image = format!("container: rust:{}-bookworm\n", text(&package["rust_version"]));
+        let image = format!(
+            "container: rust:{}-bookworm\n",
+            text(&package["rust_version"])
+        );
         let name = text(&package["name"]);
         assert!(workflow.contains(&image), "{name}: ci.yml lacks {image}");
     }
