@@ -8,6 +8,7 @@
 )]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -32,17 +33,11 @@ struct Package {
     maintainers: usize,
 }
 
-/// The workspace's packages, by name.
-fn packages() -> Vec<Package> {
+fn cargo(arguments: &[&str]) -> String {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--no-deps",
-            "--format-version=1",
-            "--locked",
-            "--offline",
-        ])
+        .args(arguments)
+        .args(["--locked", "--offline"])
         .current_dir(root())
         .output()
         .unwrap();
@@ -51,7 +46,17 @@ fn packages() -> Vec<Package> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn metadata(options: &[&str]) -> Value {
+    let arguments = [&["metadata", "--format-version=1"], options].concat();
+    serde_json::from_str(&cargo(&arguments)).unwrap()
+}
+
+/// The workspace's packages, by name.
+fn packages() -> Vec<Package> {
+    let metadata = metadata(&["--no-deps"]);
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let mut packages: Vec<_> = metadata["packages"]
         .as_array()
@@ -183,22 +188,219 @@ fn each_recipe_can_be_copied_out() {
     }
 }
 
-/// A package on the registry carries only what lies in its own folder.
+fn array(value: &Value) -> &[Value] {
+    value.as_array().unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// A package on the registry carries only what lies in its own folder, and what the registry shows of it stands in its
+/// manifest.
 #[test]
-fn each_published_crate_carries_its_licences_and_a_readme() {
-    for Package { name, folder, .. } in packages().iter().filter(|package| package.published) {
-        let folder = root().join(folder);
+fn each_package_carries_its_documents_and_describes_itself() {
+    let metadata = metadata(&["--no-deps"]);
+    let mut published = 0;
+    for package in array(&metadata["packages"]) {
+        if !package["publish"].is_null() {
+            continue;
+        }
+        published += 1;
+        let name = text(&package["name"]);
+        let listed = cargo(&["package", "--list", "--allow-dirty", "--package", name]);
+        let listed: BTreeSet<_> = listed.lines().collect();
+        for file in [
+            "README.md",
+            "CHANGELOG.md",
+            "LICENSE-MIT",
+            "LICENSE-APACHE",
+            "Cargo.lock",
+        ] {
+            assert!(listed.contains(file), "{name}'s package lacks {file}");
+        }
+        let folder = Path::new(text(&package["manifest_path"])).parent().unwrap();
         for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
-            let carried = fs::read_to_string(folder.join(licence)).unwrap_or_default();
-            let ours = fs::read_to_string(root().join(licence)).unwrap();
-            assert!(
-                carried == ours,
-                "{name} lacks {licence}: ln -s ../../../{licence} in its folder"
+            assert_eq!(
+                fs::read_to_string(folder.join(licence)).unwrap(),
+                fs::read_to_string(root().join(licence)).unwrap(),
+                "{name} carries another {licence}: ln -s ../../../{licence} in its folder"
             );
         }
+        for (key, at_most) in [("description", 200), ("repository", 200), ("homepage", 200)] {
+            let length = text(&package[key]).len();
+            assert!(
+                (1..=at_most).contains(&length),
+                "{name}: {key} of {length} bytes"
+            );
+        }
+        assert_eq!(text(&package["license"]), "MIT OR Apache-2.0", "{name}");
+        assert_eq!(
+            text(&package["documentation"]),
+            format!("https://docs.rs/{name}")
+        );
+        // What the registry takes.
         assert!(
-            folder.join("README.md").is_file(),
-            "{name} lacks a README.md"
+            (1..=5).contains(&array(&package["keywords"]).len()),
+            "{name}: keywords"
+        );
+        assert!(
+            (1..=5).contains(&array(&package["categories"]).len()),
+            "{name}: categories"
+        );
+        let documented = &package["metadata"]["docs"]["rs"];
+        assert!(documented["targets"].is_array(), "{name}: docs.rs");
+        // Features that begin with underscores are our own tests', and no reader's.
+        let features = package["features"].as_object().unwrap();
+        assert_eq!(
+            documented["all-features"] == true,
+            features.keys().any(|feature| !feature.starts_with('_')),
+            "{name}: docs.rs shows what features bring"
         );
     }
+    assert!(published > 40, "{published}");
+}
+
+/// Keep a Changelog's headings, and an entry at least: an empty changelog says nothing of what is released.
+#[test]
+fn each_published_crate_has_a_changelog_and_the_root_lists_it() {
+    let overview = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    for Package { name, folder, .. } in packages().iter().filter(|package| package.published) {
+        let changelog = fs::read_to_string(root().join(folder).join("CHANGELOG.md")).unwrap();
+        assert!(
+            changelog.starts_with(&format!("# Changelog of {name}\n")),
+            "{name}: the title"
+        );
+        let headings: Vec<_> = changelog
+            .lines()
+            .filter(|line| line.starts_with("##"))
+            .collect();
+        for heading in &headings {
+            let known = match heading.strip_prefix("### ") {
+                Some(kind) => [
+                    "Added",
+                    "Changed",
+                    "Deprecated",
+                    "Removed",
+                    "Fixed",
+                    "Security",
+                ]
+                .contains(&kind),
+                None => heading.starts_with("## ["),
+            };
+            assert!(known, "{name}: {heading}");
+        }
+        let version = format!("## [{}]", env!("CARGO_PKG_VERSION"));
+        assert!(
+            headings
+                .iter()
+                .any(|heading| *heading == "## [Unreleased]" || heading.starts_with(&version)),
+            "{name}: nothing of this version"
+        );
+        assert!(changelog.contains("\n- "), "{name}: no entry");
+        let link = format!("- [{name}]({folder}/CHANGELOG.md)\n");
+        assert!(overview.contains(&link), "CHANGELOG.md lacks {link}");
+    }
+}
+
+/// `1.90` or `1.90.0`, as numbers.
+fn rust(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap());
+    (parts.next().unwrap(), parts.next().unwrap())
+}
+
+/// `resolver = "3"` locks such versions, unless one is named that has no older: a dependency that needs a newer Rust
+/// than we promise breaks the promise for whoever builds with the lock.
+#[test]
+fn no_dependency_of_a_published_crate_needs_a_newer_rust_than_we_declare() {
+    let metadata = metadata(&[
+        "--all-features",
+        "--filter-platform=x86_64-unknown-linux-gnu",
+    ]);
+    let packages: BTreeMap<_, _> = array(&metadata["packages"])
+        .iter()
+        .map(|package| (text(&package["id"]), package))
+        .collect();
+    let nodes: BTreeMap<_, _> = array(&metadata["resolve"]["nodes"])
+        .iter()
+        .map(|node| (text(&node["id"]), node))
+        .collect();
+    let mut ahead: Vec<_> = packages
+        .iter()
+        .filter(|(_, package)| package["source"].is_null() && package["publish"].is_null())
+        .map(|(id, _)| *id)
+        .collect();
+    let ours = rust(text(&packages[ahead[0]]["rust_version"]));
+    let (mut seen, mut declared) = (BTreeSet::new(), 0);
+    while let Some(id) = ahead.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let package = packages[id];
+        if let Some(theirs) = package["rust_version"].as_str() {
+            declared += 1;
+            assert!(
+                rust(theirs) <= ours,
+                "{} {} needs Rust {theirs}",
+                text(&package["name"]),
+                text(&package["version"])
+            );
+        }
+        for dependency in array(&nodes[id]["deps"]) {
+            // Only what a user builds: development's dependencies have a kind, too.
+            if array(&dependency["dep_kinds"])
+                .iter()
+                .any(|kind| kind["kind"] != "dev")
+            {
+                ahead.push(text(&dependency["pkg"]));
+            }
+        }
+    }
+    assert!(declared > 100, "{declared} of {} declare one", seen.len());
+    println!(
+        "{declared} of {} packages declare a Rust version, none a newer one than {}.{}",
+        seen.len(),
+        ours.0,
+        ours.1
+    );
+}
+
+/// The oldest Rust of the manifests is the one that CI builds with.
+#[test]
+fn ci_builds_with_the_oldest_rust_that_the_manifests_declare() {
+    let workflow = fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
+    for package in array(&metadata(&["--no-deps"])["packages"]) {
+        let image = format!(
+            "container: rust:{}-bookworm\n",
+            text(&package["rust_version"])
+        );
+        let name = text(&package["name"]);
+        assert!(workflow.contains(&image), "{name}: ci.yml lacks {image}");
+    }
+}
+
+/// A badge that nobody checks tells of last year.
+#[test]
+fn the_badges_tell_the_truth() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let metadata = metadata(&["--no-deps"]);
+    for package in array(&metadata["packages"]) {
+        if package["publish"].is_null() {
+            let declared = text(&package["rust_version"]);
+            let badge = format!("https://img.shields.io/badge/rust-{declared}%2B-blue");
+            assert!(readme.contains(&badge), "README.md lacks {badge}");
+            let licence = text(&package["license"])
+                .replace('-', "--")
+                .replace(' ', "%20");
+            let badge = format!("https://img.shields.io/badge/licence-{licence}-blue");
+            assert!(readme.contains(&badge), "README.md lacks {badge}");
+        }
+    }
+    let workflow = readme
+        .split("/actions/workflows/")
+        .nth(1)
+        .and_then(|rest| rest.split("/badge.svg").next())
+        .expect("a badge of CI");
+    let workflow = root().join(".github/workflows").join(workflow);
+    assert!(workflow.is_file(), "there is no {}", workflow.display());
 }

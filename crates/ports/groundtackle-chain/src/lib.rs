@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// Docs.rs tells at each item which feature brings it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "bitcoin")]
 mod bitcoin;
