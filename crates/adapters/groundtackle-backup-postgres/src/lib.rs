@@ -7,6 +7,9 @@ mod config;
 mod drill;
 mod dump;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod manifest;
 mod program;
 mod restore;

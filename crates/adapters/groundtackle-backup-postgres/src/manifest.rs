@@ -2,7 +2,7 @@
 //! [format](https://www.postgresql.org/docs/current/backup-manifest-format.html).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use groundtackle_backup::Result;
 use serde::Deserialize;
@@ -65,6 +65,11 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     let pairs = digits.chunks(2).map(|pair| {
         let pair = std::str::from_utf8(pair).ok().filter(|p| p.len() == 2)?;
+        // A sign would be taken too.
+        let pair = pair
+            .bytes()
+            .all(|digit| digit.is_ascii_hexdigit())
+            .then_some(pair)?;
         u8::from_str_radix(pair, 16).ok()
     });
     pairs.collect()
@@ -88,7 +93,7 @@ pub(crate) fn compare(manifest: &[u8], came: &HashMap<Vec<u8>, Came>) -> Result<
             manifest.version
         )));
     }
-    let mut left = came.len();
+    let mut seen = HashSet::new();
     let mut logs = came.keys().filter(|path| path.starts_with(WAL)).count();
     for listed in &manifest.files {
         let path = match (&listed.path, &listed.encoded) {
@@ -126,10 +131,17 @@ pub(crate) fn compare(manifest: &[u8], came: &HashMap<Vec<u8>, Came>) -> Result<
                 shown()
             )));
         }
-        left = left.saturating_sub(1);
+        // One that counted twice would make up for one that was not listed.
+        if !seen.insert(path.clone()) {
+            return Err(incomplete(format!(
+                "backup_manifest lists {} twice",
+                shown()
+            )));
+        }
         // Whether a segment was archived is said by an empty file, which is listed.
         logs = logs.saturating_sub(usize::from(path.starts_with(WAL)));
     }
+    let left = came.len().saturating_sub(seen.len());
     if left != logs {
         return Err(incomplete(format!(
             "{} files came that the server did not list",
@@ -289,14 +301,20 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_refused() {
+        const OTHER: &str = r#"{ "Encoded-Path": "ff2f61", "Size": 0, "Last-Modified": "2026-01-01 00:00:00 GMT", "Checksum-Algorithm": "CRC32C", "Checksum": "00000000" }"#;
+        // In the place of a file that came, so that the numbers of files are the same.
+        let version = MANIFEST.lines().nth(2).unwrap();
+        let listed_twice = version.trim_end_matches(',');
         for (from, to) in [
             ("\"Files\"", "\"Other\""),
             ("Version\": 1", "Version\": 3"),
             ("ff2f61", "ff2f6"),
+            ("\"00000000\"", "\"+0000000\""),
             ("CRC32C", "SHA256"),
             ("0/FF000028", "0-FF000028"),
             ("0/FF000028", "2/FF000028"),
             ("\"Path\": \"PG_VERSION\", ", ""),
+            (OTHER, listed_twice),
             ("],\n\"Manifest", "\n\"Manifest"),
         ] {
             let text = MANIFEST.replace(from, to);

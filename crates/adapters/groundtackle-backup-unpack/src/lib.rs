@@ -1,6 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../tests/checks/mod.rs"]
+mod checks;
 mod error;
+#[cfg(all(any(test, fuzzing), target_os = "linux"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hex;
 mod manifest;
 mod muhash;

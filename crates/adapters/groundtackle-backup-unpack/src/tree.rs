@@ -172,7 +172,7 @@ fn bad(what: &str) -> Error {
 }
 
 /// A path below another one; its directories are ours, and no link is among them.
-fn within(root: &Path, path: &[u8]) -> Result<PathBuf> {
+pub(crate) fn within(root: &Path, path: &[u8]) -> Result<PathBuf> {
     let mut all = root.to_owned();
     let parts: Vec<_> = match path {
         [] => Vec::new(),

@@ -34,6 +34,11 @@ impl Line {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const fn over(stream: S) -> Self {
+        Self(stream)
+    }
+
     pub(crate) async fn ask(&mut self, questions: &[String]) -> io::Result<Facts> {
         let text = questions.join("\n") + "\n";
         let length = text.len() as u64;
@@ -70,7 +75,7 @@ mod tests {
     async fn ask(answer: &[u8]) -> io::Result<Facts> {
         let (ours, mut theirs) = duplex(4096);
         theirs.write_all(answer).await.unwrap();
-        let asked = Line(ours).ask(&["node".into(), "build".into()]).await;
+        let asked = Line::over(ours).ask(&["node".into(), "build".into()]).await;
         let mut heard = [0; 19];
         theirs.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"\x02\x01\0\0\0\0\0\x0bnode\nbuild\n");

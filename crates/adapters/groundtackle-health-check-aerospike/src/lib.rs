@@ -2,6 +2,9 @@
 
 mod check;
 mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod info;
 mod judge;
 mod peers;

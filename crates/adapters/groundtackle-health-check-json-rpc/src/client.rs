@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use groundtackle_core::Secret;
 use groundtackle_health_check_client::{
-    Answer, Authorities, Blocking, Connection, HttpClient, HttpUrl, SecretValue,
+    Authorities, Blocking, Connection, HttpClient, HttpUrl, SecretValue,
 };
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -189,26 +189,27 @@ impl Session {
         if !closes {
             self.connection = Some(connection);
         }
-        self.read(method, id, &answer)
+        self.read(method, id, answer.status, &answer.body)
     }
 
-    fn read<T: DeserializeOwned>(
+    pub(crate) fn read<T: DeserializeOwned>(
         &self,
         method: &'static str,
         id: u64,
-        answer: &Answer,
+        status: StatusCode,
+        body: &[u8],
     ) -> Result<T> {
-        match answer.status.as_u16() {
+        match status.as_u16() {
             401 => return Err(RpcError::Unauthorized { method }),
             403 => return Err(RpcError::Forbidden { method }),
             429 => return Err(RpcError::RateLimited { method }),
             _ => {}
         }
         let garbled = |problem| Err(RpcError::Garbled { method, problem });
-        let envelope: Envelope = match serde_json::from_slice(&answer.body) {
+        let envelope: Envelope = match serde_json::from_slice(body) {
             Ok(envelope) => envelope,
-            Err(_) if !answer.status.is_success() => {
-                let status = answer.status.as_u16();
+            Err(_) if !status.is_success() => {
+                let status = status.as_u16();
                 return Err(RpcError::Status { method, status });
             }
             Err(_) => return garbled("no JSON-RPC"),
@@ -225,8 +226,8 @@ impl Session {
                 },
             });
         }
-        if !answer.status.is_success() {
-            let status = answer.status.as_u16();
+        if !status.is_success() {
+            let status = status.as_u16();
             return Err(RpcError::Status { method, status });
         }
         if envelope.id != id {

@@ -4,6 +4,9 @@ mod client;
 mod compare;
 mod error;
 mod findings;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod node;
 mod references;
 mod standstill;

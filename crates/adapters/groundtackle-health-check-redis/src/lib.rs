@@ -3,6 +3,9 @@
 mod ask;
 mod check;
 mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod info;
 
 pub use check::RedisCheck;

@@ -3,6 +3,9 @@
 mod cells;
 mod config;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod list;
 mod record;
 mod sentinel;

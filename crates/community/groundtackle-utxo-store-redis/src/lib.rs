@@ -4,6 +4,9 @@ mod cluster;
 mod config;
 mod connection;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod prune;
 mod read;
 mod record;

@@ -435,6 +435,12 @@ pub(crate) fn unpack_main(txid: Txid, bytes: &[u8]) -> Result<Main> {
     })
 }
 
+pub(crate) fn pack_body(token: Token, txid: Txid, body: &Body) -> Vec<u8> {
+    let mut writer = Writer::begin(token, txid.as_bytes());
+    writer.body(body);
+    writer.0
+}
+
 pub(crate) fn unpack_body(txid: Txid, bytes: &[u8]) -> Result<Body> {
     let (_, mut reader) = Reader::open("a record's inputs", txid.as_bytes(), bytes)?;
     let body = reader.body()?;
@@ -483,11 +489,7 @@ pub(crate) fn cut(token: Token, record: &Record) -> Cut {
     let apart = body_bytes(&body) > BODY_INLINE;
     Cut {
         main: pack_main(token, record, (!apart).then_some(&body), first),
-        body: apart.then(|| {
-            let mut writer = Writer::begin(token, record.txid.as_bytes());
-            writer.body(&body);
-            writer.0
-        }),
+        body: apart.then(|| pack_body(token, record.txid, &body)),
         chunks,
     }
 }

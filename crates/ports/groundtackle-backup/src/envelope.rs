@@ -43,9 +43,14 @@ fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 
 /// A signed object of `value`.
 pub(crate) fn seal(payload_type: &str, value: &impl Serialize, by: &SigningKey) -> Result<Vec<u8>> {
-    let json = |error: serde_json::Error| Error::invalid_request(error.to_string());
-    let payload = serde_json::to_vec(value).map_err(json)?;
-    let signature = by.sign(&pre_authentication(payload_type, &payload));
+    let payload =
+        serde_json::to_vec(value).map_err(|error| Error::invalid_request(error.to_string()))?;
+    sealed(payload_type, &payload, by)
+}
+
+/// A signed object of what is written already.
+pub(crate) fn sealed(payload_type: &str, payload: &[u8], by: &SigningKey) -> Result<Vec<u8>> {
+    let signature = by.sign(&pre_authentication(payload_type, payload));
     let envelope = Envelope {
         payload_type: payload_type.into(),
         payload: STANDARD.encode(payload),
@@ -54,10 +59,16 @@ pub(crate) fn seal(payload_type: &str, value: &impl Serialize, by: &SigningKey) 
             sig: STANDARD.encode(signature.0),
         }],
     };
-    serde_json::to_vec(&envelope).map_err(json)
+    serde_json::to_vec(&envelope).map_err(|error| Error::invalid_request(error.to_string()))
 }
 
 impl Envelope {
+    /// Whoever signed it: to make seeds of real objects.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn payload(&self) -> Option<Vec<u8>> {
+        STANDARD.decode(&self.payload).ok()
+    }
+
     pub(crate) fn read(object: &str, bytes: &[u8]) -> Result<Self> {
         let envelope: Self = serde_json::from_slice(bytes)
             .map_err(|error| Error::corrupt(object, format!("it is no signed object: {error}")))?;

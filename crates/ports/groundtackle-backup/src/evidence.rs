@@ -19,7 +19,7 @@ use crate::repository::{DESCRIPTOR, Repository, verdict, whole};
 use crate::target::{ObjectKey, PutIf, Refused};
 
 /// The media type of a signed statement: <https://github.com/in-toto/attestation/blob/main/spec/v1/envelope.md>.
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+pub(crate) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
@@ -280,7 +280,7 @@ struct Statement<T> {
     predicate: T,
 }
 
-fn object(drill: &DrillRecord) -> Result<ObjectKey> {
+pub(crate) fn object(drill: &DrillRecord) -> Result<ObjectKey> {
     format!("{DRILLS}{:016x}-{}", drill.finished_unix_millis, drill.id).try_into()
 }
 

@@ -17,9 +17,9 @@ pub(crate) const FORGOTTEN: &str = "forgotten/";
 const PAYLOAD_TYPE: &str = "application/vnd.groundtackle.forgotten.v1+json";
 
 /// Says that a restore point is offered no more.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Tombstone {
+pub(crate) struct Tombstone {
     format: u32,
     repository: Hex<16>,
     point: Hex<16>,

@@ -107,7 +107,7 @@ impl LeaseTerms {
 /// What lies in the object. It is overwritten, under the condition that nobody else did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+pub(crate) struct Written {
     format: u32,
     repository: Hex<16>,
     /// Of whom: drawn at random when it was taken.

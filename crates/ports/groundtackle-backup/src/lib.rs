@@ -8,6 +8,9 @@ mod envelope;
 mod error;
 mod evidence;
 mod forget;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod lease;
 mod manifest;

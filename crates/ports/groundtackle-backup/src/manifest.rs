@@ -12,7 +12,7 @@ use crate::target::ObjectKey;
 pub const FORMAT: u32 = 1;
 
 /// The media type of a signed manifest.
-const PAYLOAD_TYPE: &str = "application/vnd.groundtackle.restore-point.v1+json";
+pub(crate) const PAYLOAD_TYPE: &str = "application/vnd.groundtackle.restore-point.v1+json";
 
 /// A block, as the place in a chain that a set belongs to. Hashes are in internal order: print them reversed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

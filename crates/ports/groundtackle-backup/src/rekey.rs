@@ -20,7 +20,7 @@ const PAYLOAD_TYPE: &str = "application/vnd.groundtackle.wrapping.v1+json";
 /// A data key, wrapped anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wrapping {
+pub(crate) struct Wrapping {
     format: u32,
     repository: Hex<16>,
     point: Hex<16>,

@@ -18,8 +18,8 @@ use crate::delta::{Cutter, Delta, DeltaPart, Joiner, decode_parts, encode_parts}
 
 type Result<T, E = JournalError> = std::result::Result<T, E>;
 
-const VERSION: u8 = 1;
-const MAGIC: [u8; 7] = *b"gtutxoj";
+pub(super) const VERSION: u8 = 1;
+pub(super) const MAGIC: [u8; 7] = *b"gtutxoj";
 /// Before each part: its length, and a checksum over that and the part.
 const FRAME_BYTES: usize = 8;
 /// Coins of a block that are encoded together.
@@ -372,7 +372,7 @@ impl Draft {
     }
 }
 
-fn checksum(length: [u8; 4], bytes: &[u8]) -> u32 {
+pub(super) fn checksum(length: [u8; 4], bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&length);
     hasher.update(bytes);

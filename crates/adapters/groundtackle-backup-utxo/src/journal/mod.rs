@@ -17,6 +17,9 @@
 
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod journaled;
 mod reader;
 

@@ -76,6 +76,19 @@ fn what_is_written_comes_back() {
     ));
 }
 
+/// One that is read as its neighbour would be another subject than the one that was signed.
+#[test]
+fn a_figure_comes_back_to_the_last_bit() {
+    let figures = [42.215889504792884, 51.248178375505404, 19.243053591130522];
+    let figures = figures.map(|value| Entry::Evidence {
+        evidence: Evidence::new("figures", noon(), measure("downtime", value)),
+    });
+    let (lines, head) = write(figures.to_vec());
+    let verified = verify(&lines.concat(), &[signer().public()], Some(&head)).unwrap();
+    let read = verified.records.into_iter().map(|record| record.entry);
+    assert!(read.eq(figures));
+}
+
 #[test]
 fn every_bit_flip_is_found() {
     let (lines, head) = write(entries());

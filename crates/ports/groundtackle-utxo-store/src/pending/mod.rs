@@ -35,6 +35,9 @@ macro_rules! persist {
 mod cells;
 mod codec;
 mod engine;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod intent;
 mod memory;
 mod plan;

@@ -1,4 +1,7 @@
-//! Cuts the seeds of the corpus out of the chain crate's real blocks. See README.md.
+//! Cuts the seeds of the corpus out of the chain crate's real blocks, and out of what else the tests read. See README.md.
+
+mod services;
+mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -131,6 +134,11 @@ fn main() {
     save_snapshots(&coins);
     save_listings();
     save_segments(&coins);
+    stores::save_objects();
+    services::save_gate();
+    services::save_health();
+    services::save_infos();
+    services::save_rpc_answers();
 }
 
 // What is refused, each for one reason.
@@ -270,6 +278,7 @@ fn save_records(first: &[Vec<u8>]) {
             store.connect_block(&block).await.unwrap().unwrap();
             connected.push(block);
         }
+        stores::save_cells(&[&connected[0..1], &connected[170..171]].concat());
         // As main net's two exceptions to BIP 30 do, this one replaces an unspent coinbase.
         let mut replacing = connected[183].clone();
         replacing.height += 1;
@@ -492,6 +501,12 @@ fn save_segments(spent: &[StoredCoin]) {
             spent: coins[60..].to_vec(),
         })
         .collect();
+    let small = Delta {
+        created: deltas[0].created[..5].to_vec(),
+        spent: deltas[0].spent[..3].to_vec(),
+        ..deltas[0].clone()
+    };
+    stores::save_journal(&small);
     save("segment", "deltas-none", &encode_deltas(&[]).unwrap());
     save("segment", "deltas-three", &encode_deltas(&deltas).unwrap());
     let mut cutter = Cutter::new(3_000);
