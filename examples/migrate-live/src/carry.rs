@@ -16,7 +16,9 @@ fn batch(a: &dyn UtxoStore, b: &dyn UtxoStore) -> usize {
 }
 
 fn accepted<T>(what: &str, outcomes: Vec<Outcome<T>>) -> Result<()> {
-    outcomes.into_iter().try_for_each(|outcome| outcome.when(what).map(drop))
+    outcomes
+        .into_iter()
+        .try_for_each(|outcome| outcome.when(what).map(drop))
 }
 
 /// Freezes, reassigns and locks in the copy what is so where it came from.
@@ -26,13 +28,24 @@ pub(crate) async fn alerts(from: &dyn UtxoStore, to: &dyn UtxoStore) -> Result<(
     while let Some(coins) = copied.next().await.when(what)? {
         for coins in coins.chunks(batch(from, to)) {
             let outpoints: Vec<_> = coins.iter().map(|coin| coin.outpoint).collect();
-            let views = from.outputs(&outpoints).await.when(what)?.into_iter().flatten();
+            let views = from
+                .outputs(&outpoints)
+                .await
+                .when(what)?
+                .into_iter()
+                .flatten();
             let touched = views.filter(|view| view.locked || view.state != SlotState::Unspent);
             let touched: Vec<_> = touched.map(|view| view.outpoint).collect();
             let mut txids: Vec<_> = touched.iter().map(|outpoint| outpoint.txid).collect();
             txids.dedup();
             let (mut frozen, mut reassigned, mut locked) = (Vec::new(), Vec::new(), Vec::new());
-            for record in from.records(&txids, Fields::ALL).await.when(what)?.into_iter().flatten() {
+            for record in from
+                .records(&txids, Fields::ALL)
+                .await
+                .when(what)?
+                .into_iter()
+                .flatten()
+            {
                 locked.extend(record.locked.then_some(record.txid));
                 for output in record.outputs {
                     let outpoint = OutPoint::new(record.txid, output.vout);
@@ -62,7 +75,10 @@ async fn unmined(store: &dyn UtxoStore) -> Result<Vec<Record>> {
     let what = "reading what is not mined";
     let (mut records, mut after) = (Vec::new(), None);
     loop {
-        let page = store.unmined(None, after.as_ref(), BATCH).await.when(what)?;
+        let page = store
+            .unmined(None, after.as_ref(), BATCH)
+            .await
+            .when(what)?;
         let txids: Vec<_> = page.items.iter().map(|item| item.txid).collect();
         for txids in txids.chunks(batch(store, store)) {
             let read = store.records(txids, Fields::ALL).await.when(what)?;
@@ -80,7 +96,9 @@ fn transaction(record: &Record, rule: UnspendableRule) -> Transaction {
     let last = record.outputs.last().map(|output| output.vout);
     let mut outputs = record.outputs.iter().peekable();
     let unspendable = [vec![0x6a], vec![0x00, 0x6a]].map(Script::from_bytes);
-    let unspendable = unspendable.into_iter().find(|script| rule.is_unspendable(script));
+    let unspendable = unspendable
+        .into_iter()
+        .find(|script| rule.is_unspendable(script));
     let gap = TxOut {
         value_sat: 0,
         script: unspendable.unwrap_or_default(),
@@ -109,8 +127,13 @@ pub(crate) async fn mempool(
     let what = "carrying over what is not mined";
     let records = unmined(from).await?;
     let carried = records.len() as u64;
-    let locked: Vec<_> = records.iter().filter(|record| record.locked).map(|record| record.txid).collect();
-    let (conflicting, mut left): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.conflicting);
+    let locked: Vec<_> = records
+        .iter()
+        .filter(|record| record.locked)
+        .map(|record| record.txid)
+        .collect();
+    let (conflicting, mut left): (Vec<_>, Vec<_>) =
+        records.into_iter().partition(|record| record.conflicting);
     let conflicting: Vec<_> = conflicting
         .iter()
         .map(|record| NewRecord::Conflicting {
@@ -142,12 +165,18 @@ pub(crate) async fn mempool(
                 match outcome {
                     Ok(_) => {}
                     Err(Verdict::MissingTransaction { .. }) => later.push(record.clone()),
-                    Err(verdict) => return Err(verdict).when(format_args!("{what}: {}", record.txid)),
+                    Err(verdict) => {
+                        return Err(verdict).when(format_args!("{what}: {}", record.txid));
+                    }
                 }
             }
         }
         if later.len() == round {
-            let names: Vec<_> = later.iter().map(|record| record.txid.to_string()).take(10).collect();
+            let names: Vec<_> = later
+                .iter()
+                .map(|record| record.txid.to_string())
+                .take(10)
+                .collect();
             return Err(Error::Refused(format!(
                 "{round} transactions that are not mined rest on what neither store has, such as {}",
                 names.join(", ")
@@ -175,13 +204,22 @@ pub(crate) async fn forget_mempool(store: &dyn UtxoStore) -> Result<()> {
         let mut removed = 0;
         for txids in txids.chunks(batch(store, store)) {
             // One of which another is spent goes in a later round.
-            removed += store.remove(txids).await.when(what)?.iter().flatten().count();
+            removed += store
+                .remove(txids)
+                .await
+                .when(what)?
+                .iter()
+                .flatten()
+                .count();
         }
         if removed == txids.len() {
             return Ok(());
         }
         if removed == 0 {
-            return Err(Error::Refused(format!("{what} is not possible: {} stay", txids.len())));
+            return Err(Error::Refused(format!(
+                "{what} is not possible: {} stay",
+                txids.len()
+            )));
         }
     }
 }

@@ -91,7 +91,9 @@ impl Scratch {
             }
         };
         let mut sink = StoreSink::new(to.clone());
-        let restored = self.repository.restore(&plan, &self.identities, &mut sink, WORKERS);
+        let restored = self
+            .repository
+            .restore(&plan, &self.identities, &mut sink, WORKERS);
         restored.await.when("filling the new store").map(drop)
     }
 
@@ -110,7 +112,9 @@ impl Scratch {
         loop {
             self.back_up(from, journal).await?;
             let points = self.repository.points().await.when("reading the copy")?;
-            let latest = points.latest(STREAM).and_then(|point| point.content.position());
+            let latest = points
+                .latest(STREAM)
+                .and_then(|point| point.content.position());
             let goal = latest.and_then(|at| at.height.checked_sub(options.depth_blocks));
             if let Some(goal) = goal
                 && let Ok(plan) = points.plan(STREAM, At::Height(goal))
@@ -134,7 +138,8 @@ impl Scratch {
             let backup = SetBackup::new(from.clone(), Some(journal.clone()));
             tries += 1;
             match backup.back_up(&self.repository, &how).await {
-                Err(error) if error.retryability() == Retryability::Transient && tries < MAX_TRIES => {}
+                Err(error)
+                    if error.retryability() == Retryability::Transient && tries < MAX_TRIES => {}
                 made => return made.when("reading the store that serves").map(drop),
             }
         }
@@ -151,13 +156,20 @@ fn keys(path: &Path) -> Result<([u8; 32], Secret), Box<dyn std::error::Error + S
         let mut options = OpenOptions::new();
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.write(true).create(true).truncate(true).open(&beside)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&beside)?;
         write!(file, "{seed}\n{}\n", identity.expose_secret())?;
         file.sync_all()?;
         fs::rename(beside, path)?;
     }
     let text = Secret::from(fs::read_to_string(path)?);
-    let (seed, identity) = text.expose().split_once('\n').ok_or("the file of its keys is damaged")?;
+    let (seed, identity) = text
+        .expose()
+        .split_once('\n')
+        .ok_or("the file of its keys is damaged")?;
     let seed: Hex<32> = seed.parse()?;
     Ok((seed.0, Secret::from(identity.trim())))
 }

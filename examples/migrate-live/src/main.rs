@@ -85,7 +85,9 @@ impl Blocks for Chain {
     async fn block(&self, hash: &BlockHash) -> Result<ChainBlock> {
         let place = self.places.get(hash);
         let block = place.and_then(|place| self.blocks.get(*place));
-        block.cloned().ok_or_else(|| Error::Refused(format!("there is no block {hash}")))
+        block
+            .cloned()
+            .ok_or_else(|| Error::Refused(format!("there is no block {hash}")))
     }
 }
 
@@ -96,7 +98,9 @@ async fn serve(
     pace: Duration,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let tip = live.store().await?.tip().await?;
-    let next = tip.and_then(|tip| chain.places.get(&tip.hash)).map_or(0, |place| place + 1);
+    let next = tip
+        .and_then(|tip| chain.places.get(&tip.hash))
+        .map_or(0, |place| place + 1);
     for block in chain.blocks.iter().skip(next) {
         live.store().await?.connect_block(block).await??;
         tokio::time::sleep(pace).await;
@@ -110,7 +114,9 @@ fn shown(mut muhash: [u8; 32]) -> String {
 }
 
 async fn migrate(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let chain = Chain::read(args.blocks.clone()).await.map_err(|error| error.to_string())?;
+    let chain = Chain::read(args.blocks.clone())
+        .await
+        .map_err(|error| error.to_string())?;
     let chain = Arc::new(chain);
     let options = Options {
         depth_blocks: args.depth,
@@ -163,7 +169,12 @@ async fn migrate(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sy
         switch(&mut migration).await?;
     }
     let (tip, muhash) = migration.follow().await?;
-    println!("both are at height {} ({}), muhash {}", tip.height, tip.hash, shown(muhash));
+    println!(
+        "both are at height {} ({}), muhash {}",
+        tip.height,
+        tip.hash,
+        shown(muhash)
+    );
     if args.retire {
         migration.retire()?;
         println!("retired: {from} is left behind");

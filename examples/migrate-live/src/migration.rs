@@ -133,10 +133,17 @@ impl Migration {
         let old = End::journaled(old, journal).await?;
         let new = to.open().await.when(opening(to))?;
         let new = match phase {
-            Phase::Copying => End { store: new, journal: None },
+            Phase::Copying => End {
+                store: new,
+                journal: None,
+            },
             _ => End::journaled(new, &folder.join("journal-new")).await?,
         };
-        let serves = if phase == Phase::NewServes { &new } else { &old };
+        let serves = if phase == Phase::NewServes {
+            &new
+        } else {
+            &old
+        };
         Ok(Self {
             live: Arc::new(Live::new(serves.store.clone())),
             old,
@@ -182,14 +189,18 @@ impl Migration {
         let scratch = Scratch::open(&self.folder, &self.options.network).await?;
         let (old, new) = (&self.old, &self.new);
         let journal = old.journal.as_ref().ok_or_else(no_journal)?;
-        scratch.copy(&old.store, journal, &new.store, &self.options).await?;
+        scratch
+            .copy(&old.store, journal, &new.store, &self.options)
+            .await?;
         carry::alerts(&*old.store, &*new.store).await?;
         self.new = End::journaled(new.store.clone(), &self.folder.join("journal-new")).await?;
         self.enter(Phase::OldServes)
     }
 
     fn enter(&mut self, phase: Phase) -> Result<()> {
-        self.memory.write(phase).when("remembering how far the migration is")?;
+        self.memory
+            .write(phase)
+            .when("remembering how far the migration is")?;
         self.phase = phase;
         Ok(())
     }
@@ -236,7 +247,11 @@ impl Migration {
                 wait(&mut stuck).await?;
                 continue;
             };
-            if journal.chain(epoch, before.hash, goal.hash).when(what)?.is_none() {
+            if journal
+                .chain(epoch, before.hash, goal.hash)
+                .when(what)?
+                .is_none()
+            {
                 wait(&mut stuck).await?;
                 continue;
             }
@@ -247,7 +262,8 @@ impl Migration {
                         let hash = delta.when(what)?.tip.hash;
                         let block = self.blocks.block(&hash).await?;
                         let connecting = || format!("connecting block {} ({hash})", block.height);
-                        let connected = other.store.connect_block(&block).await.when(connecting())?;
+                        let connected =
+                            other.store.connect_block(&block).await.when(connecting())?;
                         connected.when(connecting())?;
                     }
                 }

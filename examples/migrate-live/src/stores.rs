@@ -45,9 +45,11 @@ impl FromStr for StoreUrl {
                 Adapter::Aerospike(Box::new(config.with_url(place.into())))
             }
             _ => {
-                return Err("a store is embedded:PATH, postgres://USER@HOST/DATABASE or \
+                return Err(
+                    "a store is embedded:PATH, postgres://USER@HOST/DATABASE or \
                             aerospike://HOST/NAMESPACE/SET"
-                    .into());
+                        .into(),
+                );
             }
         };
         Ok(Self { adapter, shown })
