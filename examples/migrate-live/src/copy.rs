@@ -97,6 +97,12 @@ impl Scratch {
         restored.await.when("filling the new store").map(drop)
     }
 
+    /// Makes room: it is not needed any more.
+    pub(crate) fn remove(self, folder: &Path) -> Result<()> {
+        drop(self);
+        fs::remove_dir_all(folder.join("copy")).when("removing the copy")
+    }
+
     async fn plan(&self, at: At) -> Result<Plan> {
         let points = self.repository.points().await.when("reading the copy")?;
         points.plan(STREAM, at).when("finding the way to the copy")
