@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use groundtackle_backup::At;
 use groundtackle_backup_utxo::Journaled;
-use groundtackle_utxo_store::UtxoStore;
+use groundtackle_utxo_store::{MaintenanceStore, UtxoStore};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 use tracing_subscriber::EnvFilter;
 
