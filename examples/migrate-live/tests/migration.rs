@@ -328,14 +328,18 @@ async fn a_store_that_is_not_empty_and_another_pair_are_refused() {
     assert!(matches!(refused, Err(Error::Refused(_))));
 }
 
-/// Runs the program until it says this, and kills it then and there; to its end without. All that it has said.
-fn run(folder: &Path, to: &str, until: Option<&str>) -> Vec<String> {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_migrate-live"))
+fn program(folder: &Path, to: &str) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_migrate-live"));
+    program
         .args(["--to", to, "--pace-millis", "40", "--retire"])
         .current_dir(folder)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::piped());
+    program
+}
+
+/// Runs the program until it says this, and kills it then and there; to its end without. All that it has said.
+fn run(folder: &Path, to: &str, until: Option<&str>) -> Vec<String> {
+    let mut program = program(folder, to).spawn().unwrap();
     let mut said = Vec::new();
     for line in BufReader::new(program.stdout.take().unwrap()).lines() {
         said.push(line.unwrap());
@@ -349,9 +353,16 @@ fn run(folder: &Path, to: &str, until: Option<&str>) -> Vec<String> {
 }
 
 #[test]
-fn killed_at_each_step_it_goes_on() {
+fn killed_at_any_moment_and_at_each_step_it_goes_on() {
     let (server, folder) = (postgres(), TempDir::new().unwrap());
     let to = server.postgres_url("utxo");
+    // While it copies, most of these.
+    for millis in [100, 300, 400, 500, 600, 700] {
+        let mut running = program(folder.path(), &to).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(millis));
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
     for step in [
         "open",
         "copying",

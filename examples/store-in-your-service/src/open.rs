@@ -6,7 +6,7 @@ use groundtackle_utxo_store::{Error, MemoryUtxoStore, Result, UtxoStore};
 use groundtackle_utxo_store_embedded::{EmbeddedUtxoStore, EmbeddedUtxoStoreConfig};
 
 /// The one place that names adapters: `memory:`, `embedded:PATH`, and with the feature `postgres` also
-/// `postgres://USER@HOST/DATABASE`.
+/// `postgres://USER@HOST/DATABASE`; `?tls=off` may follow, for a server on the same host.
 ///
 /// # Errors
 /// As the adapter; `InvalidRequest` for a URL of none.
@@ -19,8 +19,14 @@ pub async fn open(url: &str) -> Result<Arc<dyn UtxoStore>> {
         }
         #[cfg(feature = "postgres")]
         Some(("postgres", _)) => {
-            use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig};
-            Arc::new(PostgresUtxoStore::open(PostgresUtxoStoreConfig::new(url)).await?)
+            use groundtackle_utxo_store_postgres::{
+                PostgresUtxoStore, PostgresUtxoStoreConfig, Tls,
+            };
+            let config = match url.strip_suffix("?tls=off") {
+                Some(url) => PostgresUtxoStoreConfig::new(url).with_tls(Tls::Off),
+                None => PostgresUtxoStoreConfig::new(url),
+            };
+            Arc::new(PostgresUtxoStore::open(config).await?)
         }
         // Not the URL: it may have a password.
         _ => {
