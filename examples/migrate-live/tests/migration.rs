@@ -293,6 +293,42 @@ async fn a_reorganisation_below_the_copy_is_refused_and_the_service_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_would_keep_calls_waiting_is_given_up() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| embedded(folder.path(), name).parse::<StoreUrl>().unwrap();
+    let (journal, work) = (
+        folder.path().join("journal"),
+        folder.path().join("migration"),
+    );
+    let blocks = real_blocks().await;
+    let node = Arc::new(Node::of(&blocks));
+    let options = Options {
+        max_pause: Duration::from_secs(2),
+        ..options(0)
+    };
+    let migration = Migration::open(&at("old"), &journal, &at("new"), &work, node, options);
+    let mut migration = migration.await.unwrap();
+    let live = migration.live();
+    connect(&live, &blocks[..=20]).await;
+    migration.copy().await.unwrap();
+    let call = live.store().await.unwrap();
+    let given_up = migration.switch_over().await.unwrap_err();
+    assert!(
+        matches!(
+            given_up,
+            Error::TooLong {
+                max_pause_millis: 2_000
+            }
+        ),
+        "{given_up:?}"
+    );
+    drop(call);
+    assert_eq!(migration.phase(), Phase::OldServes);
+    connect(&live, &blocks[21..=30]).await;
+    assert_eq!(migration.switch_over().await.unwrap().tip.height, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_not_empty_and_another_pair_are_refused() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| embedded(folder.path(), name);
