@@ -306,7 +306,8 @@ async fn a_switch_that_would_keep_calls_waiting_is_given_up() {
         max_pause: Duration::from_secs(2),
         ..options(0)
     };
-    let migration = Migration::open(&at("old"), &journal, &at("new"), &work, node, options);
+    let (from, to) = (at("old"), at("new"));
+    let migration = Migration::open(&from, &journal, &to, &work, node, options);
     let mut migration = migration.await.unwrap();
     let live = migration.live();
     connect(&live, &blocks[..=20]).await;
