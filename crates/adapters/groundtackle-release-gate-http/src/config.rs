@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HttpGateConfig {
-    /// Whoever sends this as a bearer token may ask. Empty: nobody may. Default empty.
+    /// Whoever sends this as a bearer token, or as the password of a basic login, may ask. Empty: nobody may. Default empty.
     pub token: Secret,
     /// How long all sources together may take. Default `"8s"`, since Flagger waits for ten.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]

@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use groundtackle_release_gate::{
     Collected, Decision, Error, Evidence, EvidenceSource, Gate, Request, Result, Retryability,
     Timestamp, Verdict, shared_names,
@@ -121,10 +123,7 @@ impl App {
         read: impl FnOnce() -> serde_json::Result<Request>,
     ) -> Response {
         if !self.may_ask(headers) {
-            let refused = refuse(
-                StatusCode::UNAUTHORIZED,
-                "the bearer token is missing or wrong",
-            );
+            let refused = refuse(StatusCode::UNAUTHORIZED, "the token is missing or wrong");
             return ([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response();
         }
         let Ok(_turn) = self.under_way.try_acquire() else {
@@ -176,12 +175,17 @@ impl App {
         json(status, &answer)
     }
 
+    /// By the token as a bearer's, or as the password of a URL's login: Flagger sends no headers of one's own.
     fn may_ask(&self, headers: &HeaderMap) -> bool {
         let wanted = self.config.token.expose().as_bytes();
-        let sent = headers
-            .get(header::AUTHORIZATION)
-            .map(HeaderValue::as_bytes)
-            .and_then(|sent| sent.strip_prefix(b"Bearer "));
+        let Some(sent) = headers.get(header::AUTHORIZATION) else {
+            return false;
+        };
+        let sent = sent.as_bytes();
+        let sent = match sent.strip_prefix(b"Bearer ") {
+            Some(token) => Some(token.to_vec()),
+            None => sent.strip_prefix(b"Basic ").and_then(password),
+        };
         !wanted.is_empty() && sent.is_some_and(|sent| bool::from(sent.ct_eq(wanted)))
     }
 
@@ -227,6 +231,13 @@ impl App {
         );
         Error::backend(BACKEND, "collecting evidence", Retryability::Transient, why)
     }
+}
+
+/// Of a login as RFC 7617 sends it; the user is anybody.
+fn password(login: &[u8]) -> Option<Vec<u8>> {
+    let mut login = STANDARD.decode(login).ok()?;
+    let colon = login.iter().position(|byte| *byte == b':')?;
+    Some(login.split_off(colon.saturating_add(1)))
 }
 
 fn refuse(status: StatusCode, error: &str) -> Response {

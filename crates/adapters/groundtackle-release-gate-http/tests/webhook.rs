@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use groundtackle_core::{ByteSize, Secret};
 use groundtackle_health_check_client::{Answer, Authorities, Headers, HttpClient};
 use groundtackle_release_gate::{
@@ -126,7 +128,11 @@ impl Server {
     }
 
     async fn post(&self, path: &str, token: &str, body: impl Into<Vec<u8>>) -> Answer {
-        let token = Secret::from(format!("Bearer {token}"));
+        self.post_as(path, format!("Bearer {token}"), body).await
+    }
+
+    async fn post_as(&self, path: &str, login: String, body: impl Into<Vec<u8>>) -> Answer {
+        let token = Secret::from(login);
         let headers =
             Headers::default().with(http::header::AUTHORIZATION, token.try_into().unwrap());
         let url = format!("{}{path}", self.base).parse().unwrap();
@@ -311,6 +317,31 @@ async fn flagger_is_answered() {
         let error = body["error"].as_str().unwrap();
         assert!(error.contains(key), "{error}");
     }
+}
+
+/// As Go's client sends what is in a URL.
+#[tokio::test]
+async fn the_token_may_be_the_password_of_a_login() {
+    let server = Server::start(now, config()).await;
+    let ask = async |login: &str| {
+        let login = format!("Basic {}", STANDARD.encode(login));
+        let answer = server.post_as("/flagger", login, flagger().to_string());
+        answer.await.status.as_u16()
+    };
+    for user in ["flagger", "", "anybody"] {
+        assert_eq!(ask(&format!("{user}:{TOKEN}")).await, 200);
+    }
+    for login in ["", ":", TOKEN, "flagger:", &format!("flagger:{TOKEN}x")] {
+        assert_eq!(ask(login).await, 401, "{login:?}");
+    }
+    for login in ["Basic ", "Basic ?", &format!("Basic {TOKEN}"), TOKEN] {
+        let answer = server.post_as("/check", login.into(), "{}").await;
+        assert_eq!(answer.status, 401, "{login:?}");
+    }
+    let open = Server::start(now, HttpGateConfig::default()).await;
+    let nothing = format!("Basic {}", STANDARD.encode("flagger:"));
+    assert_eq!(open.post_as("/check", nothing, "{}").await.status, 401);
+    assert_eq!(server.recorded().len(), 3);
 }
 
 #[tokio::test]

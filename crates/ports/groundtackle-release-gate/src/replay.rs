@@ -98,6 +98,12 @@ pub struct Dora {
     /// How long it took from a change to its deployment: the median of all changes of deployments that succeeded. The lower of two
     /// in the middle.
     pub lead_time: Option<Duration>,
+    /// How many changes that is the median of.
+    pub changes: u64,
+    /// How many deployments that succeeded say no change, so that it is not known how long theirs took.
+    pub without_changes: u64,
+    /// How many deployments failed, or were repaired later.
+    pub failed: u64,
     /// Which share of the deployments failed, or were repaired later: 0 to 1.
     pub change_failure_rate: Option<f64>,
     /// How long it took from such a deployment to what repaired it: the median of those that were. The lower of two in the middle.
@@ -141,11 +147,13 @@ impl Dora {
         let within = all
             .iter()
             .filter(|d| (from..until).contains(&d.finished_at) && d.action != Action::Rollback);
-        let (mut deployments, mut failures, mut unrepaired) = (0u64, 0u64, 0u64);
+        let (mut deployments, mut failed, mut unrepaired) = (0u64, 0u64, 0u64);
+        let mut without_changes = 0u64;
         let (mut leads, mut recoveries) = (Vec::new(), Vec::new());
         for deployed in within {
             deployments += 1;
             if deployed.succeeded {
+                without_changes += u64::from(deployed.changed_at.is_empty());
                 leads.extend(
                     deployed
                         .changed_at
@@ -154,7 +162,7 @@ impl Dora {
                 );
             }
             if !deployed.succeeded || blamed.contains_key(&deployed.decision) {
-                failures += 1;
+                failed += 1;
                 match repaired.get(&deployed.decision) {
                     Some(at) => recoveries.push(at.duration_since(deployed.finished_at)),
                     None => unrepaired += 1,
@@ -164,8 +172,11 @@ impl Dora {
         Some(Self {
             deployments,
             deployments_per_day: deployments as f64 / days,
+            changes: leads.len() as u64,
             lead_time: median(leads),
-            change_failure_rate: (deployments > 0).then(|| failures as f64 / deployments as f64),
+            without_changes,
+            failed,
+            change_failure_rate: (deployments > 0).then(|| failed as f64 / deployments as f64),
             recovery_time: median(recoveries),
             unrepaired,
         })

@@ -205,6 +205,12 @@ fn the_figures_of_dora_equal_a_naive_computation() {
     assert!(failed > 10 && recoveries.len() > 10 && failed > recoveries.len());
     assert_eq!(found.deployments, counted.len() as u64);
     assert!((found.deployments_per_day - counted.len() as f64 / 92.0).abs() < 1e-9);
+    let silent = |d: &&&Deployed| d.succeeded && d.changed_at.is_empty();
+    let silent = counted.iter().filter(silent).count();
+    assert!(silent > 10);
+    assert_eq!(found.without_changes, silent as u64);
+    assert_eq!(found.changes, leads.len() as u64);
+    assert_eq!(found.failed, failed as u64);
     assert_eq!(found.lead_time, median(leads));
     assert_eq!(
         found.change_failure_rate,
