@@ -6,25 +6,15 @@
 mod postgres;
 mod redis;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::SinkExt;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
 use groundtackle_benches::BoxError;
 use groundtackle_benches::generator::{ChainGenerator, GeneratorConfig};
 use groundtackle_benches::machine::{machine, process_cpu, server_cpu};
 use groundtackle_benches::regtest::{BlockReader, BlockWriter, Regtest};
 use groundtackle_chain::{ChainBlock, Transaction, Txid};
-use groundtackle_testkit_servers::{Postgres, PostgresOptions, Redis, RedisOptions};
-use groundtackle_utxo_store::{
-    Applied, BlockStore, NewTransaction, SpendOptions, UnspendableRule, UtxoStore,
-};
-use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
-use groundtackle_utxo_store_redis::{
-    Durability, RedisUtxoStore, RedisUtxoStoreConfig, Tls as RedisTls,
-};
-use std::collections::HashMap;
-use std::process::Command;
-use std::time::{Duration, Instant};
-use tokio_postgres::{Client, NoTls, Statement};
+use groundtackle_utxo_store::{Applied, NewTransaction, SpendOptions, UnspendableRule, UtxoStore};
 
 const USAGE: &str =
     "servers [--txs-per-block N] [--seed-blocks N] [--blocks N] [--seed N] [--only postgres,redis]";

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::SinkExt;
 use groundtackle_benches::BoxError;
 use groundtackle_chain::{ChainBlock, Transaction, Txid};
 use groundtackle_testkit_servers::{Postgres, PostgresOptions};
+use groundtackle_utxo_store::BlockStore;
 use groundtackle_utxo_store_postgres::{PostgresUtxoStore, PostgresUtxoStoreConfig, Tls};
 use tokio_postgres::{Client, NoTls, Statement};
 
-use super::{Chain, SINGLY, Tally, coins, fees, head, seed, sizes, slots, spend};
+use super::{Chain, SINGLY, Tally, coins, head, seed, sizes, slots, spend};
 
 pub(super) async fn postgres(chain: &Chain) -> Result<(), BoxError> {
     let server = Postgres::start(PostgresOptions {

@@ -7,6 +7,7 @@ use groundtackle_benches::BoxError;
 use groundtackle_benches::machine::server_cpu;
 use groundtackle_chain::Transaction;
 use groundtackle_testkit_servers::{Redis, RedisOptions};
+use groundtackle_utxo_store::BlockStore;
 use groundtackle_utxo_store_redis::{
     Durability, RedisUtxoStore, RedisUtxoStoreConfig, Tls as RedisTls,
 };

@@ -24,9 +24,8 @@ use groundtackle_chain::codec::{
     write_script, write_varint,
 };
 use groundtackle_chain::decode::{DecodeError, Reader};
-use groundtackle_utxo_store::digest::MuHash3072;
 use groundtackle_utxo_store::{
-    BlockHash, Error, OutPoint, RecordOutput, Result, Script, SpentBy, Tip, TxOut, Txid,
+    BlockHash, Error, OutPoint, RecordOutput, Result, Script, SpentBy, TxOut, Txid,
 };
 
 use crate::error::corrupt;

@@ -140,6 +140,7 @@ macro_rules! assert_fails {
         assert!(matches!(answer, Err(SnapshotError::$($error)+)), "{answer:?}");
     }};
 }
+use assert_fails;
 
 fn flags(exported: &Exported) -> [ExpectedDigest; 2] {
     [

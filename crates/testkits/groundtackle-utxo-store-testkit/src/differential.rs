@@ -22,8 +22,8 @@ use std::thread;
 
 use groundtackle_utxo_store::{
     Applied, BlockHash, ChainBlock, LongestChain, MemoryUtxoStore, MinedIn, NewRecord,
-    NewTransaction, OutPoint, Outcome, Reassignment, Record, RecordOutput, Result, SpendOptions,
-    SpendStore, Tip, Transaction, TxOut, Txid, UtxoStore, Verdict,
+    NewTransaction, OutPoint, Outcome, Reassignment, Result, SpendOptions, SpendStore, Tip, Txid,
+    UtxoStore, Verdict,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -31,9 +31,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
-use crate::builder::{BlockBuilder, TxBuilder, script};
 use crate::harness::{Harness, Opener, Subject, all};
 use crate::state::{State, unmined_all};
+use generate::{sequence, step};
+use world::World;
 
 /// Chooses one of what there is: in seven of eight cases one that fits the step's purpose, if there
 /// is any.

@@ -97,7 +97,7 @@ async fn rights_are_those_of_the_readme() {
         append_fsync: Some("always"),
         ..RedisOptions::default()
     });
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let line = readme.lines().find(|line| line.starts_with("ACL SETUSER"));
     let line = line
         .expect("README.md has it")

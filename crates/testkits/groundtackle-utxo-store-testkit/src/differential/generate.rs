@@ -45,7 +45,7 @@ fn rules() -> impl Strategy<Value = Rules> {
         })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let expected = prop_oneof![
         20 => Just(Expected::Nothing),
         6 => Just(Expected::Right),

@@ -14,7 +14,7 @@ use crate::state::State;
 /// What there is at a moment of a sequence, as the model has it.
 pub(super) struct World {
     /// Every transaction that occurred, in order of occurrence: parents come first.
-    known: Vec<Transaction>,
+    pub(super) known: Vec<Transaction>,
     /// Connected since the beginning.
     chain: Vec<ChainBlock>,
     /// Every block that occurred.
@@ -27,7 +27,7 @@ const NOBODY: Txid = Txid::from_bytes([9; 32]);
 
 impl World {
     /// The same for every sequence: coins, coinbases about to ripen, a tip.
-    fn begin() -> (Self, Vec<Call>) {
+    pub(super) fn begin() -> (Self, Vec<Call>) {
         let seeds: Vec<_> = (0..7)
             .map(|n| match n {
                 0..3 => TxBuilder::new(n).pay_each(3, 1_000),
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// Every output that was ever named, some that can't be spent, and one of nobody's.
-    fn any_output(&self) -> Vec<OutPoint> {
+    pub(super) fn any_output(&self) -> Vec<OutPoint> {
         let known = self
             .known
             .iter()
@@ -257,7 +257,7 @@ impl World {
         outputs
     }
 
-    fn resolve(&mut self, step: &Step) -> Call {
+    pub(super) fn resolve(&mut self, step: &Step) -> Call {
         let unspent = |_: &Record, output: &RecordOutput| output.spent_by.is_none();
         let unmined = |record: &Record| record.unmined_since.is_some() && !record.conflicting;
         let conflicting = |record: &Record| record.conflicting;
@@ -497,7 +497,7 @@ impl World {
     }
 
     /// Takes over what the model has after a call.
-    fn learn(&mut self, call: &Call, state: &State) {
+    pub(super) fn learn(&mut self, call: &Call, state: &State) {
         self.records.clone_from(&state.records);
         let tip = state.tip.expect("the sequence began with a tip");
         match call {
