@@ -404,3 +404,39 @@ fn the_badges_tell_the_truth() {
     let workflow = root().join(".github/workflows").join(workflow);
     assert!(workflow.is_file(), "there is no {}", workflow.display());
 }
+
+/// All sources below `folder`. What a build made is left out.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name());
+        if !entry.file_type().unwrap().is_dir() {
+            found.extend(Some(path).filter(|path| path.extension().is_some_and(|it| it == "rs")));
+        } else if name != "target" && !name.as_encoded_bytes().starts_with(b".") {
+            found.extend(rust_files(&path));
+        }
+    }
+    found
+}
+
+/// Files that are longer than others may be, and why.
+const LONG_FILES: [(&str, &str); 0] = [];
+
+/// Who looks for something finds it by the name of a file, and reads that to its end.
+#[test]
+fn no_file_of_rust_is_too_long_to_read() {
+    const MOST_LINES: usize = 900;
+    let files = rust_files(&root());
+    assert!(!files.is_empty());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(root()).unwrap().to_str().unwrap();
+        let lines = text.lines().count();
+        let argued = LONG_FILES.iter().any(|(long, _)| *long == name);
+        assert!(
+            (lines > MOST_LINES) == argued,
+            "{name} has {lines} lines: split it by subject, or argue in LONG_FILES, above {MOST_LINES} alone"
+        );
+    }
+}

@@ -12,7 +12,7 @@ use groundtackle_utxo_store::{
 };
 use rusqlite::types::FromSql;
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Params, Row, TransactionBehavior, params,
+    Connection, ErrorCode, OptionalExtension, Params, Row, ToSql, TransactionBehavior, params,
 };
 use serde_json::{from_str, to_string};
 
@@ -120,16 +120,9 @@ fn get<T: FromSql>(c: &Connection, name: &str) -> rusqlite::Result<Option<T>> {
     ask(c, "SELECT value FROM meta WHERE name = ?1", [name])
 }
 
-pub(crate) fn set(
-    c: &Connection,
-    name: &str,
-    value: impl rusqlite::ToSql,
-) -> rusqlite::Result<usize> {
-    execute(
-        c,
-        "INSERT OR REPLACE INTO meta VALUES (?1, ?2)",
-        params![name, value],
-    )
+pub(crate) fn set(c: &Connection, name: &str, value: impl ToSql) -> rusqlite::Result<usize> {
+    let sql = "INSERT OR REPLACE INTO meta VALUES (?1, ?2)";
+    execute(c, sql, params![name, value])
 }
 
 pub(crate) fn tip(c: &Connection) -> Result<Option<Tip>, Fault> {
@@ -144,11 +137,8 @@ pub(crate) fn muhash(c: &Connection) -> Result<MuHash3072, Fault> {
 }
 
 pub(crate) fn undo(c: &Connection, block: &BlockHash) -> Result<Option<BlockUndo>, Fault> {
-    let undo: Option<String> = ask(
-        c,
-        "SELECT data FROM undo WHERE block = ?1",
-        [block.as_bytes()],
-    )?;
+    let sql = "SELECT data FROM undo WHERE block = ?1";
+    let undo: Option<String> = ask(c, sql, [block.as_bytes()])?;
     Ok(from_str(undo.as_deref().unwrap_or("null"))?)
 }
 
@@ -206,13 +196,10 @@ pub(crate) fn to_tx_out(row: &Row<'_>) -> rusqlite::Result<TxOut> {
 }
 
 /// Reads all that is asked for, and tells what is there.
-pub(crate) fn load(c: &Connection, reads: Reads, loaded: &mut Loaded) -> Result<(), Fault> {
-    loaded.asked(reads.clone());
+pub(crate) fn load(c: &Connection, reads: &Reads, loaded: &mut Loaded) -> Result<(), Fault> {
     for txid in &reads.records {
         // What was asked for earlier would be lost without.
-        let inputs = loaded.reads().inputs.contains(txid);
-        let outputs = loaded.reads().outputs.contains(txid);
-        if let Some(record) = record(c, txid, Fields { inputs, outputs })? {
+        if let Some(record) = record(c, txid, loaded.fields(txid))? {
             loaded.put_record(record);
         }
     }
@@ -244,54 +231,32 @@ pub(crate) fn apply(c: &Connection, changes: &Changes) -> Result<(), Fault> {
         execute(c, "DELETE FROM output WHERE txid = ?1", [txid.as_bytes()])?;
     }
     for record in &changes.inserted {
-        let (inputs, outputs) = (Vec::new(), Vec::new());
-        let head = Record {
-            inputs,
-            outputs,
-            ..record.clone()
-        };
-        let (head, height) = (to_string(&head)?, record.confirmed_height());
-        let values = params![
-            record.txid.as_bytes(),
-            to_string(&record.inputs)?,
-            head,
-            height
-        ];
-        execute(c, "INSERT INTO record VALUES (?1, ?2, ?3, ?4)", values)?;
+        let (key, height) = (record.txid.as_bytes(), record.confirmed_height());
+        let (inputs, head) = (to_string(&record.inputs)?, to_string(&record.head())?);
+        let sql = "INSERT INTO record VALUES (?1, ?2, ?3, ?4)";
+        execute(c, sql, params![key, inputs, head, height])?;
         for output in &record.outputs {
             put_output(c, &record.txid, output)?;
         }
     }
     for head in &changes.heads {
-        let values = params![
-            head.txid.as_bytes(),
-            to_string(head)?,
-            head.confirmed_height()
-        ];
-        execute(
-            c,
-            "UPDATE record SET head = ?2, height = ?3 WHERE txid = ?1",
-            values,
-        )?;
+        let (key, height) = (head.txid.as_bytes(), head.confirmed_height());
+        let sql = "UPDATE record SET head = ?2, height = ?3 WHERE txid = ?1";
+        execute(c, sql, params![key, to_string(head)?, height])?;
     }
     for (txid, output) in &changes.slots {
         put_output(c, txid, output)?;
     }
-    for (height, txid) in &changes.expiring {
-        expire(c, *height, txid)?;
+    for (height, txid) in changes.listed() {
+        let sql = "INSERT OR IGNORE INTO expiring VALUES (?1, ?2)";
+        execute(c, sql, params![height, txid.as_bytes()])?;
     }
-    let Some((block, undo)) = &changes.undo else {
-        return Ok(());
-    };
-    execute(c, "DELETE FROM undo WHERE block = ?1", [block.as_bytes()])?;
-    if let Some(undo) = undo {
-        let values = params![block.as_bytes(), undo.height, to_string(undo)?];
-        execute(c, "INSERT INTO undo VALUES (?1, ?2, ?3)", values)?;
-        // What the block brought, and what it spent.
-        let brought = undo.transactions.iter().map(|(txid, _)| txid);
-        let spent = changes.removed.iter().map(|coin| &coin.outpoint.txid);
-        for txid in brought.chain(spent) {
-            expire(c, undo.height, txid)?;
+    if let Some((block, undo)) = &changes.undo {
+        let key = block.as_bytes();
+        execute(c, "DELETE FROM undo WHERE block = ?1", [key])?;
+        if let Some(undo) = undo {
+            let sql = "INSERT INTO undo VALUES (?1, ?2, ?3)";
+            execute(c, sql, params![key, undo.height, to_string(undo)?])?;
         }
     }
     Ok(())
@@ -299,28 +264,10 @@ pub(crate) fn apply(c: &Connection, changes: &Changes) -> Result<(), Fault> {
 
 fn put_output(c: &Connection, txid: &Txid, slot: &RecordOutput) -> rusqlite::Result<usize> {
     let sql = "INSERT OR REPLACE INTO output VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let (txid, script) = (txid.as_bytes(), slot.output.script.as_bytes());
+    let (key, vout, script) = (txid.as_bytes(), slot.vout, slot.output.script.as_bytes());
     let value = slot.output.value_sat.cast_signed();
     let spender = slot.spent_by.as_ref().map(|by| by.txid.as_bytes());
     let (vin, from) = (slot.spent_by.map(|by| by.vin), slot.spendable_from);
-    execute(
-        c,
-        sql,
-        params![
-            txid,
-            slot.vout,
-            value,
-            script,
-            spender,
-            vin,
-            slot.frozen,
-            from
-        ],
-    )
-}
-
-/// Lists a record: pruning to that height, or above, looks at it.
-fn expire(c: &Connection, height: u32, txid: &Txid) -> rusqlite::Result<usize> {
-    let sql = "INSERT OR IGNORE INTO expiring VALUES (?1, ?2)";
-    execute(c, sql, params![height, txid.as_bytes()])
+    let state = params![key, vout, value, script, spender, vin, slot.frozen, from];
+    execute(c, sql, state)
 }

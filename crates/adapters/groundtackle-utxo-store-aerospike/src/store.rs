@@ -255,14 +255,4 @@ impl AerospikeCells {
     }
 }
 
-macro_rules! forward {
-    ($self:ident, chunked, $name:ident, $items:expr, |$part:ident| $call:expr) => {{
-        let $part = $items;
-        $call.await
-    }};
-    ($self:ident, $kind:ident, $name:ident, $items:expr, || $call:expr) => {
-        $call.await
-    };
-}
-
-groundtackle_utxo_store::forward_store!([] AerospikeUtxoStore, inner, forward);
+groundtackle_utxo_store::forward_store!([] AerospikeUtxoStore, inner);

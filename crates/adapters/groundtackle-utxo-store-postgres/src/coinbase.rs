@@ -161,7 +161,7 @@ impl CoinbaseOutputs {
             match Box::pin(reserved).await {
                 Ok(reserved) => return Ok(reserved),
                 Err(failed) => {
-                    let again = attempts.again(failed).await;
+                    let again = failed.again(&mut attempts).await;
                     again.map_err(|error| match committing {
                         true => error.after_effect(BACKEND, ACTION),
                         false => error,

@@ -1,6 +1,6 @@
 use std::io;
 
-use groundtackle_utxo_store::{Error, Retryability};
+use groundtackle_utxo_store::{Attempts, Error, Result, Retryability};
 use tokio_postgres::error::SqlState;
 
 pub(crate) const BACKEND: &str = "postgres";
@@ -23,6 +23,13 @@ pub(crate) enum Again {
     Yes,
     /// The connection is lost, or of no use: take another one.
     Reconnect,
+}
+
+impl Failed {
+    /// Waits until it is time to try again.
+    pub(crate) async fn again(self, attempts: &mut Attempts) -> Result<()> {
+        attempts.again_if(self.again != Again::No, self.error).await
+    }
 }
 
 impl From<Error> for Failed {

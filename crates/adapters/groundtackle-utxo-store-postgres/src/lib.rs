@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod call;
 mod coinbase;
 mod config;
 mod error;
 mod prune;
+mod read;
 mod record;
 mod scan;
 mod schema;

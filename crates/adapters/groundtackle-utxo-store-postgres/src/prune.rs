@@ -3,64 +3,54 @@
 use std::collections::BTreeSet;
 
 use groundtackle_core::fail_point;
-use groundtackle_utxo_store::draft::{Reads, ops};
-use groundtackle_utxo_store::{Pruned, Result, Txid};
+use groundtackle_utxo_store::draft::Pruning;
+use groundtackle_utxo_store::{Page, Result, Txid};
 use tokio_postgres::types::ToSql;
 
-use crate::error::{BACKEND, Failed};
+use crate::error::Failed;
 use crate::record::{self, column};
 use crate::session::Lease;
-use crate::store::{Inner, Kind, Locks};
+use crate::store::Inner;
 use crate::write;
 
 /// Lists of records that one step looks at: other writers get their turn between steps.
 const STEP_LISTS: i64 = 16;
 
 /// Conflicting transactions that one step looks at.
-const STEP_CONFLICTS: i64 = 4096;
+const STEP_CONFLICTS: usize = 4096;
 
 const ACTION: &str = "prune";
 
 impl Inner {
-    pub(crate) async fn prune(&self, horizon: u32) -> Result<Pruned> {
-        let (mut pruned, mut doubt) = (Pruned::default(), false);
-        let done = self.prune_into(horizon, &mut pruned, &mut doubt).await;
-        match done {
-            Err(error) if doubt => Err(error.after_effect(BACKEND, ACTION)),
-            done => pruned.when(done, BACKEND),
-        }
+    /// One block's undo data.
+    pub(crate) async fn prune_undo(&self, horizon: u32, so_far: &mut Pruning) -> Result<bool> {
+        let more = self
+            .step(horizon, Step::Undo, &mut so_far.in_doubt)
+            .await?
+            .more;
+        so_far.pruned.blocks += u64::from(more);
+        Ok(more)
     }
 
-    /// Counts what goes as soon as it has gone. `doubt`: whether a commit has no answer, of which nothing is counted.
-    async fn prune_into(&self, horizon: u32, pruned: &mut Pruned, doubt: &mut bool) -> Result<()> {
-        let rows = self.query(ACTION, |s| &s.chain, &[]).await?;
-        let Some(tip) = rows
-            .first()
-            .map(|row| record::tip(row, 0))
-            .transpose()?
-            .flatten()
-        else {
-            return Ok(());
-        };
-        tip.check_horizon(horizon)?;
-        // Undo data goes first, so that no block can be taken back whose records are half gone.
-        while self.step(horizon, Step::Undo, doubt).await?.more {
-            pruned.blocks += 1;
-        }
-        loop {
-            let Done { records, more } = self.step(horizon, Step::Expired, doubt).await?;
-            pruned.records += records;
-            if !more {
-                break;
-            }
-        }
-        loop {
-            let before = pruned.records;
-            self.prune_conflicting(horizon, pruned).await?;
-            if pruned.records == before {
-                return Ok(());
-            }
-        }
+    pub(crate) async fn prune_expired(&self, horizon: u32, so_far: &mut Pruning) -> Result<bool> {
+        let step = self.step(horizon, Step::Expired, &mut so_far.in_doubt);
+        let Done { records, more } = step.await?;
+        so_far.pruned.records += records;
+        Ok(more)
+    }
+
+    pub(crate) async fn old_conflicts(
+        &self,
+        horizon: u32,
+        after: Option<Txid>,
+    ) -> Result<Page<Txid>> {
+        let after = after.map_or(Vec::new(), |txid| txid.as_bytes().to_vec());
+        let most = STEP_CONFLICTS as i64 + 1;
+        let values: [&(dyn ToSql + Sync); 3] = [&after, &i64::from(horizon), &most];
+        let rows = self.query(ACTION, |s| &s.conflicting, &values).await?;
+        let txids = rows.iter().map(|row| record::txid(row, 0));
+        let txids = txids.collect::<Result<Vec<_>>>()?;
+        Ok(Page::first(STEP_CONFLICTS, txids, |last| (*last).into()))
     }
 
     async fn step(&self, horizon: u32, step: Step, doubt: &mut bool) -> Result<Done> {
@@ -107,36 +97,8 @@ impl Inner {
                 // A step may be done twice: what is gone is not counted again.
                 Err(failed) => {
                     *doubt |= committing;
-                    attempts.again(failed).await?;
+                    failed.again(&mut attempts).await?;
                 }
-            }
-        }
-    }
-
-    async fn prune_conflicting(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
-        let mut after = Vec::new();
-        loop {
-            let values: [&(dyn ToSql + Sync); 3] = [&after, &i64::from(horizon), &STEP_CONFLICTS];
-            let rows = self.query(ACTION, |s| &s.conflicting, &values).await?;
-            let txids = rows
-                .iter()
-                .map(|row| record::txid(row, 0))
-                .collect::<Result<Vec<_>>>()?;
-            let Some(last) = txids.last() else {
-                return Ok(());
-            };
-            after = last.as_bytes().to_vec();
-            let mut reads = Reads::new();
-            txids.iter().for_each(|txid| reads.whole(*txid));
-            let kind = Kind::looking(ACTION, Locks::Records);
-            for step in txids.chunks(self.config.max_batch_items) {
-                let gone = self
-                    .call(kind, step, reads.clone(), |draft, txid| {
-                        ops::prune_conflicting(draft, *txid, horizon)
-                    })
-                    .await?;
-                pruned.records +=
-                    gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
             }
         }
     }

@@ -81,7 +81,7 @@ impl PostgresScan {
             };
             match begun.await {
                 Ok(begun) => break begun,
-                Err(failed) => attempts.again(failed).await?,
+                Err(failed) => failed.again(&mut attempts).await?,
             }
         };
         Ok(Self {

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, CopyInSink, Error, Statement};
 
 use crate::record::{INPUT_BYTES, pack_inputs, pack_mined, pack_txids, pack_undo};
 use crate::statements::Statements;
-use crate::store::blocking;
+use groundtackle_utxo_store::draft::blocking;
 
 /// From so many rows on a `COPY` is worth its round trips.
 const COPY_ROWS: usize = 512;

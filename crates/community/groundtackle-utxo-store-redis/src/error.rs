@@ -1,4 +1,4 @@
-use groundtackle_utxo_store::{Error, Retryability};
+use groundtackle_utxo_store::{Attempts, Error, Result, Retryability};
 use redis::{ErrorKind, RedisError};
 
 pub(crate) const BACKEND: &str = "redis";
@@ -27,6 +27,16 @@ pub(crate) enum Again {
     GaveUp,
     /// The server does not know the script, so it was not carried out.
     NoScript,
+}
+
+impl Failed {
+    /// Waits until it is time to try again.
+    pub(crate) async fn again(self, attempts: &mut Attempts) -> Result<()> {
+        if self.again == Again::GaveUp {
+            return Err(self.error);
+        }
+        attempts.again_if(self.again != Again::No, self.error).await
+    }
 }
 
 impl From<Error> for Failed {

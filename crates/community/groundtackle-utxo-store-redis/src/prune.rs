@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use groundtackle_utxo_store::draft::{Reads, ops};
-use groundtackle_utxo_store::{Pruned, Result, Txid};
+use groundtackle_utxo_store::draft::Reads;
+use groundtackle_utxo_store::{Attempts, Result, Txid};
 
-use crate::error::{BACKEND, Failed};
+use crate::call::Turn;
+use crate::error::Failed;
 use crate::read::{View, height_member, members, split_height_member, up_to_height};
-use crate::store::{Attempts, Inner, Kind, Turn};
+use crate::store::Inner;
 use crate::write::Change;
 
 /// Records that one step looks at: other calls get their turn between steps.
@@ -26,40 +27,8 @@ enum Step {
 }
 
 impl Inner {
-    pub(crate) async fn prune(&self, horizon: u32) -> Result<Pruned> {
-        let mut pruned = Pruned::default();
-        let done = self.prune_into(horizon, &mut pruned).await;
-        pruned.when(done, BACKEND)
-    }
-
-    /// Counts what goes as soon as it has gone.
-    async fn prune_into(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
-        let Some(tip) = self.chain(ACTION).await?.tip else {
-            return Ok(());
-        };
-        tip.check_horizon(horizon)?;
-        // Undo data goes first, so that no block can be taken back whose records are half gone.
-        while self.step(horizon, true).await?.1 {
-            pruned.blocks += 1;
-        }
-        loop {
-            let (records, more) = self.step(horizon, false).await?;
-            pruned.records += records;
-            if !more {
-                break;
-            }
-        }
-        loop {
-            let before = pruned.records;
-            self.prune_conflicting(horizon, pruned).await?;
-            if pruned.records == before {
-                return Ok(());
-            }
-        }
-    }
-
     /// Removes one block's undo data, or some records; says how many, and whether to go on.
-    async fn step(&self, horizon: u32, undo: bool) -> Result<(u64, bool)> {
+    pub(crate) async fn step(&self, horizon: u32, undo: bool) -> Result<(u64, bool)> {
         let mut attempts = self.attempts(ACTION);
         let mut turn = self.turn(ACTION, false).await?;
         let mut items = STEP;
@@ -77,7 +46,7 @@ impl Inner {
                     items = (items / 4).max(1);
                     self.overtaken(&mut turn, ACTION).await?;
                 }
-                Err(failed) => attempts.again(failed).await?,
+                Err(failed) => failed.again(&mut attempts).await?,
             }
         }
     }
@@ -231,29 +200,5 @@ impl Inner {
         } else {
             Step::Overtaken
         })
-    }
-
-    async fn prune_conflicting(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
-        let mut after = None;
-        loop {
-            let listed = self.list_unmined(after, STEP).await?;
-            after = listed.last().map(|tx| tx.txid);
-            if after.is_none() {
-                return Ok(());
-            }
-            let old = listed.iter().filter(|tx| tx.unmined_since <= horizon);
-            let txids: Vec<_> = old.map(|tx| tx.txid).collect();
-            for step in txids.chunks(self.config.max_batch_items) {
-                let mut reads = Reads::new();
-                step.iter().for_each(|txid| reads.record(*txid));
-                let gone = self
-                    .call(Kind::new(ACTION), step, reads, |draft, txid| {
-                        ops::prune_conflicting(draft, *txid, horizon)
-                    })
-                    .await?;
-                pruned.records +=
-                    gone.iter().filter(|gone| matches!(gone, Ok(true))).count() as u64;
-            }
-        }
     }
 }

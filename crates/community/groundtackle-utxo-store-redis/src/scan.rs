@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use groundtackle_utxo_store::{Coin, Cursor, Error, OutPoint, Page, Result, SetScan, Tip, Txid};
 use redis::Cmd;
 
+use crate::call::changing;
 use crate::error::corrupt;
 use crate::read::{Keys, array, bucket_of, bytes};
 use crate::record;
-use crate::store::{Inner, changing};
+use crate::store::Inner;
 
 /// Partitions, by the first byte of the transaction identifier.
 const PARTITIONS: u32 = 16;
@@ -74,7 +75,7 @@ impl RedisScan {
             let mut answers = match self.inner.link.ask_all(ACTION, commands, false).await {
                 Ok(answers) => answers.into_iter(),
                 Err(failed) => {
-                    attempts.again(failed).await?;
+                    failed.again(&mut attempts).await?;
                     continue;
                 }
             };
@@ -84,7 +85,7 @@ impl RedisScan {
                 records_of(answer, &mut records)?;
             }
             if !before.iter().eq(answers.as_slice()) {
-                attempts.again(changing(ACTION)).await?;
+                changing(ACTION).again(&mut attempts).await?;
                 continue;
             }
             let unmined: HashMap<Txid, bool> = spenders
@@ -99,7 +100,7 @@ impl RedisScan {
             // Those that came meanwhile: to wait would let more come.
             rounds += 1;
             if rounds.is_multiple_of(EAGER_ROUNDS) {
-                attempts.again(changing(ACTION)).await?;
+                changing(ACTION).again(&mut attempts).await?;
             }
             spenders.extend(unknown);
         }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attempts;
 mod copy;
 pub mod decorators;
 pub mod digest;
@@ -14,6 +15,7 @@ mod store;
 mod types;
 mod verdict;
 
+pub use attempts::Attempts;
 pub use copy::{Copied, copy_set};
 pub use error::{Error, Result};
 pub use ext::{SetStatistics, StatisticsOptions, UtxoStoreExt};

@@ -490,12 +490,18 @@ impl<S> UtxoStore for S where
 ///
 /// `$body!(self, kind, name, items, call)` becomes each method's body. A `chunked` call takes a slice
 /// of `items` and may be split; a `whole` one may not, and `items` says how many it is about; `scan`
-/// is the one that answers with a scan.
+/// is the one that answers with a scan. Without `$body` the wrapper only forwards.
 ///
 /// Exported for the conformance kit's own wrappers; not part of the stable interface.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! forward_store {
+    ([$($generics:tt)*] $wrapper:ty, $inner:ident) => {
+        const _: () = {
+            use $crate::__straight as straight;
+            $crate::forward_store!([$($generics)*] $wrapper, $inner, straight);
+        };
+    };
     ([$($generics:tt)*] $wrapper:ty, $inner:ident, $body:ident) => {
         #[deny(clippy::missing_trait_methods)]
         #[async_trait::async_trait]
@@ -698,7 +704,10 @@ macro_rules! forward_store {
 }
 pub(crate) use forward_store;
 
-macro_rules! straight {
+/// The body of a method that only forwards.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __straight {
     ($self:ident, chunked, $name:ident, $items:expr, |$part:ident| $call:expr) => {{
         let $part = $items;
         $call.await
@@ -735,6 +744,6 @@ impl<S: UtxoStore + ?Sized> Inner for &'static S {
     }
 }
 
-forward_store!([S: UtxoStore + ?Sized] Arc<S>, inner, straight);
-forward_store!([S: UtxoStore + ?Sized] Box<S>, inner, straight);
-forward_store!([S: UtxoStore + ?Sized] &'static S, inner, straight);
+forward_store!([S: UtxoStore + ?Sized] Arc<S>, inner);
+forward_store!([S: UtxoStore + ?Sized] Box<S>, inner);
+forward_store!([S: UtxoStore + ?Sized] &'static S, inner);

@@ -148,6 +148,26 @@ pub struct Record {
 }
 
 impl Record {
+    /// A copy without inputs and outputs.
+    #[must_use]
+    pub fn head(&self) -> Self {
+        Self {
+            txid: self.txid,
+            coinbase: self.coinbase,
+            fee_sat: self.fee_sat,
+            size_bytes: self.size_bytes,
+            lock_time: self.lock_time,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            mined_in: self.mined_in.clone(),
+            unmined_since: self.unmined_since,
+            locked: self.locked,
+            conflicting: self.conflicting,
+            conflicting_children: self.conflicting_children.clone(),
+            preserve_until: self.preserve_until,
+        }
+    }
+
     /// The height at which the transaction is confirmed on the longest chain.
     pub fn confirmed_height(&self) -> Option<u32> {
         self.mined_in
@@ -209,6 +229,21 @@ pub struct OutputView {
     pub locked: bool,
     /// Whether the transaction is marked conflicting.
     pub conflicting: bool,
+}
+
+impl OutputView {
+    /// An output and its record, whose own outputs don't count.
+    pub fn new(record: &Record, slot: RecordOutput) -> Self {
+        Self {
+            outpoint: OutPoint::new(record.txid, slot.vout),
+            state: slot.state(),
+            output: slot.output,
+            height: record.confirmed_height(),
+            coinbase: record.coinbase,
+            locked: record.locked,
+            conflicting: record.conflicting,
+        }
+    }
 }
 
 /// A transaction that spends and creates.
@@ -407,6 +442,21 @@ pub struct Health {
     pub reasons: Vec<String>,
 }
 
+impl Health {
+    /// For adapters: as it was when something was tried. An error is the reason, with its cause.
+    pub fn of(tried: Result<()>) -> Self {
+        let reason = |error: Error| match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        let reasons: Vec<_> = tried.err().into_iter().map(reason).collect();
+        Self {
+            ready: reasons.is_empty(),
+            reasons,
+        }
+    }
+}
+
 /// How deep to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthDepth {
@@ -423,6 +473,16 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<Cursor>,
+}
+
+impl<T> Page<T> {
+    /// For adapters: the first `limit` of items of which one more was asked for, to see whether there are more.
+    pub fn first(limit: usize, mut items: Vec<T>, place: impl Fn(&T) -> Cursor) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(place);
+        Self { items, next }
+    }
 }
 
 /// A place in a scan: opaque, small, valid as long as the scan's store, and for the adapter that

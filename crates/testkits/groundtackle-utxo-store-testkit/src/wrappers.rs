@@ -26,17 +26,7 @@ impl<S: UtxoStore> Counting<S> {
     }
 }
 
-macro_rules! straight {
-    ($self:ident, chunked, $name:ident, $items:expr, |$part:ident| $call:expr) => {{
-        let $part = $items;
-        $call.await
-    }};
-    ($self:ident, $kind:ident, $name:ident, $items:expr, || $call:expr) => {
-        $call.await
-    };
-}
-
-forward_store!([S: UtxoStore] Counting<S>, inner, straight);
+forward_store!([S: UtxoStore] Counting<S>, inner);
 
 /// A backend that can do so much at a time and no more: a call above its limits fails, and nothing
 /// of it is applied.
@@ -200,7 +190,7 @@ macro_rules! misfiled {
         $call.await
     }};
     ($($call:tt)*) => {
-        straight!($($call)*)
+        groundtackle_utxo_store::__straight!($($call)*)
     };
 }
 

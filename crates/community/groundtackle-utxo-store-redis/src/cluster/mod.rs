@@ -205,14 +205,4 @@ fn judge_settings(config: &RedisClusterUtxoStoreConfig, found: Vec<Value>) -> Re
     Ok(true)
 }
 
-macro_rules! straight {
-    ($self:ident, chunked, $name:ident, $items:expr, |$part:ident| $call:expr) => {{
-        let $part = $items;
-        $call.await
-    }};
-    ($self:ident, $kind:ident, $name:ident, $items:expr, || $call:expr) => {
-        $call.await
-    };
-}
-
-groundtackle_utxo_store::forward_store!([] RedisClusterUtxoStore, inner, straight);
+groundtackle_utxo_store::forward_store!([] RedisClusterUtxoStore, inner);

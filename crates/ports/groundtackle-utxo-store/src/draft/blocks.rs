@@ -34,6 +34,22 @@ impl Draft<'_> {
     }
 }
 
+/// See [`BlockStore::tip`](crate::BlockStore::tip).
+pub fn tip(draft: &Draft<'_>) -> Option<Tip> {
+    draft.current_tip()
+}
+
+/// See [`BlockStore::previous_tip`](crate::BlockStore::previous_tip).
+///
+/// # Errors
+/// What has to be read first.
+pub fn previous_tip(draft: &mut Draft<'_>) -> Answer<Option<Tip>> {
+    let Some(tip) = draft.current_tip() else {
+        return Ok(None);
+    };
+    Ok(draft.undo_of(&tip.hash)?.and_then(|undo| undo.previous))
+}
+
 /// See [`BlockStore::set_tip`](crate::BlockStore::set_tip).
 pub fn set_tip(draft: &mut Draft<'_>, tip: Tip) {
     draft.tip = Some(Some(tip));

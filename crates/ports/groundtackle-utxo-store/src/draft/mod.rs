@@ -14,10 +14,14 @@
 //! where a read could have missed a record that was being created.
 //!
 //! Single slots are read, never whole records, where that is enough: a parent may have a million.
+//!
+//! An adapter implements [`DraftStore`], [`call`](DraftStore::call) above all, and has
+//! [`draft_store!`](crate::draft_store) make the store's traits of it.
 
 mod blocks;
 mod hash;
 pub mod ops;
+mod store;
 
 use std::collections::hash_map::Entry as Place;
 use std::collections::{BTreeSet, HashMap};
@@ -26,10 +30,15 @@ use std::num::NonZeroUsize;
 use groundtackle_chain::{BlockHash, OutPoint, Txid};
 pub use hash::{TxidHash, TxidHasher, TxidMap};
 use serde::{Deserialize, Serialize};
+pub use store::{Call, DraftStore, Drafts, Operation, Pruning, page_of_unmined};
 
 use crate::digest::{MuHash3072, coin_element};
-use crate::types::{Coin, MinedIn, Record, RecordOutput, SpentBy, Tip, UnspendableRule};
+use crate::error::Error;
+use crate::types::{Coin, Fields, MinedIn, Record, RecordOutput, SpentBy, Tip, UnspendableRule};
 use crate::verdict::{Outcome, Verdict};
+
+/// Rounds of looking for what a call needs; each is a generation of a cascade.
+pub const MOST_ROUNDS: usize = 100_000;
 
 /// Coins from which on it is worth to multiply on all cores.
 const PARALLEL_COINS: usize = 256;
@@ -128,6 +137,14 @@ impl Loaded {
         self.asked.extend(reads);
     }
 
+    /// What of a record was asked for so far.
+    pub fn fields(&self, txid: &Txid) -> Fields {
+        Fields {
+            inputs: self.asked.inputs.contains(txid),
+            outputs: self.asked.outputs.contains(txid),
+        }
+    }
+
     /// All that was asked for so far.
     pub const fn reads(&self) -> &Reads {
         &self.asked
@@ -140,9 +157,7 @@ impl Loaded {
 
     /// A record; its inputs and outputs count where they were asked for.
     pub fn put_record(&mut self, head: Record) {
-        let asked = &self.asked;
-        let has = |set: &BTreeSet<Txid>| set.contains(&head.txid);
-        let (inputs, outputs) = (has(&asked.inputs), has(&asked.outputs));
+        let Fields { inputs, outputs } = self.fields(&head.txid);
         self.put(head, inputs, outputs);
     }
 
@@ -320,6 +335,19 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// All records at which a pruning to a height has to look, by height: those listed, and those that a block connected
+    /// brought, or spent from.
+    pub fn listed(&self) -> impl Iterator<Item = (u32, &Txid)> {
+        let undo = self.undo.iter().filter_map(|(_, undo)| undo.as_ref());
+        let of_block = undo.flat_map(|undo| {
+            let brought = undo.transactions.iter().map(|(txid, _)| txid);
+            let spent = self.removed.iter().map(|coin| &coin.outpoint.txid);
+            brought.chain(spent).map(|txid| (undo.height, txid))
+        });
+        let listed = self.expiring.iter().map(|(height, txid)| (*height, txid));
+        listed.chain(of_block)
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.deleted.is_empty()
@@ -388,6 +416,50 @@ pub fn run<I, T>(
         Run::Done(outcomes, Box::new(draft.into_changes()))
     } else {
         Run::Incomplete(draft.missing)
+    }
+}
+
+/// The error of a call that needs more than [`MOST_ROUNDS`].
+pub fn too_deep(operation: Operation) -> Error {
+    Error::invalid_request(format!(
+        "{}: the cascade is deeper than {MOST_ROUNDS} generations; begin with a descendant",
+        operation.action()
+    ))
+}
+
+/// Judges a call where rounds cost little: `load` reads what is missing and tells [`Loaded`] what is there, until each
+/// item has its answer. The changes are still to be written.
+///
+/// # Errors
+/// That of `load`; `InvalidRequest` where the cascade is too deep.
+pub fn judge<I: Clone, T, E: From<Error>>(
+    call: Call<'_, I>,
+    rule: UnspendableRule,
+    tip: Option<Tip>,
+    load: impl Fn(&Reads, &mut Loaded) -> Result<(), E>,
+    judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop>,
+) -> Result<(Vec<Outcome<T>>, Box<Changes>), E> {
+    let (mut loaded, mut missing) = (Loaded::new(), call.reads);
+    loaded.set_tip(tip);
+    for _ in 0..MOST_ROUNDS {
+        loaded.asked(missing.clone());
+        load(&missing, &mut loaded)?;
+        match run(&loaded, rule, &call.items, &judge) {
+            Run::Incomplete(more) => missing = more,
+            Run::Done(outcomes, changes) => return Ok((outcomes, changes)),
+        }
+    }
+    Err(too_deep(call.operation).into())
+}
+
+/// For adapters: runs what takes a while where it hurts least: on a multi-thread runtime other tasks move on.
+pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
     }
 }
 

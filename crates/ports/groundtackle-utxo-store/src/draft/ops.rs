@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use groundtackle_chain::model::MAX_MONEY_SAT;
 use groundtackle_chain::{BlockHash, OutPoint, Transaction, TxOut, Txid};
 
-pub use super::blocks::{connect_block, disconnect_block, set_tip};
+pub use super::blocks::{connect_block, disconnect_block, previous_tip, set_tip, tip};
 use super::{Answer, Draft, Entry, Standing, Stop, TxidHash, found};
 use crate::types::{
-    Applied, LongestChain, MinedIn, NewRecord, NewTransaction, Reassignment, Record, RecordOutput,
-    SpendOptions, SpentBy, UnspendableRule,
+    Applied, Fields, LongestChain, MinedIn, NewRecord, NewTransaction, OutputView, Reassignment,
+    Record, RecordOutput, SpendOptions, SpentBy, UnspendableRule,
 };
 use crate::verdict::Verdict;
 
@@ -685,6 +685,38 @@ pub fn counter_conflicting(draft: &mut Draft<'_>, txid: Txid) -> Answer<Vec<Txid
 /// The verdict.
 pub fn conflicting_children(draft: &mut Draft<'_>, txid: Txid) -> Answer<Vec<Txid>> {
     Ok(draft.known(txid)?.head.conflicting_children.clone())
+}
+
+/// See [`SpendStore::records`](crate::SpendStore::records).
+///
+/// # Errors
+/// What has to be read first.
+pub fn record(draft: &mut Draft<'_>, txid: Txid, fields: Fields) -> Answer<Option<Record>> {
+    if fields.inputs {
+        draft.inputs(txid)?;
+    }
+    if fields.outputs {
+        draft.whole_entry(txid)?;
+    }
+    let record = draft.entry(txid)?.map(|entry| entry.clone().into_record());
+    Ok(record.map(|mut record| {
+        if !fields.inputs {
+            record.inputs.clear();
+        }
+        if !fields.outputs {
+            record.outputs.clear();
+        }
+        record
+    }))
+}
+
+/// See [`SpendStore::outputs`](crate::SpendStore::outputs).
+///
+/// # Errors
+/// The verdict.
+pub fn output(draft: &mut Draft<'_>, outpoint: OutPoint) -> Answer<OutputView> {
+    let (entry, slot) = draft.slot(outpoint)?;
+    Ok(OutputView::new(&entry.head, slot.clone()))
 }
 
 /// See [`AlertStore::freeze`](crate::AlertStore::freeze).

@@ -12,12 +12,9 @@ use super::intent::{Contents, Intent, IntentState, Obstacles, Patience, TURNS, a
 use super::plan::{Aside, Plan, apart, parts_of, plan, put_due};
 use super::view::{Mode, Own, Seen, View, as_applied, is_locked, page};
 use super::{Attempts, CALL_CELLS, PART_BYTES, PendingUtxoStore, random};
-use crate::draft::{Draft, Reads, Run, Stop, run};
+use crate::draft::{Draft, MOST_ROUNDS, Operation, Reads, Run, Stop, run, too_deep};
 use crate::error::{Error, Result};
 use crate::verdict::Outcome;
-
-/// Rounds of looking for what a call needs; each is a generation of a cascade.
-const MOST_ROUNDS: usize = 100_000;
 
 /// How often others may be in a call's way before it fails.
 const MOST_ATTEMPTS: u32 = 200;
@@ -53,22 +50,21 @@ enum Prepared {
 /// What a call is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
-    pub(super) action: &'static str,
+    pub(super) operation: Operation,
     /// The tip is judged, or the confirmed set may change.
     pub(super) chain: bool,
 }
 
-impl<C: Cells> PendingUtxoStore<C> {
-    pub(super) fn check_items(&self, items: usize) -> Result<()> {
-        let most = self.config.max_batch_items;
-        if items > most {
-            return Err(Error::invalid_request(format!(
-                "the call has {items} items, and one may have {most}; send less at a time, or raise max_batch_items"
-            )));
+impl From<Operation> for Kind {
+    fn from(operation: Operation) -> Self {
+        Self {
+            operation,
+            chain: operation.concerns_chain(),
         }
-        Ok(())
     }
+}
 
+impl<C: Cells> PendingUtxoStore<C> {
     /// Reads all that is asked for, and what that leads to. `false`: another call is in the way of one
     /// that holds something itself.
     pub(super) async fn fetch(&self, view: &mut View, reads: &Reads, chain: bool) -> Result<bool> {
@@ -227,11 +223,11 @@ impl<C: Cells> PendingUtxoStore<C> {
     /// Answers from what is there, without changing anything.
     pub(super) async fn look<I: Sync, T: Send>(
         &self,
+        operation: Operation,
         items: &[I],
         mut reads: Reads,
         judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
     ) -> Result<Vec<Outcome<T>>> {
-        self.check_items(items.len())?;
         let mut view = View::new(Mode::Look);
         for _ in 0..MOST_ROUNDS {
             self.fetch(&mut view, &reads, false).await?;
@@ -241,23 +237,23 @@ impl<C: Cells> PendingUtxoStore<C> {
                 Run::Done(outcomes, _) => return Ok(outcomes),
             }
         }
-        Err(too_deep())
+        Err(too_deep(operation))
     }
 
     /// Carries a call out as if no other one ran beside it.
-    pub(super) async fn call<I: Sync, T: Send>(
+    pub(super) async fn change<I: Sync, T: Send>(
         &self,
         kind: Kind,
         items: &[I],
         reads: Reads,
         judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
     ) -> Result<Vec<Outcome<T>>> {
-        self.call_with(kind, items, reads, judge, |_| Ok(Extra::default()))
+        self.change_with(kind, items, reads, judge, |_| Ok(Extra::default()))
             .await
     }
 
     /// The same, with changes to cells that no draft knows.
-    pub(super) async fn call_with<I: Sync, T: Send>(
+    pub(super) async fn change_with<I: Sync, T: Send>(
         &self,
         kind: Kind,
         items: &[I],
@@ -265,7 +261,6 @@ impl<C: Cells> PendingUtxoStore<C> {
         judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync,
         extra: impl Fn(&View) -> Result<Extra> + Send + Sync,
     ) -> Result<Vec<Outcome<T>>> {
-        self.check_items(items.len())?;
         if items.is_empty() {
             return Ok(Vec::new());
         }
@@ -297,7 +292,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             self.backend(),
             format!(
                 "{} (others change the same records all the time)",
-                kind.action
+                kind.operation.action()
             ),
         ))
     }
@@ -361,7 +356,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }
             }
         }
-        Err(too_deep())
+        Err(too_deep(kind.operation))
     }
 
     /// Looks again at cells that must be as they were read; from then on they are as they are now.
@@ -732,10 +727,4 @@ impl<C: Cells> PendingUtxoStore<C> {
         }
         Ok(())
     }
-}
-
-fn too_deep() -> Error {
-    Error::invalid_request(format!(
-        "the cascade is deeper than {MOST_ROUNDS} generations; begin with a descendant"
-    ))
 }

@@ -52,7 +52,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use groundtackle_core::{RetryConfig, RetrySchedule, Retryability};
+use groundtackle_core::{RetryConfig, Retryability};
 use tokio::sync::Semaphore;
 
 pub use cells::{
@@ -62,6 +62,7 @@ pub use cells::{
 pub use codec::{pack_body, unpack_body};
 pub use memory::{MemoryCells, StepFault};
 
+use crate::attempts::Attempts;
 use crate::error::{Error, Result};
 use crate::types::UnspendableRule;
 
@@ -178,11 +179,7 @@ impl<C: Cells> PendingUtxoStore<C> {
     }
 
     fn attempts(&self) -> Attempts {
-        Attempts {
-            schedule: self.config.retry.schedule(),
-            failed: 0,
-            retryability: Retryability::Permanent,
-        }
+        Attempts::new("a step", self.config.retry.schedule())
     }
 
     /// An answer says something of each item.
@@ -217,7 +214,7 @@ impl<C: Cells> PendingUtxoStore<C> {
             let doubtful = |(write, done): &(&Write, &mut bool)| write.cell.is_none() && !**done;
             let doubtful = writes.iter().zip(&mut answers).filter(doubtful);
             let (deletions, answers_to): (Vec<_>, Vec<_>) = doubtful.unzip();
-            if attempts.failed > 0 && !deletions.is_empty() {
+            if attempts.failed() > 0 && !deletions.is_empty() {
                 let keys: Vec<_> = deletions.iter().map(|write| write.key).collect();
                 for (answer, now) in answers_to.into_iter().zip(self.read(&keys).await?) {
                     *answer = now.is_none();
@@ -239,7 +236,7 @@ impl<C: Cells> PendingUtxoStore<C> {
         loop {
             match self.cells.write(std::slice::from_ref(write)).await {
                 Ok(done) if done == [true] => return Ok(Some(true)),
-                Ok(_) => return Ok((attempts.failed == 0).then_some(false)),
+                Ok(_) => return Ok((attempts.failed() == 0).then_some(false)),
                 Err(error) => attempts.again(error).await?,
             }
         }
@@ -327,7 +324,7 @@ impl<C: Cells> PendingUtxoStore<C> {
                 }
                 answers => answers?,
             };
-            if attempts.failed > 0 {
+            if attempts.failed() > 0 {
                 let doubtful = steps.iter().zip(&answers);
                 let doubtful = doubtful.filter(|(step, done)| step.to == Phase::Live && !**done);
                 let doubtful: Vec<_> = doubtful.map(|(step, _)| step).collect();
@@ -435,39 +432,6 @@ impl<C: Cells> PendingUtxoStore<C> {
             Stored::Here(_) => Ok(()),
             Stored::Apart { id, len } => self.delete_parts(&[(*id, *len)]).await,
         }
-    }
-}
-
-/// A step under way, which is repeated as long as it makes sense: all of them can be.
-struct Attempts {
-    schedule: RetrySchedule,
-    failed: u32,
-    retryability: Retryability,
-}
-
-impl Attempts {
-    /// Waits until it is time to try again.
-    async fn again(&mut self, error: Error) -> Result<()> {
-        self.failed += 1;
-        let now = error.retryability();
-        self.retryability = now.after(self.retryability);
-        let delay = match now.allows_retry(true) {
-            true => self.schedule.next_delay(),
-            false => None,
-        };
-        match delay {
-            Some(delay) => tokio::time::sleep(delay).await,
-            None if self.failed == 1 => return Err(error),
-            None => {
-                return Err(Error::GaveUp {
-                    action: "a step".into(),
-                    attempts: self.failed,
-                    retryability: self.retryability,
-                    source: Box::new(error),
-                });
-            }
-        }
-        Ok(())
     }
 }
 

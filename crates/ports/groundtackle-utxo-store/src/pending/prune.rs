@@ -10,74 +10,40 @@ use super::engine::{Extra, Kind};
 use super::plan::apart;
 use super::view::{Mode, View};
 use super::{PendingUtxoStore, codec};
-use crate::draft::{Reads, ops};
+use crate::draft::{Operation, Pruning, Reads, ops};
 use crate::error::Result;
-use crate::types::{Pruned, Tip};
-use crate::verdict::Outcome;
+use crate::types::Tip;
 
 /// Records that one step looks at: other calls get their turn between steps.
 const STEP: usize = 512;
-
-const KIND: Kind = Kind {
-    action: "prune",
-    chain: false,
-};
 
 fn check(horizon: u32, tip: Option<&Tip>) -> Result<()> {
     tip.map_or(Ok(()), |tip| tip.check_horizon(horizon))
 }
 
-fn count(gone: &[Outcome<bool>]) -> u64 {
-    gone.iter().filter(|gone| **gone == Ok(true)).count() as u64
-}
-
 impl<C: Cells> PendingUtxoStore<C> {
-    pub(super) async fn prune_all(&self, horizon: u32) -> Result<Pruned> {
-        let mut pruned = Pruned::default();
-        let done = self.prune_into(horizon, &mut pruned).await;
-        pruned.when(done, self.backend())
+    pub(super) async fn prune_blocks(&self, horizon: u32, so_far: &mut Pruning) -> Result<bool> {
+        let (tip, stamp) = self.read_chain().await?;
+        check(horizon, tip.as_ref())?;
+        let blocks = self.due(DueKind::Undo, horizon).await?;
+        if blocks.is_empty() {
+            // Of one moment with the tip: from then on no block at or below the horizon can be taken
+            // back, and none is connected in its place.
+            return Ok(self.read_chain().await?.1 != stamp);
+        }
+        for block in blocks {
+            so_far.pruned.blocks += u64::from(self.prune_block(block, horizon).await?);
+        }
+        Ok(true)
     }
 
-    /// Counts what goes as soon as it has gone.
-    async fn prune_into(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
-        let (tip, _) = self.read_chain().await?;
-        if tip.is_none() {
-            return Ok(());
+    pub(super) async fn prune_lists(&self, horizon: u32, so_far: &mut Pruning) -> Result<bool> {
+        let lists = self.due(DueKind::List, horizon).await?;
+        let any = !lists.is_empty();
+        for list in lists {
+            self.prune_list(list, horizon, so_far).await?;
         }
-        check(horizon, tip.as_ref())?;
-        // Undo data goes first, so that no block can be taken back whose records are half gone.
-        loop {
-            let (tip, stamp) = self.read_chain().await?;
-            check(horizon, tip.as_ref())?;
-            let blocks = self.due(DueKind::Undo, horizon).await?;
-            if blocks.is_empty() {
-                // Of one moment with the tip: from then on no block at or below the horizon can be taken
-                // back, and none is connected in its place.
-                if self.read_chain().await?.1 == stamp {
-                    break;
-                }
-                continue;
-            }
-            for block in blocks {
-                pruned.blocks += u64::from(self.prune_undo(block, horizon).await?);
-            }
-        }
-        loop {
-            let lists = self.due(DueKind::List, horizon).await?;
-            if lists.is_empty() {
-                break;
-            }
-            for list in lists {
-                self.prune_list(list, horizon, pruned).await?;
-            }
-        }
-        loop {
-            let before = pruned.records;
-            self.prune_conflicting(horizon, pruned).await?;
-            if pruned.records == before {
-                return Ok(());
-            }
-        }
+        Ok(any)
     }
 
     async fn due(&self, kind: DueKind, horizon: u32) -> Result<Vec<CellKey>> {
@@ -85,7 +51,7 @@ impl<C: Cells> PendingUtxoStore<C> {
     }
 
     /// One block's undo data goes; its records are listed to be looked at.
-    async fn prune_undo(&self, key: CellKey, horizon: u32) -> Result<bool> {
+    async fn prune_block(&self, key: CellKey, horizon: u32) -> Result<bool> {
         let CellKey::Undo(block) = key else {
             return Ok(false);
         };
@@ -115,10 +81,10 @@ impl<C: Cells> PendingUtxoStore<C> {
         let touched: Vec<_> = touched.into_iter().collect();
         let backend = self.backend();
         let went = AtomicBool::new(false);
-        self.call_with(
+        self.change_with(
             Kind {
+                operation: Operation::Prune,
                 chain: true,
-                ..KIND
             },
             &[block],
             reads,
@@ -142,7 +108,7 @@ impl<C: Cells> PendingUtxoStore<C> {
     }
 
     /// Records of a list, as far as they can go; then the list.
-    async fn prune_list(&self, list: CellKey, horizon: u32, pruned: &mut Pruned) -> Result<()> {
+    async fn prune_list(&self, list: CellKey, horizon: u32, so_far: &mut Pruning) -> Result<()> {
         let Some(cell) = self.read(&[list]).await?.pop().flatten() else {
             return Ok(());
         };
@@ -159,11 +125,11 @@ impl<C: Cells> PendingUtxoStore<C> {
             let mut reads = Reads::new();
             txids.iter().for_each(|txid| reads.whole(*txid));
             let gone = self
-                .call(KIND, txids, reads, |draft, txid| {
+                .change(Operation::Prune.into(), txids, reads, |draft, txid| {
                     ops::prune_confirmed(draft, *txid, horizon)
                 })
                 .await?;
-            pruned.records += count(&gone);
+            so_far.count(&gone);
         }
         let names = apart(&Body::Bytes {
             due: None,
@@ -178,28 +144,5 @@ impl<C: Cells> PendingUtxoStore<C> {
             self.delete_parts(&names).await?;
         }
         Ok(())
-    }
-
-    async fn prune_conflicting(&self, horizon: u32, pruned: &mut Pruned) -> Result<()> {
-        let mut after = None;
-        loop {
-            let listed = persist!(self, self.cells.unmined(after, STEP));
-            after = listed.last().map(|tx| tx.txid);
-            if after.is_none() {
-                return Ok(());
-            }
-            let old = listed.iter().filter(|tx| tx.unmined_since <= horizon);
-            let txids: Vec<_> = old.map(|tx| tx.txid).collect();
-            for txids in txids.chunks(self.config.max_batch_items) {
-                let mut reads = Reads::new();
-                txids.iter().for_each(|txid| reads.record(*txid));
-                let gone = self
-                    .call(KIND, txids, reads, |draft, txid| {
-                        ops::prune_conflicting(draft, *txid, horizon)
-                    })
-                    .await?;
-                pruned.records += count(&gone);
-            }
-        }
     }
 }

@@ -6,10 +6,9 @@ use groundtackle_chain::{OutPoint, Txid};
 use groundtackle_core::fail_point;
 
 use super::cells::{Body, Cell, CellKey, Cells, Claim, Mark, Phase, Step, Write};
-use super::engine::Kind;
 use super::plan::{Aside, cut};
 use super::{PendingUtxoStore, codec, page_of, random};
-use crate::draft::{Reads, TxidHash, TxidMap, ops};
+use crate::draft::{Operation, Reads, TxidHash, TxidMap, ops};
 use crate::error::Result;
 use crate::types::{Applied, NewTransaction, Record, SpendOptions, SpentBy};
 use crate::verdict::Outcome;
@@ -109,7 +108,6 @@ impl<C: Cells> PendingUtxoStore<C> {
         transactions: &[NewTransaction],
         options: &SpendOptions,
     ) -> Result<Vec<Outcome<Applied>>> {
-        self.check_items(transactions.len())?;
         let mut outcomes = vec![None; transactions.len()];
         let done = self.spend_in_waves(transactions, options, &mut outcomes);
         if let Err(error) = done.await {
@@ -144,14 +142,13 @@ impl<C: Cells> PendingUtxoStore<C> {
                     refused.push((*at, new));
                 }
             }
-            let kind = Kind {
-                action: "spend and create",
-                chain: false,
-            };
             let judged = self
-                .call(kind, &refused, reads, |draft, (_, new)| {
-                    ops::spend_and_create(draft, new, options)
-                })
+                .change(
+                    Operation::SpendAndCreate.into(),
+                    &refused,
+                    reads,
+                    |draft, (_, new)| ops::spend_and_create(draft, new, options),
+                )
                 .await?;
             for ((at, _), judged) in refused.iter().zip(judged) {
                 if let Some(outcome) = outcomes.get_mut(*at) {

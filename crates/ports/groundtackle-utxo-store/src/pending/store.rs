@@ -1,79 +1,22 @@
-//! The traits.
+//! What the store's traits are made of.
 
-use async_trait::async_trait;
-use groundtackle_chain::{BlockHash, ChainBlock, OutPoint, Txid};
+use groundtackle_chain::{OutPoint, Txid};
 
 use super::cells::{Body, CellKey, Cells};
-use super::engine::Kind;
 use super::scan::PendingScan;
 use super::view::{Mode, View};
 use super::{PendingUtxoStore, codec};
 use crate::digest::MuHash3072;
-use crate::draft::{Reads, ops};
+use crate::draft::{Call, Draft, DraftStore, Operation, Pruning, Reads, Stop, page_of_unmined};
 use crate::error::Result;
-use crate::store::{
-    AlertStore, BlockStore, ConflictStore, MaintenanceStore, RetentionStore, ScanStore, SetScan,
-    SpendStore,
-};
+use crate::store::SetScan;
 use crate::types::{
-    Applied, Capabilities, Connected, Cursor, Disconnected, Fields, Health, HealthDepth,
-    LongestChain, MinedIn, NewRecord, NewTransaction, OutputView, Page, Pruned, Reassignment,
-    Record, Recovered, SetDigest, SpendOptions, Tip, UnminedTransaction,
+    Applied, Capabilities, Fields, Health, HealthDepth, NewTransaction, OutputView, Page, Record,
+    Recovered, SetDigest, SpendOptions, Tip, UnminedTransaction,
 };
 use crate::verdict::{Outcome, Verdict};
 
-/// Unmined transactions that are read at once where only some are wanted.
-const UNMINED_STEP: usize = 4_096;
-
-impl Kind {
-    const fn new(action: &'static str) -> Self {
-        Self {
-            action,
-            chain: false,
-        }
-    }
-
-    const fn chain(action: &'static str) -> Self {
-        Self {
-            action,
-            chain: true,
-        }
-    }
-}
-
-fn of_txids(txids: &[Txid]) -> Reads {
-    let mut reads = Reads::new();
-    txids.iter().for_each(|txid| reads.record(*txid));
-    reads
-}
-
-fn of_whole(txids: &[Txid]) -> Reads {
-    let mut reads = Reads::new();
-    txids.iter().for_each(|txid| reads.whole(*txid));
-    reads
-}
-
-/// Records and their inputs.
-fn of_spenders(txids: &[Txid]) -> Reads {
-    let mut reads = of_txids(txids);
-    reads.inputs.extend(txids);
-    reads
-}
-
-fn of_slots(outpoints: impl IntoIterator<Item = OutPoint>) -> Reads {
-    let mut reads = Reads::new();
-    outpoints
-        .into_iter()
-        .for_each(|outpoint| reads.slot(outpoint));
-    reads
-}
-
 impl<C: Cells> PendingUtxoStore<C> {
-    fn one<T>(&self, outcomes: Vec<Outcome<T>>) -> Result<Outcome<T>> {
-        let first = outcomes.into_iter().next();
-        first.ok_or_else(|| self.corrupt("an answer", "it has no item"))
-    }
-
     async fn read_set(&self) -> Result<(Option<Tip>, MuHash3072, Option<u64>)> {
         let cell = self
             .read_as_committed(&[CellKey::Chain])
@@ -104,14 +47,35 @@ impl<C: Cells> PendingUtxoStore<C> {
     }
 }
 
-#[async_trait]
-impl<C: Cells> SpendStore for PendingUtxoStore<C> {
+impl<C: Cells> DraftStore for PendingUtxoStore<C> {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new(self.backend());
         capabilities.persistent = self.cells.is_persistent();
         capabilities.incremental_digest = true;
         capabilities.max_batch_items = Some(self.config.max_batch_items);
         capabilities
+    }
+
+    async fn call<I, T>(
+        &self,
+        call: Call<'_, I>,
+        judge: impl Fn(&mut Draft<'_>, &I) -> Result<T, Stop> + Send + Sync + 'static,
+    ) -> Result<Vec<Outcome<T>>>
+    where
+        I: Clone + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let mut reads = call.reads;
+        if call.operation.only_reads() {
+            return self.look(call.operation, &call.items, reads, judge).await;
+        }
+        if call.operation == Operation::Lock {
+            // Who is about to spend its outputs comes before the lock, or after it.
+            reads.inputs.clone_from(&reads.records);
+            reads.outputs.clone_from(&reads.records);
+        }
+        self.change(call.operation.into(), &call.items, reads, judge)
+            .await
     }
 
     async fn spend_and_create(
@@ -122,45 +86,9 @@ impl<C: Cells> SpendStore for PendingUtxoStore<C> {
         self.spend_and_create_all(transactions, options).await
     }
 
-    async fn create(&self, records: &[NewRecord]) -> Result<Vec<Outcome<Applied>>> {
-        let mut reads = Reads::new();
-        for record in records {
-            reads.record(record.txid());
-            if let NewRecord::Conflicting { tx, .. } = record {
-                reads.of_inputs(tx.txid, &tx.inputs);
-            }
-        }
-        let kind = Kind::chain("create");
-        self.call(kind, records, reads, ops::create).await
-    }
-
-    async fn spend(&self, txids: &[Txid], options: &SpendOptions) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::new("spend");
-        self.call(kind, txids, of_spenders(txids), |draft, txid| {
-            ops::spend(draft, *txid, options)
-        })
-        .await
-    }
-
-    async fn unspend(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::new("unspend");
-        self.call(kind, txids, of_spenders(txids), |draft, txid| {
-            ops::unspend(draft, *txid)
-        })
-        .await
-    }
-
-    async fn remove(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::new("remove");
-        self.call(kind, txids, of_whole(txids), |draft, txid| {
-            ops::remove(draft, *txid)
-        })
-        .await
-    }
-
     async fn records(&self, txids: &[Txid], fields: Fields) -> Result<Vec<Option<Record>>> {
-        self.check_items(txids.len())?;
-        let mut reads = of_txids(txids);
+        let mut reads = Reads::new();
+        reads.records.extend(txids);
         if fields.outputs {
             reads.outputs.clone_from(&reads.records);
         }
@@ -179,8 +107,8 @@ impl<C: Cells> SpendStore for PendingUtxoStore<C> {
     }
 
     async fn outputs(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<OutputView>>> {
-        self.check_items(outpoints.len())?;
-        let reads = of_slots(outpoints.iter().copied());
+        let mut reads = Reads::new();
+        outpoints.iter().for_each(|outpoint| reads.slot(*outpoint));
         let seen = self.looked_at(&reads).await?;
         let view = |outpoint: &OutPoint| {
             let outpoint = *outpoint;
@@ -190,22 +118,11 @@ impl<C: Cells> SpendStore for PendingUtxoStore<C> {
             let Some(slot) = seen.slot(outpoint) else {
                 return Err(Verdict::MissingOutput { outpoint });
             };
-            Ok(OutputView {
-                outpoint,
-                state: slot.state(),
-                output: slot.output,
-                height: head.record.confirmed_height(),
-                coinbase: head.record.coinbase,
-                locked: head.record.locked,
-                conflicting: head.record.conflicting,
-            })
+            Ok(OutputView::new(&head.record, slot))
         };
         Ok(outpoints.iter().map(view).collect())
     }
-}
 
-#[async_trait]
-impl<C: Cells> BlockStore for PendingUtxoStore<C> {
     async fn tip(&self) -> Result<Option<Tip>> {
         Ok(self.read_chain().await?.0)
     }
@@ -227,214 +144,24 @@ impl<C: Cells> BlockStore for PendingUtxoStore<C> {
         }
     }
 
-    async fn set_tip(&self, tip: &Tip) -> Result<()> {
-        let kind = Kind::chain("set the tip");
-        self.call(kind, &[*tip], Reads::new(), |draft, tip| {
-            ops::set_tip(draft, *tip);
-            Ok(())
-        })
-        .await
-        .map(drop)
-    }
-
-    async fn set_mined(&self, txids: &[Txid], mined: &MinedIn) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::chain("set mined");
-        self.call(kind, txids, of_whole(txids), |draft, txid| {
-            ops::set_mined(draft, *txid, mined)
-        })
-        .await
-    }
-
-    async fn unset_mined(
-        &self,
-        txids: &[Txid],
-        block: &BlockHash,
-        unmined_since: u32,
-    ) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::chain("unset mined");
-        self.call(kind, txids, of_whole(txids), |draft, txid| {
-            ops::unset_mined(draft, *txid, block, unmined_since)
-        })
-        .await
-    }
-
-    async fn set_longest_chain(
-        &self,
-        txids: &[Txid],
-        block: &BlockHash,
-        mark: LongestChain,
-    ) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::chain("set the longest chain");
-        self.call(kind, txids, of_whole(txids), |draft, txid| {
-            ops::set_longest_chain(draft, *txid, block, mark)
-        })
-        .await
-    }
-
-    async fn connect_block(&self, block: &ChainBlock) -> Result<Outcome<Connected>> {
-        let mut reads = Reads::new();
-        for tx in &block.transactions {
-            // Those that are in the store, unmined, are read whole: their outputs join the set.
-            reads.whole(tx.txid);
-            reads.of_inputs(tx.txid, &tx.inputs);
-        }
-        let kind = Kind::chain("connect a block");
-        let blocks = [block];
-        let outcomes = self
-            .call(kind, &blocks, reads, |draft, block| {
-                ops::connect_block(draft, block)
-            })
-            .await?;
-        self.one(outcomes)
-    }
-
-    async fn disconnect_block(
-        &self,
-        block: &BlockHash,
-        previous: &BlockHash,
-    ) -> Result<Outcome<Disconnected>> {
-        let mut reads = Reads::new();
-        reads.undo.insert(*block);
-        let kind = Kind::chain("disconnect a block");
-        let outcomes = self
-            .call(kind, &[*block], reads, |draft, block| {
-                ops::disconnect_block(draft, block, previous)
-            })
-            .await?;
-        self.one(outcomes)
-    }
-}
-
-#[async_trait]
-impl<C: Cells> AlertStore for PendingUtxoStore<C> {
-    async fn freeze(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::new("freeze");
-        let reads = of_slots(outpoints.iter().copied());
-        self.call(kind, outpoints, reads, |draft, outpoint| {
-            ops::freeze(draft, *outpoint)
-        })
-        .await
-    }
-
-    async fn unfreeze(&self, outpoints: &[OutPoint]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::new("unfreeze");
-        let reads = of_slots(outpoints.iter().copied());
-        self.call(kind, outpoints, reads, |draft, outpoint| {
-            ops::unfreeze(draft, *outpoint)
-        })
-        .await
-    }
-
-    async fn reassign(&self, reassignments: &[Reassignment]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::chain("reassign");
-        let reads = of_slots(
-            reassignments
-                .iter()
-                .map(|reassignment| reassignment.outpoint),
-        );
-        self.call(kind, reassignments, reads, ops::reassign).await
-    }
-}
-
-#[async_trait]
-impl<C: Cells> ConflictStore for PendingUtxoStore<C> {
-    async fn set_locked(&self, txids: &[Txid], locked: bool) -> Result<Vec<Outcome<Applied>>> {
-        // Who is about to spend its outputs comes before the lock, or after it.
-        let reads = if locked {
-            of_whole(txids)
-        } else {
-            of_txids(txids)
-        };
-        let kind = Kind::new("set locked");
-        self.call(kind, txids, reads, |draft, txid| {
-            ops::set_locked(draft, *txid, locked)
-        })
-        .await
-    }
-
-    async fn mark_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
-        let kind = Kind::new("mark conflicting");
-        self.call(kind, txids, of_whole(txids), |draft, txid| {
-            ops::mark_conflicting(draft, *txid)
-        })
-        .await
-    }
-
-    async fn unmark_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::new("unmark conflicting");
-        self.call(kind, txids, of_spenders(txids), |draft, txid| {
-            ops::unmark_conflicting(draft, *txid)
-        })
-        .await
-    }
-
-    async fn counter_conflicting(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
-        self.look(txids, of_spenders(txids), |draft, txid| {
-            ops::counter_conflicting(draft, *txid)
-        })
-        .await
-    }
-
-    async fn conflicting_children(&self, txids: &[Txid]) -> Result<Vec<Outcome<Vec<Txid>>>> {
-        self.look(txids, of_txids(txids), |draft, txid| {
-            ops::conflicting_children(draft, *txid)
-        })
-        .await
-    }
-}
-
-#[async_trait]
-impl<C: Cells> RetentionStore for PendingUtxoStore<C> {
     async fn unmined(
         &self,
         older_than: Option<u32>,
-        after: Option<&Cursor>,
+        after: Option<Txid>,
         limit: usize,
     ) -> Result<Page<UnminedTransaction>> {
-        let mut after = after.map(Cursor::txid).transpose()?;
-        let limit = limit.clamp(1, self.config.max_batch_items);
-        loop {
-            // More than asked for where most may be too young.
-            let wanted = match older_than {
-                Some(_) => limit.max(UNMINED_STEP) + 1,
-                None => limit + 1,
-            };
-            let listed = persist!(self, self.cells.unmined(after, wanted));
-            let last = listed.last().map(|tx| tx.txid);
-            let complete = listed.len() < wanted;
-            let mut items: Vec<_> = listed
-                .into_iter()
-                .filter(|tx| older_than.is_none_or(|height| tx.unmined_since < height))
-                .collect();
-            let more = items.len() > limit;
-            items.truncate(limit);
-            let next = match items.last() {
-                Some(item) if more || !complete => Some(item.txid),
-                _ => None,
-            };
-            if !items.is_empty() || complete {
-                let next = next.map(Cursor::from);
-                return Ok(Page { items, next });
-            }
-            after = last;
-        }
+        let list = async |after, wanted| Ok(persist!(self, self.cells.unmined(after, wanted)));
+        page_of_unmined(older_than, after, limit, list).await
     }
 
-    async fn preserve(&self, txids: &[Txid], until_height: u32) -> Result<Vec<Outcome<Applied>>> {
-        let kind = Kind::new("preserve");
-        self.call(kind, txids, of_txids(txids), |draft, txid| {
-            ops::preserve(draft, *txid, until_height)
-        })
-        .await
+    async fn prune_undo(&self, horizon: u32, so_far: &mut Pruning) -> Result<bool> {
+        self.prune_blocks(horizon, so_far).await
     }
 
-    async fn prune(&self, horizon: u32) -> Result<Pruned> {
-        self.prune_all(horizon).await
+    async fn prune_expired(&self, horizon: u32, so_far: &mut Pruning) -> Result<bool> {
+        self.prune_lists(horizon, so_far).await
     }
-}
 
-#[async_trait]
-impl<C: Cells> ScanStore for PendingUtxoStore<C> {
     async fn scan(&self) -> Result<Box<dyn SetScan>> {
         let tip = self.read_chain().await?.0;
         let store = self.clone();
@@ -448,10 +175,7 @@ impl<C: Cells> ScanStore for PendingUtxoStore<C> {
             muhash: muhash.digest(),
         })
     }
-}
 
-#[async_trait]
-impl<C: Cells> MaintenanceStore for PendingUtxoStore<C> {
     async fn recover(&self) -> Result<Recovered> {
         self.recover_all().await
     }
@@ -464,3 +188,5 @@ impl<C: Cells> MaintenanceStore for PendingUtxoStore<C> {
         self.cells.health(depth).await
     }
 }
+
+crate::draft_store!([C: Cells] PendingUtxoStore<C>);
