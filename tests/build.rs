@@ -4,19 +4,29 @@
 
 use std::{env, fs};
 
-const MEMORY: &str = "../crates/ports/groundtackle-utxo-store/src/memory.rs";
+const MEMORY: &str = "../crates/ports/groundtackle-utxo-store/src/memory";
 
 fn main() {
     let mutants: &[(&str, &str, &str)] = include!("mutants/list.rs");
     println!("cargo::rerun-if-changed=mutants/list.rs");
-    println!("cargo::rerun-if-changed={MEMORY}");
-    let original = fs::read_to_string(MEMORY).expect("the in-memory store is there");
+    let read = |file: &str| {
+        println!("cargo::rerun-if-changed={file}");
+        fs::read_to_string(file).expect("the in-memory store is there")
+    };
+    let mut original = read(&format!("{MEMORY}.rs"));
+    for module in ["blocks", "spend"] {
+        let text = read(&format!("{MEMORY}/{module}.rs"));
+        let inlined = format!("mod {module} {{\nuse super::is_mutant;\n{text}}}");
+        let outside = format!("mod {module};");
+        assert!(original.contains(&outside), "{outside} is not in memory.rs");
+        original = original.replacen(&outside, &inlined, 1);
+    }
     let mut source = original.clone();
     for (number, (case, is, becomes)) in mutants.iter().enumerate() {
         assert_eq!(
             original.matches(is).count(),
             1,
-            "{case}: {is:?} must occur once in memory.rs"
+            "{case}: {is:?} must occur once in the in-memory store"
         );
         let becomes = becomes.replace("mutant", &format!("is_mutant({number})"));
         source = source.replacen(is, &becomes, 1);

@@ -8,12 +8,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use groundtackle_release_gate::{Error, EvidenceSource, Gate, Length, Timestamp, collect};
+use groundtackle_release_gate::{Error, EvidenceSource, FileLog, Gate, Length, Timestamp, collect};
 use groundtackle_release_gate_github::{GitHub, ProtectionRequest, WebhookSecret};
 use groundtackle_release_gate_http::Recorder;
 use tokio::time::timeout;
-
-use crate::log::SignedLog;
 
 /// GitHub waits for ten seconds.
 const COLLECT_WITHIN: Duration = Duration::from_secs(6);
@@ -25,7 +23,7 @@ pub struct Rule {
     pub github: Arc<GitHub>,
     pub gate: Gate,
     pub sources: Vec<Arc<dyn EvidenceSource>>,
-    pub log: SignedLog,
+    pub log: FileLog,
 }
 
 pub fn routes(rule: Rule) -> Router {

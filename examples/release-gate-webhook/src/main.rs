@@ -2,7 +2,6 @@
 
 mod config;
 mod github;
-mod log;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,14 +11,13 @@ use std::sync::Arc;
 use axum::Router;
 use clap::Parser;
 use groundtackle_core::Secret;
-use groundtackle_release_gate::{Entry, PublicKey};
+use groundtackle_release_gate::{Entry, FileLog, PublicKey};
 use groundtackle_release_gate_github::{GitHub, WebhookSecret};
 use groundtackle_release_gate_http::{HttpGateConfig, Webhook, router};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
-use crate::log::SignedLog;
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,7 +65,7 @@ async fn serve(path: &Path) -> Result<(), Fault> {
     let config = Config::read(path)?;
     let signer = config.signer()?;
     tracing::info!("records are signed by {}", signer.public());
-    let log = SignedLog::open(&config.log, signer)?;
+    let (log, _) = FileLog::open(&config.log, signer, &[])?;
     let mut sources = config.sources();
     let hub = match &config.github {
         Some(rule) => {
@@ -100,7 +98,7 @@ async fn serve(path: &Path) -> Result<(), Fault> {
 }
 
 fn verify(log: &Path, trusted: &[PublicKey]) -> Result<(), Fault> {
-    let verified = log::read(log, trusted)?;
+    let verified = FileLog::read(log, trusted)?;
     for record in &verified.records {
         if let Entry::Decision { decision, .. } = &record.entry {
             let request = &decision.request;

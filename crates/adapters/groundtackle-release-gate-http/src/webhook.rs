@@ -13,8 +13,8 @@ use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use groundtackle_release_gate::{
-    Collected, Decision, Error, Evidence, EvidenceSource, Gate, Request, Result, Retryability,
-    Timestamp, Verdict, shared_names,
+    Collected, Decision, Entry, Error, Evidence, EvidenceSource, FileLog, Gate, Request, Result,
+    Retryability, Timestamp, Verdict, shared_names,
 };
 use serde::Serialize;
 use subtle::ConstantTimeEq;
@@ -39,6 +39,35 @@ pub trait Recorder: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When it is not, or may not be, recorded: whoever asked gets 503.
     async fn record(&self, decision: &Decision, evidence: &[Evidence]) -> Result<()>;
+}
+
+/// An answer is a record of the log, on disk before it is given.
+#[async_trait]
+impl Recorder for FileLog {
+    async fn record(&self, decision: &Decision, evidence: &[Evidence]) -> Result<()> {
+        let entry = Entry::Decision {
+            decision: Box::new(decision.clone()),
+            evidence: evidence.to_vec(),
+        };
+        let log = self.clone();
+        let appended = tokio::task::spawn_blocking(move || log.append(entry)).await;
+        let appended = appended.unwrap_or_else(|error| {
+            let action = "writing to the log";
+            Err(Error::backend(
+                BACKEND,
+                action,
+                Retryability::Indeterminate,
+                error,
+            ))
+        });
+        match &appended {
+            Ok(head) => {
+                tracing::info!(verdict = %decision.verdict, records = head.records, "the gate answered");
+            }
+            Err(error) => tracing::warn!(%error, "an answer of the gate could not be recorded"),
+        }
+        appended.map(drop)
+    }
 }
 
 /// What answers: a gate, where its evidence comes from, and who writes it down.

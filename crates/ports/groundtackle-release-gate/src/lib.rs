@@ -5,6 +5,7 @@ mod digest;
 mod dsse;
 mod error;
 mod evidence;
+mod file_log;
 mod gate;
 mod hours;
 mod incident;
@@ -27,6 +28,7 @@ pub use digest::{Digest, Length, ParseDigestError, ParseLengthError};
 pub use dsse::{ParsePublicKeyError, PublicKey, Signer};
 pub use error::{Error, Result};
 pub use evidence::{Change, Evidence, Fact, Resolution, RunOutcome, Vote, evidence_digest};
+pub use file_log::FileLog;
 pub use gate::{Gate, PolicyFormat};
 pub use groundtackle_core::Retryability;
 pub use hours::{

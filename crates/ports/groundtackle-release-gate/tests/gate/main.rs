@@ -9,6 +9,7 @@
 
 mod compile;
 mod enumeration;
+mod file_log;
 mod independent;
 mod log;
 mod passing;
