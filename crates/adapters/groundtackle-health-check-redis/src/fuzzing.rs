@@ -22,14 +22,16 @@ pub fn redis_info(bytes: &[u8]) {
         info: info.replace("\r\n", "\n").replace('\n', end),
         cluster: cluster.map(|cluster| cluster.replace("\r\n", "\n").replace('\n', end)),
     };
-    let mut strict = RedisCheckConfig::default();
-    strict.role = Some(Role::Replica);
-    strict.warn_replicas_below = 2;
-    strict.fail_replicas_below = 1;
-    strict.warn_lag = Some(Duration::from_secs(10));
-    strict.fail_lag = Some(Duration::from_secs(20));
-    strict.warn_lag_bytes = Some(ByteSize::mib(1));
-    strict.fail_lag_bytes = Some(ByteSize::mib(2));
+    let strict = RedisCheckConfig {
+        role: Some(Role::Replica),
+        warn_replicas_below: 2,
+        fail_replicas_below: 1,
+        warn_lag: Some(Duration::from_secs(10)),
+        fail_lag: Some(Duration::from_secs(20)),
+        warn_lag_bytes: Some(ByteSize::mib(1)),
+        fail_lag_bytes: Some(ByteSize::mib(2)),
+        ..RedisCheckConfig::default()
+    };
     for config in [RedisCheckConfig::default(), strict] {
         let seen = judge(&config, &said("\r\n"));
         assert_eq!(seen.outcome == Outcome::Pass, seen.detail.is_none());

@@ -1,6 +1,6 @@
 //! What must hold of any bytes. The fuzz targets and the corpus test call the same checks.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 #![allow(unreachable_pub)]
 
 use std::collections::BTreeMap;
