@@ -36,7 +36,7 @@ pub fn value(bytes: &[u8]) {
                 |b| unpack_main(txid, b).ok(),
                 |main| pack_main(main.token, &main.head, main.body.as_ref(), &main.outputs),
             );
-            assert!(unpack_main(other, bytes).is_err());
+            assert!(unpack_main(txid, bytes).is_err() || unpack_main(other, bytes).is_err());
         }
         BODY => {
             let read = |b: &[u8]| unpack_body(txid, b).ok();
@@ -45,19 +45,19 @@ pub fn value(bytes: &[u8]) {
                 let last = body.ranges.iter().map(|(_, last)| *last).max();
                 assert!(last.is_none_or(|last| last <= chunk_of(u32::MAX)));
             }
-            assert!(unpack_body(other, bytes).is_err());
+            assert!(unpack_body(txid, bytes).is_err() || unpack_body(other, bytes).is_err());
         }
         CHUNK => {
             let read = |b: &[u8]| unpack_chunk(txid, b).ok();
             again(bytes, read, |(token, outputs)| {
                 pack_chunk(*token, txid, outputs)
             });
-            assert!(unpack_chunk(other, bytes).is_err());
+            assert!(unpack_chunk(txid, bytes).is_err() || unpack_chunk(other, bytes).is_err());
         }
         UNDO => {
             let read = |b: &[u8]| unpack_undo(&block, b).ok();
             again(bytes, read, |(token, undo)| pack_undo(*token, &block, undo));
-            assert!(unpack_undo(&another, bytes).is_err());
+            assert!(unpack_undo(&block, bytes).is_err() || unpack_undo(&another, bytes).is_err());
         }
         CHAIN => {
             let read = |b: &[u8]| {
