@@ -87,7 +87,7 @@ fn a_store_in_aerospike() {
     let server = Aerospike::find_or_start(&AerospikeOptions::default());
     stops(comes_through(
         place.path(),
-        &store(&server.url("node-service")),
+        &store(&format!("{}?min_replicas=1", server.url("node-service"))),
     ));
 }
 
