@@ -76,8 +76,8 @@ impl FileLog {
     /// Appends a record of this moment, and gives the head that counts it. Durable when it returns; one after the other.
     ///
     /// # Errors
-    /// As [`open`](Self::open). Of [`Error::Backend`] it is not known whether the record is in the log; the next append reads the log again
-    /// before it goes on.
+    /// As [`open`](Self::open). Where [`Error::Backend`] is [`Indeterminate`](Retryability::Indeterminate) the record may be in the log; after any
+    /// other error it is not. The next append reads the log again before it goes on.
     pub fn append(&self, entry: Entry) -> Result<Head> {
         self.inner.append(entry)
     }
